@@ -1,0 +1,13 @@
+//! Sealgate, a pull-through, verifying mirror for container images.
+#![forbid(non_ascii_idents)]
+
+pub mod clock;
+pub mod limits;
+pub mod net;
+pub mod oci;
+pub mod policy;
+pub mod pull;
+pub mod store;
+pub mod telemetry;
+pub mod upstream;
+pub mod verify;

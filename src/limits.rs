@@ -1,0 +1,170 @@
+//! Every bound of the product: its number, its unit, its reason.
+//!
+//! Nothing that comes from a client, an upstream, a file or a signature is read, kept, looped over or waited for
+//! without one of these. A bound is inclusive: exactly this much passes, one more is refused.
+
+use std::time::Duration;
+
+/// Bytes in one KiB.
+pub const KIB: u64 = 1024;
+/// Bytes in one MiB.
+pub const MIB: u64 = 1024 * KIB;
+/// Bytes in one GiB.
+pub const GIB: u64 = 1024 * MIB;
+
+// ---- names (distribution-spec v1.1, "Pulling manifests") ----
+
+/// Bytes of `host/name`: the distribution-spec asks clients to keep to 255.
+pub const REPOSITORY_BYTES_MAX: usize = 255;
+/// Bytes of a tag: the distribution-spec's grammar.
+pub const TAG_BYTES_MAX: usize = 128;
+
+// ---- manifests and other JSON ----
+
+/// Bytes of a manifest, an index or a page of referrers: the size every registry must accept.
+pub const MANIFEST_BYTES_MAX: u64 = 4 * MIB;
+/// Nesting of JSON from outside.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// Values and keys in one JSON document from outside.
+pub const JSON_TOKENS_MAX: usize = 100_000;
+/// Largest size a descriptor may state: integers above lose precision in JSON readers.
+pub const DESCRIPTOR_SIZE_MAX: u64 = 1 << 53;
+/// Layers in one image manifest.
+pub const LAYERS_MAX: usize = 1024;
+/// Children in one index.
+pub const INDEX_CHILDREN_MAX: usize = 256;
+/// Nesting of indexes.
+pub const INDEX_DEPTH_MAX: usize = 4;
+/// Platform children looked at to decide about an index that has no signature of its own.
+pub const CHILDREN_EXAMINED_MAX: usize = 32;
+
+// ---- configuration ----
+
+/// Bytes of a configuration, policy, key or certificate file.
+pub const CONFIG_FILE_BYTES_MAX: u64 = MIB;
+
+// ---- signature material ----
+
+/// Bytes of one signature payload or bundle.
+pub const SIGNATURE_BYTES_MAX: u64 = MIB;
+/// Bytes of signature material read for one verdict.
+pub const MATERIAL_BYTES_MAX: u64 = 32 * MIB;
+/// Candidates (signature layers, bundles) examined for one verdict.
+pub const CANDIDATES_MAX: usize = 64;
+/// Bytes of one layer or config of a signature artefact that passes without a verdict.
+pub const ARTEFACT_BLOB_BYTES_MAX: u64 = 8 * MIB;
+/// Layers of a signature artefact that passes without a verdict.
+pub const ARTEFACT_LAYERS_MAX: usize = 64;
+/// Certificates in one chain, the leaf included.
+pub const CHAIN_CERTIFICATES_MAX: usize = 8;
+/// Bytes of an identity that a pattern or an equality is asked of.
+pub const IDENTITY_BYTES_MAX: usize = 4096;
+/// Time one verdict may take, discovery included.
+pub const VERDICT_BUDGET: Duration = Duration::from_secs(10);
+
+// ---- referrers and tag lists ----
+
+/// Pages of referrers followed.
+pub const REFERRERS_PAGES_MAX: usize = 10;
+/// Referrers kept of one subject.
+pub const REFERRERS_MAX: usize = 256;
+/// Tags in one page of a tag list, and what is asked when a client names no number.
+pub const TAGS_PAGE_MAX: usize = 1000;
+/// Bytes of one page of tags or of an upstream's error body that is read.
+pub const TAGS_BODY_BYTES_MAX: u64 = 4 * MIB;
+
+// ---- upstream ----
+
+/// Time to connect, TLS included.
+pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(5);
+/// Time from request to response headers.
+pub const UPSTREAM_FIRST_BYTE: Duration = Duration::from_secs(10);
+/// Time for a whole manifest, page or token.
+pub const UPSTREAM_MANIFEST_TOTAL: Duration = Duration::from_secs(30);
+/// Time without a byte after which a transfer has stalled.
+pub const UPSTREAM_IDLE: Duration = Duration::from_secs(30);
+/// Attempts beyond the first for connect errors and 5xx.
+pub const UPSTREAM_RETRIES_MAX: usize = 2;
+/// Redirects followed by hand.
+pub const REDIRECTS_MAX: usize = 3;
+/// Concurrent requests to one upstream.
+pub const UPSTREAM_CONCURRENCY: usize = 32;
+/// Bytes of a token response.
+pub const TOKEN_BYTES_MAX: u64 = MIB;
+/// Bytes of an upstream's error body that is read.
+pub const UPSTREAM_ERROR_BYTES_MAX: u64 = 64 * KIB;
+/// Bytes of upstream response headers.
+pub const UPSTREAM_HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of a `WWW-Authenticate` header.
+pub const CHALLENGE_BYTES_MAX: usize = 4096;
+/// Shortest and longest time a token is kept, whatever the issuer says.
+pub const TOKEN_LIFE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
+/// Tokens kept for one upstream.
+pub const TOKENS_MAX: u64 = 10_000;
+/// Shortest and longest `Retry-After` that is believed.
+pub const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
+/// Time a missing thing is remembered.
+pub const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(10);
+/// Missing things remembered.
+pub const NEGATIVE_ENTRIES_MAX: u64 = 10_000;
+/// Time after which a stale tag is served although upstream may still answer.
+pub const STALE_SOFT_DEADLINE: Duration = Duration::from_secs(2);
+
+// ---- cache ----
+
+/// Bytes at the end of a blob that wait until the digest matches.
+pub const HOLD_BACK_BYTES: u64 = 64 * KIB;
+/// Bytes read from a file or the network at once; no per-request buffer is larger.
+pub const BLOB_CHUNK_BYTES: usize = 256 * 1024;
+/// Resumptions of one broken transfer.
+pub const FILL_RESUMES_MAX: usize = 3;
+/// Bytes of manifests and signature payloads kept in memory.
+pub const HOT_BYTES_MAX: u64 = 64 * MIB;
+/// Verdicts, grants and tags kept in memory, each.
+pub const HOT_ENTRIES_MAX: u64 = 100_000;
+/// Grants kept for one (repository, digest).
+pub const GRANTS_PER_DIGEST_MAX: usize = 8;
+
+// ---- verdict store (reference: design §9) ----
+
+/// Bytes of one record's value; larger ones become files that are not always reclaimed.
+pub const VERDICT_RECORD_BYTES_MAX: usize = 1024;
+/// Records kept.
+pub const VERDICT_RECORDS_MAX: usize = 1_000_000;
+/// Time for the database to open before it is moved aside.
+pub const VERDICT_STORE_OPEN: Duration = Duration::from_secs(30);
+/// Time for one read before it counts as a miss.
+pub const VERDICT_STORE_READ: Duration = Duration::from_millis(50);
+/// Writes waiting for the database; more are dropped and counted.
+pub const VERDICT_STORE_QUEUE: usize = 4096;
+/// Verdicts in one page of the admin API.
+pub const VERDICTS_PAGE_MAX: usize = 1000;
+
+// ---- server ----
+
+/// Request headers, in number.
+pub const REQUEST_HEADERS_MAX: usize = 64;
+/// Request headers, in bytes.
+pub const REQUEST_HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of a request's path and query.
+pub const URI_BYTES_MAX: usize = 8 * 1024;
+/// Time to the end of the request headers; also what a silent new connection gets.
+pub const HEADER_READ: Duration = Duration::from_secs(10);
+/// Time an idle kept-alive connection stays open.
+pub const KEEP_ALIVE_IDLE: Duration = Duration::from_mins(1);
+/// Time without write progress after which a connection is dropped.
+pub const WRITE_IDLE: Duration = Duration::from_secs(30);
+/// Time for a TLS handshake.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections in all.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Connections of one client address.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 256;
+/// Requests in flight.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
+/// Time that running transfers get after SIGTERM.
+pub const DRAIN: Duration = Duration::from_secs(30);
+/// Bytes of the one line that explains a refusal.
+pub const REFUSAL_LINE_BYTES_MAX: usize = 250;
+/// Bytes of a client's or upstream's text that a log field keeps.
+pub const LOG_FIELD_BYTES_MAX: usize = 256;

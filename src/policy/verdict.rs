@@ -1,0 +1,106 @@
+//! Verdicts: the answer, its reason, its evidence.
+
+use crate::clock::Timestamp;
+use crate::verify::SignatureMaterial;
+
+/// The raw policy answer; audit mode and exemptions are applied when it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// Policy is satisfied.
+    Allow,
+    /// Policy is not satisfied.
+    Deny,
+}
+
+/// A clean answer about one image. "Don't know" is not a verdict but an error of whoever gathers material.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// The answer.
+    pub decision: Decision,
+    /// Its kind, for metrics and filters.
+    pub reason: Reason,
+    /// One line for a human, without prefix: containers/image's own text where one exists.
+    pub text: String,
+    /// End of certificates that were checked at `now`: the verdict must not outlive it.
+    pub not_after: Option<Timestamp>,
+    /// Everything that was looked at.
+    pub evidence: Evidence,
+}
+
+/// Why; a closed set, one label each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A signature requirement is satisfied.
+    Verified,
+    /// The policy asks for no signature here (`insecureAcceptAnything`).
+    AcceptAnything,
+    /// Admitted through its platform children.
+    Children,
+    /// The policy says `reject`.
+    Rejected,
+    /// No signature exists.
+    NoSignature,
+    /// Signatures exist; none verifies.
+    BadSignature,
+    /// A signature verifies but signer or signed reference is not the one wanted.
+    IdentityMismatch,
+    /// The log entry is missing or does not fit.
+    NoLogEntry,
+    /// Times do not fit.
+    Expired,
+    /// More candidates than are looked at, and none was good.
+    TooManySignatures,
+    /// More platform children than are looked at.
+    TooManyChildren,
+    /// Signatures bind sha256; this digest is not.
+    UnsupportedDigest,
+    /// The requirement is of a kind that is not supported yet.
+    NotSupported,
+}
+
+impl Reason {
+    /// The metric label.
+    pub const fn as_label(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::AcceptAnything => "accept_anything",
+            Self::Children => "children",
+            Self::Rejected => "rejected",
+            Self::NoSignature => "no_signature",
+            Self::BadSignature => "bad_signature",
+            Self::IdentityMismatch => "identity_mismatch",
+            Self::NoLogEntry => "no_log_entry",
+            Self::Expired => "expired",
+            Self::TooManySignatures => "too_many_signatures",
+            Self::TooManyChildren => "too_many_children",
+            Self::UnsupportedDigest => "unsupported_digest",
+            Self::NotSupported => "not_supported",
+        }
+    }
+}
+
+/// Everything that discovery found for one digest.
+#[derive(Debug, Clone, Default)]
+pub struct Material {
+    /// Candidates, in the order found, at most `limits::CANDIDATES_MAX`.
+    pub candidates: Vec<SignatureMaterial>,
+    /// Things that looked like candidates and could not be read.
+    pub skipped: Vec<Skipped>,
+    /// Layers beside the candidates that are no signatures (counted in containers/image's message).
+    pub other_attachments: usize,
+    /// There were more candidates than are examined.
+    pub more: bool,
+}
+
+/// A candidate that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Where it was found, such as `sha256-<hex>.sig layer 3`.
+    pub place: String,
+    /// Why it was skipped.
+    pub why: String,
+}
+
+/// What was looked at, requirement by requirement and candidate by candidate, as the JSON that is stored and shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence(pub serde_json::Value);

@@ -1,0 +1,59 @@
+//! Why nothing is served.
+
+use crate::oci::{Digest, ImageReference, ManifestError};
+use crate::policy::Reason;
+use crate::store::VerdictId;
+use crate::upstream::UpstreamError;
+
+/// Policy says no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// What was asked for.
+    pub image: ImageReference,
+    /// The manifest.
+    pub digest: Digest,
+    /// The verdict.
+    pub verdict: VerdictId,
+    /// Its kind.
+    pub reason: Reason,
+    /// One line, without prefix.
+    pub text: String,
+}
+
+/// Why nothing is served. `http::error` maps each variant to status, code and text.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PullError {
+    /// Policy says no: an answer, kept and shown.
+    #[error("{}", .0.text)]
+    Denied(Box<Denial>),
+    /// No answer could be reached: not served, not stored.
+    #[error("{reason}")]
+    Undecided {
+        /// What is missing, one line.
+        reason: String,
+        /// The cause, when it was an upstream.
+        #[source]
+        cause: Option<UpstreamError>,
+    },
+    /// Upstream has no such manifest (clean 404).
+    #[error("manifest unknown")]
+    ManifestUnknown,
+    /// No grant, or upstream has no such blob.
+    #[error("blob unknown")]
+    BlobUnknown,
+    /// Upstream has no such repository (clean 404 on tags).
+    #[error("repository name not known to registry")]
+    RepositoryUnknown,
+    /// The bytes are no manifest that passes.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Upstream gave no usable answer.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// Too much at once; try again.
+    #[error("too many requests in flight")]
+    Overloaded,
+    /// The task that did the work panicked; not served.
+    #[error("internal error")]
+    Lost,
+}
