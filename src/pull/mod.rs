@@ -3,6 +3,8 @@
 //! The only module that knows the order of steps, and the only one that can make an [`AdmittedManifest`].
 
 mod error;
+mod flight;
+mod held_back;
 
 pub use error::{Denial, PullError};
 
@@ -73,6 +75,10 @@ impl Puller {
     pub async fn blob(&self, _repository: &Repository, _digest: &Digest) -> Result<AdmittedBlob, PullError> {
         todo!()
     }
+    /// Size and cache state of a blob for which there is a grant; moves no body.
+    pub async fn blob_head(&self, _repository: &Repository, _digest: &Digest) -> Result<BlobHead, PullError> {
+        todo!()
+    }
     /// A page of tags: at most `n`, after `last`.
     pub async fn tags(&self, _repository: &Repository, _n: usize, _last: Option<&Tag>) -> Result<TagList, PullError> {
         todo!()
@@ -125,6 +131,15 @@ impl AdmittedManifest {
     pub fn cache(&self) -> CacheResult {
         self.cache
     }
+}
+
+/// What a HEAD of a blob says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobHead {
+    /// Its size in bytes, as the admitting manifest states it.
+    pub size: u64,
+    /// Hit, joined or miss.
+    pub cache: CacheResult,
 }
 
 /// A blob that may be served.
