@@ -2,10 +2,13 @@
 //!
 //! The only module that knows the order of steps, and the only one that can make an [`AdmittedManifest`].
 
+mod blob;
 mod error;
+mod fill;
 mod flight;
 mod held_back;
 
+pub use blob::{AdmittedBlob, BlobHead};
 pub use error::{Denial, PullError};
 
 use std::sync::Arc;
@@ -130,34 +133,6 @@ impl AdmittedManifest {
     /// Hit, miss, revalidated or stale.
     pub fn cache(&self) -> CacheResult {
         self.cache
-    }
-}
-
-/// What a HEAD of a blob says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlobHead {
-    /// Its size in bytes, as the admitting manifest states it.
-    pub size: u64,
-    /// Hit, joined or miss.
-    pub cache: CacheResult,
-}
-
-/// A blob that may be served.
-#[derive(Debug)]
-pub struct AdmittedBlob {}
-
-impl AdmittedBlob {
-    /// Its size in bytes.
-    pub fn size(&self) -> u64 {
-        todo!()
-    }
-    /// Hit, miss, joined …
-    pub fn cache(&self) -> CacheResult {
-        todo!()
-    }
-    /// The bytes from `start` up to and including `end` (at most `size - 1`). An error item ends the body short: the connection must be cut.
-    pub fn stream(self, _start: u64, _end: u64) -> futures_util::stream::BoxStream<'static, Result<Bytes, PullError>> {
-        todo!()
     }
 }
 
