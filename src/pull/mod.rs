@@ -7,6 +7,7 @@ mod error;
 mod fill;
 mod flight;
 mod held_back;
+mod reading;
 
 pub use blob::{AdmittedBlob, BlobHead};
 pub use error::{Denial, PullError};
