@@ -118,10 +118,22 @@ pub const HOLD_BACK_BYTES: u64 = 64 * KIB;
 pub const BLOB_CHUNK_BYTES: usize = 256 * 1024;
 /// Resumptions of one broken transfer.
 pub const FILL_RESUMES_MAX: usize = 3;
+/// Bytes of one thing that is kept whole: a manifest, a page of referrers, a signature payload, a layer of an artefact.
+pub const CONTENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of manifests and signature payloads kept in memory.
 pub const HOT_BYTES_MAX: u64 = 64 * MIB;
 /// Verdicts, grants and tags kept in memory, each.
 pub const HOT_ENTRIES_MAX: u64 = 100_000;
+/// Files in the cache; the least recently used goes when there are more. About 200 bytes of memory each.
+pub const CACHE_FILES_MAX: usize = 500_000;
+/// Blobs remembered as hashed whole by this process.
+pub const VERIFIED_BLOBS_MAX: u64 = 100_000;
+/// Bytes between two looks at the free space of the disk during one transfer.
+pub const FREE_SPACE_CHECK_BYTES: u64 = 64 * MIB;
+/// Time between two rounds of the store's upkeep: times of last use, high-water mark of time, free space.
+pub const STORE_UPKEEP: Duration = Duration::from_mins(1);
+/// Times of last use written to disk in one round.
+pub const STORE_UPKEEP_FILES_MAX: usize = 10_000;
 /// Grants kept for one (repository, digest).
 pub const GRANTS_PER_DIGEST_MAX: usize = 8;
 
@@ -137,6 +149,18 @@ pub const VERDICT_STORE_OPEN: Duration = Duration::from_secs(30);
 pub const VERDICT_STORE_READ: Duration = Duration::from_millis(50);
 /// Writes waiting for the database; more are dropped and counted.
 pub const VERDICT_STORE_QUEUE: usize = 4096;
+/// Verdicts that can be listed, allows and denials in equal parts; the newest stay, expired ones too.
+pub const VERDICT_HISTORY_MAX: usize = 10_000;
+/// Bytes of a verdict's one line.
+pub const VERDICT_TEXT_BYTES_MAX: usize = 250;
+/// Bytes of one evidence file.
+pub const EVIDENCE_BYTES_MAX: usize = 1024 * 1024;
+/// Evidence files kept.
+pub const EVIDENCE_FILES_MAX: u64 = 20_000;
+/// Signature manifests named by one verdict.
+pub const VERDICT_MATERIAL_MAX: usize = CANDIDATES_MAX;
+/// How far time may step back behind the largest time seen before it counts as wrong.
+pub const TIME_STEP_BACK: Duration = Duration::from_mins(5);
 /// Verdicts in one page of the admin API.
 pub const VERDICTS_PAGE_MAX: usize = 1000;
 

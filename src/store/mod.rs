@@ -1,108 +1,52 @@
-//! What we keep, on disk and in memory: blobs, verdicts, grants, tags, evidence. May import: `telemetry`, `policy`, `verify`, `oci`, `limits`, `clock`.
+//! What we keep, on disk and in memory: blobs, verdicts, grants, tags, evidence.
+//!
+//! Bytes are files named by their digest ([`BlobFile`], [`Staged`]); everything else is small, can be derived again, and
+//! lies in memory above a database that may lose it: a lost record may cost time, it never grants access. May import:
+//! `telemetry`, `policy`, `verify`, `oci`, `limits`, `clock`.
 
-mod types;
+mod blobs;
+mod content;
+mod decisions;
+mod error;
+mod evidence;
+mod grants;
+mod history;
+mod layout;
+mod ledger;
+mod staging;
+mod sweep;
+mod tags;
+#[cfg(test)]
+mod testing;
+mod verdict;
 
-pub use types::*;
+pub use blobs::BlobFile;
+pub use error::StoreError;
+pub use grants::{Grant, GrantKind};
+pub use staging::{Staged, StagedReader};
+pub use tags::TagPointer;
+pub use verdict::{StoredVerdict, VerdictFilter, VerdictId, VerdictIdError, VerdictKey};
 
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
+use self::blobs::Blobs;
+use self::content::Contents;
+use self::decisions::Decisions;
+use self::grants::Grants;
+use self::layout::Layout;
+use self::tags::Tags;
 use crate::clock::{Clock, Timestamp};
-use crate::oci::{Algorithm, Digest, MediaType, Repository, Tag};
-use crate::telemetry::Telemetry;
-
-/// Everything; clones share it.
-#[derive(Debug, Clone)]
-pub struct Store {}
-
-impl Store {
-    /// Opens everything under `settings.data_dir`, or in memory. Ready in O(1).
-    pub async fn open(_settings: Settings, _clock: Clock, _telemetry: Telemetry) -> Result<Self, StoreError> {
-        todo!()
-    }
-    /// Flushes and closes (bounded by 5 s).
-    pub async fn close(&self) {}
-
-    // ---- small content: manifests and signature payloads, whole, verified against their digest when read ----
-
-    /// The bytes of that digest, from memory or disk; hashed when read from disk; a wrong file is dropped and is a miss.
-    pub async fn content(&self, _digest: &Digest) -> Option<Bytes> {
-        todo!()
-    }
-    /// Keeps them; failure to write is counted, never fatal. The caller has hashed them.
-    pub async fn keep_content(&self, _digest: &Digest, _bytes: Bytes) {}
-
-    // ---- blobs ----
-
-    /// Opens a cached blob.
-    pub async fn blob(&self, _digest: &Digest) -> Option<BlobFile> {
-        todo!()
-    }
-    /// Begins to write a blob of at most `size_max` bytes.
-    pub async fn stage(&self, _algorithm: Algorithm, _size_max: u64) -> Result<Staged, StoreError> {
-        todo!()
-    }
-    /// Drops a file found wrong.
-    pub async fn drop_blob(&self, _digest: &Digest) {}
-    /// Size and bound.
-    pub fn cache_stats(&self) -> CacheStats {
-        todo!()
-    }
-
-    // ---- verdicts ----
-
-    /// The verdict of that key, if it is current at `now` (not past its `not_after`).
-    pub async fn verdict(&self, _key: &VerdictKey, _now: Timestamp) -> Option<Arc<StoredVerdict>> {
-        todo!()
-    }
-    /// Also the expired one, to find stored material for verifying again offline.
-    pub async fn verdict_any_age(&self, _key: &VerdictKey) -> Option<Arc<StoredVerdict>> {
-        todo!()
-    }
-    /// Keeps a verdict with its evidence.
-    pub async fn put_verdict(&self, _verdict: StoredVerdict, _evidence: &crate::policy::Evidence) {}
-    /// Verdicts by the filter, newest first; also expired denials from the bounded history.
-    pub async fn verdicts(&self, _filter: &VerdictFilter) -> Vec<Arc<StoredVerdict>> {
-        todo!()
-    }
-    /// One verdict by id, with its evidence.
-    pub async fn verdict_by_id(&self, _id: &VerdictId) -> Option<(Arc<StoredVerdict>, Option<serde_json::Value>)> {
-        todo!()
-    }
-    /// Forgets a verdict: the next request decides again.
-    pub async fn forget_verdict(&self, _id: &VerdictId) -> bool {
-        todo!()
-    }
-
-    // ---- grants ----
-
-    /// The grants of that digest in that repository, newest first.
-    pub async fn grants(&self, _repository: &Repository, _digest: &Digest) -> Arc<[Grant]> {
-        todo!()
-    }
-    /// Keeps grants that one admission gives, all at once.
-    pub async fn put_grants(&self, _repository: &Repository, _grants: Vec<(Digest, Grant)>) {}
-    /// Takes away every grant on that digest that stems from `image`.
-    pub async fn revoke_grants(&self, _repository: &Repository, _digest: &Digest, _image: &crate::oci::ImageReference) {
-    }
-
-    // ---- tags and index edges ----
-
-    /// What a tag pointed at, and when upstream said so.
-    pub async fn tag(&self, _repository: &Repository, _tag: &Tag) -> Option<TagPointer> {
-        todo!()
-    }
-    /// Remembers a tag.
-    pub async fn put_tag(&self, _repository: &Repository, _tag: &Tag, _pointer: TagPointer) {}
-    /// The media type a manifest was first served with in that repository; fixed for ever.
-    pub async fn media_type(&self, _digest: &Digest) -> Option<MediaType> {
-        todo!()
-    }
-    /// Fixes the media type of a manifest.
-    pub async fn put_media_type(&self, _digest: &Digest, _media_type: MediaType) {}
-}
+use crate::limits::STORE_UPKEEP;
+use crate::oci::{Algorithm, Digest, ImageReference, MediaType, Repository, Tag};
+use crate::policy::Evidence;
+use crate::telemetry::{EvictionReason, Telemetry};
 
 /// Where and how much.
 #[derive(Debug, Clone)]
@@ -113,4 +57,253 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Free space to leave on the file system, in bytes.
     pub min_free_bytes: u64,
+}
+
+/// Size and bound of the blob cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Bytes on disk; below the truth until the scan after a start has ended.
+    pub bytes: u64,
+    /// The bound.
+    pub limit_bytes: u64,
+    /// Files.
+    pub entries: u64,
+    /// Whether verdicts are on disk (`false`: memory only).
+    pub verdicts_on_disk: bool,
+}
+
+/// Everything; clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    blobs: Arc<Blobs>,
+    contents: Contents,
+    decisions: Decisions,
+    grants: Grants,
+    tags: Tags,
+    clock: Clock,
+    /// Held until the store is closed.
+    lock: Mutex<Option<File>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Ends the tasks when nobody closed the store.
+    _stop_on_drop: DropGuard,
+}
+
+impl Store {
+    /// Opens everything under `settings.data_dir`, or in memory. Does not look at the cache's files: their number and
+    /// size are counted in the background.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another process uses the directory; [`StoreError::Io`] and [`StoreError::NoSpace`]
+    /// when its directories cannot be created.
+    pub async fn open(settings: Settings, clock: Clock, telemetry: Telemetry) -> Result<Self, StoreError> {
+        let layout = settings.data_dir.clone().map_or_else(Layout::temporary, Layout::kept);
+        let root = layout.root().to_owned();
+        let (layout, lock) =
+            off_thread(move || prepare(layout)).await.map_err(|error| StoreError::of(&root, error))??;
+        let decisions = Decisions::new(&layout);
+        let blobs = Arc::new(Blobs::new(layout, &settings, clock.clone(), telemetry));
+        let stop = CancellationToken::new();
+        let inner = Arc::new(Inner {
+            contents: Contents::new(Arc::clone(&blobs)),
+            blobs,
+            decisions,
+            grants: Grants::new(),
+            tags: Tags::new(),
+            clock,
+            lock: Mutex::new(lock),
+            tasks: TaskTracker::new(),
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+        });
+        inner.blobs.report();
+        if inner.blobs.layout.is_kept() {
+            inner.tasks.spawn(upkeep(Arc::downgrade(&inner), inner.stop.clone()));
+        }
+        Ok(Self { inner })
+    }
+
+    /// Flushes and closes (bounded by 5 s). What is asked afterwards is answered from memory.
+    pub async fn close(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        self.inner.persist().await;
+        lock(&self.inner.lock).take();
+    }
+
+    // ---- small content: manifests and signature payloads, whole, verified against their digest when read ----
+
+    /// The bytes of that digest, from memory or disk; hashed when read from disk; a wrong file is dropped and is a miss.
+    pub async fn content(&self, digest: &Digest) -> Option<Bytes> {
+        self.inner.contents.find(digest).await
+    }
+
+    /// Keeps them; failure to write is counted, never fatal. The caller has hashed them. More than
+    /// `limits::CONTENT_BYTES_MAX` are not kept.
+    pub async fn keep_content(&self, digest: &Digest, bytes: Bytes) {
+        self.inner.contents.keep(digest, bytes).await;
+    }
+
+    // ---- blobs ----
+
+    /// Opens a cached blob.
+    pub async fn blob(&self, digest: &Digest) -> Option<BlobFile> {
+        let (blobs, digest) = (Arc::clone(&self.inner.blobs), *digest);
+        off_thread(move || blobs.open(&digest)).await.ok().flatten()
+    }
+
+    /// Begins to write a blob of at most `size_max` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`] when the disk is full; [`StoreError::Io`] else.
+    pub async fn stage(&self, algorithm: Algorithm, size_max: u64) -> Result<Staged, StoreError> {
+        let blobs = Arc::clone(&self.inner.blobs);
+        let staged = off_thread(move || Staged::create(&blobs, algorithm, size_max)).await;
+        staged.map_err(|error| StoreError::of(self.inner.blobs.layout.root(), error))?
+    }
+
+    /// Drops a file found wrong.
+    pub async fn drop_blob(&self, digest: &Digest) {
+        self.inner.contents.forget(digest);
+        let (blobs, digest) = (Arc::clone(&self.inner.blobs), *digest);
+        if let Err(error) = off_thread(move || blobs.drop_file(&digest, EvictionReason::Corrupt)).await {
+            tracing::warn!(%digest, %error, "a wrong file could not be dropped");
+        }
+    }
+
+    /// Size and bound.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.inner.blobs.stats(false)
+    }
+
+    // ---- verdicts ----
+
+    /// The verdict of that key, if it is current at `now` (not past its `not_after`).
+    pub async fn verdict(&self, key: &VerdictKey, now: Timestamp) -> Option<Arc<StoredVerdict>> {
+        // One from the future was reached under a clock that was wrong then or is wrong now.
+        self.verdict_any_age(key).await.filter(|verdict| now <= verdict.not_after)
+    }
+
+    /// Also the expired one, to find stored material for verifying again offline.
+    pub async fn verdict_any_age(&self, key: &VerdictKey) -> Option<Arc<StoredVerdict>> {
+        self.inner.decisions.find(key).await
+    }
+
+    /// Keeps a verdict with its evidence.
+    pub async fn put_verdict(&self, verdict: StoredVerdict, evidence: &Evidence) {
+        self.inner.decisions.put(verdict, evidence).await;
+    }
+
+    /// Verdicts by the filter, newest first; also expired ones from the bounded history.
+    pub async fn verdicts(&self, filter: &VerdictFilter) -> Vec<Arc<StoredVerdict>> {
+        self.inner.decisions.list(filter)
+    }
+
+    /// One verdict by id, with its evidence.
+    pub async fn verdict_by_id(&self, id: &VerdictId) -> Option<(Arc<StoredVerdict>, Option<serde_json::Value>)> {
+        self.inner.decisions.find_by_id(id).await
+    }
+
+    /// Forgets a verdict: the next request decides again.
+    pub async fn forget_verdict(&self, id: &VerdictId) -> bool {
+        self.inner.decisions.forget(id).await
+    }
+
+    // ---- grants ----
+
+    /// The grants of that digest in that repository, newest first.
+    pub async fn grants(&self, repository: &Repository, digest: &Digest) -> Arc<[Grant]> {
+        self.inner.grants.find(repository, digest).await
+    }
+
+    /// Keeps grants that one admission gives, all at once.
+    pub async fn put_grants(&self, repository: &Repository, grants: Vec<(Digest, Grant)>) {
+        self.inner.grants.put(repository, grants).await;
+    }
+
+    /// Takes away every grant on that digest that stems from `image`.
+    pub async fn revoke_grants(&self, repository: &Repository, digest: &Digest, image: &ImageReference) {
+        self.inner.grants.revoke(repository, digest, image).await;
+    }
+
+    // ---- tags and media types ----
+
+    /// What a tag pointed at, and when upstream said so.
+    pub async fn tag(&self, repository: &Repository, tag: &Tag) -> Option<TagPointer> {
+        self.inner.tags.find(repository, tag).await
+    }
+
+    /// Remembers a tag.
+    pub async fn put_tag(&self, repository: &Repository, tag: &Tag, pointer: TagPointer) {
+        self.inner.tags.put(repository, tag, pointer).await;
+    }
+
+    /// The media type a manifest was first served with; fixed for ever.
+    pub async fn media_type(&self, digest: &Digest) -> Option<MediaType> {
+        self.inner.tags.media_type(digest).await
+    }
+
+    /// Fixes the media type of a manifest.
+    pub async fn put_media_type(&self, digest: &Digest, media_type: MediaType) {
+        self.inner.tags.put_media_type(digest, media_type).await;
+    }
+}
+
+impl Inner {
+    async fn persist(&self) {
+        let blobs = Arc::clone(&self.blobs);
+        if let Err(error) = off_thread(move || blobs.write_times()).await {
+            tracing::warn!(%error, "the store's upkeep failed");
+        }
+    }
+}
+
+/// Creates the directories, takes the lock and only then removes what a killed process left. Blocks.
+fn prepare(layout: Layout) -> Result<(Layout, Option<File>), StoreError> {
+    if !layout.is_kept() {
+        return Ok((layout, None));
+    }
+    let refused = |error| StoreError::of(layout.root(), error);
+    layout::create_directory(layout.root()).map_err(refused)?;
+    let lock = layout.lock()?;
+    layout.create().and_then(|()| layout.empty_staging()).map_err(refused)?;
+    Ok((layout, Some(lock)))
+}
+
+/// Counts the cache once, then keeps house until `stop`. Holds no handle while it waits.
+async fn upkeep(inner: Weak<Inner>, stop: CancellationToken) {
+    if let Some(blobs) = inner.upgrade().map(|inner| Arc::clone(&inner.blobs)) {
+        let stop = stop.clone();
+        if let Err(error) = off_thread(move || blobs.scan(&stop)).await {
+            tracing::warn!(%error, "the cache could not be counted");
+        }
+    }
+    loop {
+        // Losing the sleep is all that stopping loses.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(STORE_UPKEEP) => {}
+        }
+        let Some(inner) = inner.upgrade() else { return };
+        inner.persist().await;
+    }
+}
+
+/// Runs blocking work off the async threads. It runs to its end, also when the caller leaves.
+///
+/// # Errors
+/// When the work panicked or the runtime is ending.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+/// Locks; what a panicking holder left is still consistent, since every holder's changes are single calls.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,90 @@
+//! Small things kept whole: manifests, indexes, signature payloads. Files of the cache, with a copy in memory.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use super::blobs::Blobs;
+use super::{Staged, off_thread};
+use crate::limits::{CONTENT_BYTES_MAX, HOT_BYTES_MAX};
+use crate::oci::Digest;
+use crate::telemetry::EvictionReason;
+
+/// Content by digest, in memory and, unless the store is temporary, on disk.
+#[derive(Debug, Clone)]
+pub(super) struct Contents {
+    hot: Cache<Digest, Bytes>,
+    blobs: Arc<Blobs>,
+}
+
+impl Contents {
+    pub(super) fn new(blobs: Arc<Blobs>) -> Self {
+        let hot = Cache::builder()
+            .max_capacity(HOT_BYTES_MAX)
+            .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len().saturating_add(ENTRY_BYTES)).unwrap_or(u32::MAX))
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self { hot, blobs }
+    }
+
+    /// The bytes of that digest; hashed whenever they come from disk, and a wrong file is dropped.
+    pub(super) async fn find(&self, digest: &Digest) -> Option<Bytes> {
+        if let Some(bytes) = self.hot.get(digest) {
+            // So that the file's time of last use is right although nobody reads it.
+            super::lock(&self.blobs.ledger).touch(digest, self.blobs.clock.now());
+            return Some(bytes);
+        }
+        if !self.blobs.layout.is_kept() {
+            return None;
+        }
+        let (this, digest) = (self.clone(), *digest);
+        off_thread(move || this.read(&digest)).await.ok().flatten()
+    }
+
+    /// Keeps bytes that the caller has hashed. What cannot be written is counted and kept in memory.
+    pub(super) async fn keep(&self, digest: &Digest, bytes: Bytes) {
+        if bytes.len() > CONTENT_BYTES_MAX {
+            tracing::debug!(%digest, bytes = bytes.len(), "too large to be kept whole");
+            return;
+        }
+        self.hot.insert(*digest, bytes.clone());
+        if !self.blobs.layout.is_kept() || super::lock(&self.blobs.ledger).contains(digest) {
+            return;
+        }
+        let (blobs, digest) = (Arc::clone(&self.blobs), *digest);
+        match off_thread(move || Staged::store_whole(&blobs, &digest, &bytes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%digest, %error, "content is kept in memory only"),
+            Err(error) => tracing::debug!(%digest, %error, "content is kept in memory only"),
+        }
+    }
+
+    /// Forgets the copy in memory.
+    pub(super) fn forget(&self, digest: &Digest) {
+        self.hot.invalidate(digest);
+    }
+
+    fn read(&self, digest: &Digest) -> Option<Bytes> {
+        let blob = self.blobs.open(digest)?;
+        let bytes = match blob.read_whole(CONTENT_BYTES_MAX) {
+            Ok(bytes) => bytes?,
+            Err(error) => {
+                tracing::warn!(%digest, %error, "cached content cannot be read; it will be fetched again");
+                return None;
+            }
+        };
+        if digest.matches(&bytes) {
+            blob.mark_verified();
+            self.hot.insert(*digest, bytes.clone());
+            return Some(bytes);
+        }
+        tracing::warn!(%digest, "a cached file has other content than its name says; it is dropped");
+        self.blobs.drop_file(digest, EvictionReason::Corrupt);
+        None
+    }
+}
+
+/// Memory that an entry takes beside its bytes.
+const ENTRY_BYTES: usize = 200;

@@ -1,0 +1,143 @@
+//! Evidence files: content-addressed JSON, one a verdict, for people. Never read to decide anything.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moka::sync::Cache;
+
+use super::layout::{create_directory, create_file, open_below};
+use super::{Layout, lock};
+use crate::limits::{EVIDENCE_BYTES_MAX, EVIDENCE_FILES_MAX, VERDICT_HISTORY_MAX};
+use crate::oci::Digest;
+
+/// Where evidence is kept.
+#[derive(Debug)]
+pub(super) enum EvidenceFiles {
+    /// Under `evidence/`.
+    Disk {
+        /// The directory.
+        directory: PathBuf,
+        /// Files there are, as far as counted.
+        files: AtomicU64,
+        /// One write at a time: two of the same content must not share a name.
+        writing: Mutex<()>,
+    },
+    /// In memory, for a store that leaves nothing.
+    Memory(Cache<Digest, Vec<u8>>),
+}
+
+impl EvidenceFiles {
+    pub(super) fn new(layout: &Layout) -> Self {
+        if layout.is_kept() {
+            Self::Disk { directory: layout.evidence(), files: AtomicU64::new(0), writing: Mutex::new(()) }
+        } else {
+            Self::Memory(Cache::new(u64::try_from(VERDICT_HISTORY_MAX).unwrap_or(u64::MAX)))
+        }
+    }
+
+    /// Keeps a document; its digest, or `None` when there is no room for it. Blocks.
+    pub(super) fn put(&self, content: Vec<u8>) -> Option<Digest> {
+        let digest = Digest::sha256(&content);
+        if content.len() > EVIDENCE_BYTES_MAX {
+            tracing::warn!(bytes = content.len(), "evidence is too large to be kept");
+            return None;
+        }
+        match self {
+            Self::Memory(cache) => {
+                cache.insert(digest, content);
+                Some(digest)
+            }
+            Self::Disk { directory, files, writing } => {
+                let _held = lock(writing);
+                let (shard, name) = Layout::place(&digest);
+                let path = directory.join(shard).join(name);
+                if path.exists() {
+                    return Some(digest);
+                }
+                if files.load(Ordering::Relaxed) >= EVIDENCE_FILES_MAX {
+                    tracing::warn!(files = EVIDENCE_FILES_MAX, "evidence is not kept: too many files");
+                    return None;
+                }
+                match write(&path, &content) {
+                    Ok(()) => {
+                        files.fetch_add(1, Ordering::Relaxed);
+                        Some(digest)
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "evidence is not kept");
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    /// The document with that digest; what has another digest is none. Blocks.
+    pub(super) fn find(&self, digest: &Digest) -> Option<Vec<u8>> {
+        match self {
+            Self::Memory(cache) => cache.get(digest),
+            Self::Disk { directory, .. } => {
+                let (shard, name) = Layout::place(digest);
+                let file = open_below(directory, &[&shard], &name).ok().flatten()?;
+                let mut content = Vec::new();
+                let bytes_max = u64::try_from(EVIDENCE_BYTES_MAX).unwrap_or(u64::MAX);
+                io::Read::read_to_end(&mut io::Read::take(file, bytes_max.saturating_add(1)), &mut content).ok()?;
+                digest.matches(&content).then_some(content)
+            }
+        }
+    }
+
+    /// Removes documents. Blocks.
+    pub(super) fn remove(&self, digests: &[Digest]) {
+        for digest in digests {
+            match self {
+                Self::Memory(cache) => cache.invalidate(digest),
+                Self::Disk { directory, files, .. } => {
+                    let (shard, name) = Layout::place(digest);
+                    if std::fs::remove_file(directory.join(shard).join(name)).is_ok() {
+                        let less = |count: u64| Some(count.saturating_sub(1));
+                        let _counted = files.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counts the files and removes those that `wanted` does not want; for after the start. Blocks.
+    pub(super) fn sweep(&self, wanted: impl Fn(&Digest) -> bool) -> io::Result<()> {
+        let Self::Disk { directory, files, .. } = self else { return Ok(()) };
+        for shard in std::fs::read_dir(directory)? {
+            let shard = shard?;
+            if !shard.file_type()?.is_dir() {
+                continue;
+            }
+            for entry in std::fs::read_dir(shard.path())? {
+                let name = entry?.file_name();
+                let digest = name.to_str().and_then(|name| format!("sha256:{name}").parse::<Digest>().ok());
+                if let Some(digest) = digest {
+                    files.fetch_add(1, Ordering::Relaxed);
+                    if !wanted(&digest) {
+                        self.remove(&[digest]);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file under its final name only when it is whole. Not synced: a torn one fails its digest and is none.
+fn write(path: &std::path::Path, content: &[u8]) -> io::Result<()> {
+    if let Some(shard) = path.parent() {
+        create_directory(shard)?;
+    }
+    let beside = path.with_extension("new");
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    create_file(&beside)?.write_all(content)?;
+    std::fs::rename(beside, path)
+}

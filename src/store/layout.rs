@@ -1,0 +1,296 @@
+//! Where things lie under `data_dir`, and the only ways to open them.
+//!
+//! Directories are 0700 and files 0600. Below the directories named here no symbolic link is followed, and what is
+//! opened must be a regular file that has no second name, so that whoever can write into the cache cannot make us read
+//! a file from elsewhere or wait on a pipe.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::StoreError;
+use crate::oci::{Algorithm, Digest};
+
+/// The directories of one store.
+#[derive(Debug)]
+pub(super) struct Layout {
+    root: PathBuf,
+    lifetime: Lifetime,
+    /// Makes names in `staging/` unique: a random start, and a count.
+    run: u64,
+    count: AtomicU64,
+}
+
+/// Whether the directory outlives the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lifetime {
+    Kept,
+    /// A private directory that comes into being with its first file and goes with the store.
+    Temporary,
+}
+
+impl Layout {
+    /// A store that is kept under `data_dir`.
+    pub(super) fn kept(data_dir: PathBuf) -> Self {
+        Self { root: data_dir, lifetime: Lifetime::Kept, run: random(), count: AtomicU64::new(0) }
+    }
+
+    /// A store that no other process sees and that is removed when it is dropped.
+    pub(super) fn temporary() -> Self {
+        let name = format!("sealgate-{:016x}{:016x}", random(), random());
+        let root = std::env::temp_dir().join(name);
+        Self { root, lifetime: Lifetime::Temporary, run: random(), count: AtomicU64::new(0) }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.lifetime == Lifetime::Kept
+    }
+
+    /// The directory of all blobs of one algorithm, by shard.
+    pub(super) fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.as_str())
+    }
+
+    /// The shard and the file name of a blob below [`Self::blobs`].
+    pub(super) fn place(digest: &Digest) -> (String, String) {
+        let name = digest.hex();
+        (name.chars().take(2).collect(), name)
+    }
+
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        let (shard, name) = Self::place(digest);
+        self.blobs(digest.algorithm()).join(shard).join(name)
+    }
+
+    pub(super) fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    pub(super) fn evidence(&self) -> PathBuf {
+        self.root.join("evidence")
+    }
+
+    /// A path in `staging/` that no other file has or had.
+    pub(super) fn staging_slot(&self) -> PathBuf {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        self.staging().join(format!("{STAGED_PREFIX}{:016x}-{count:x}", self.run))
+    }
+
+    /// Creates the directories that are missing.
+    pub(super) fn create(&self) -> io::Result<()> {
+        for directory in [self.staging(), self.blobs(Algorithm::Sha256), self.blobs(Algorithm::Sha512)] {
+            create_directory(&directory)?;
+        }
+        if self.is_kept() { create_directory(&self.evidence()) } else { Ok(()) }
+    }
+
+    /// Locks the directory for this process until the file is dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another process holds it.
+    pub(super) fn lock(&self) -> Result<File, StoreError> {
+        let path = self.root.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(FILE_MODE)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(|error| StoreError::of(&path, error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: self.root.clone() }),
+            Err(TryLockError::Error(error)) => Err(StoreError::of(&path, error)),
+        }
+    }
+
+    /// Removes what a killed process left in `staging/`; only files of our own making, and only under the lock.
+    pub(super) fn empty_staging(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.staging())? {
+            let entry = entry?;
+            let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(STAGED_PREFIX));
+            if ours && entry.file_type()?.is_file() {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates a file in `staging/` for reading and writing, and the directory if somebody took it away.
+    pub(super) fn create_staged(&self, path: &Path) -> io::Result<File> {
+        match create_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create()?;
+                create_file(path)
+            }
+            other => other,
+        }
+    }
+
+    /// Opens a blob's file; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] when something else than our own file lies there.
+    pub(super) fn open_blob(&self, digest: &Digest) -> io::Result<Option<File>> {
+        let (shard, name) = Self::place(digest);
+        open_below(&self.blobs(digest.algorithm()), &[&shard], &name)
+    }
+}
+
+impl Drop for Layout {
+    fn drop(&mut self) {
+        if self.lifetime == Lifetime::Temporary
+            && let Err(error) = std::fs::remove_dir_all(&self.root)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.root.display(), %error, "a temporary directory could not be removed");
+        }
+    }
+}
+
+/// Opens `base/directories…/name` for reading without following a link below `base`; `None` when it is not there.
+///
+/// `base` itself may be a link: operators put caches on other disks.
+pub(super) fn open_below(base: &Path, directories: &[&str], name: &str) -> io::Result<Option<File>> {
+    let directory_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let found = || {
+        let mut directory = rustix::fs::open(base, directory_flags, Mode::empty())?;
+        for component in directories {
+            directory = rustix::fs::openat(&directory, *component, directory_flags | OFlags::NOFOLLOW, Mode::empty())?;
+        }
+        // Without NONBLOCK, opening a pipe would wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        rustix::fs::openat(&directory, name, flags, Mode::empty())
+    };
+    let file = match found() {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => return Err(foreign("a symbolic link")),
+        Err(error) => return Err(error.into()),
+    };
+    let metadata = file.metadata()?;
+    match (metadata.is_file(), metadata.nlink()) {
+        (true, 0 | 1) => Ok(Some(file)),
+        (true, _) => Err(foreign("a file with several names")),
+        (false, _) => Err(foreign("not a regular file")),
+    }
+}
+
+fn foreign(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{what} lies where a file of the cache belongs"))
+}
+
+/// Creates a new file, 0600; what lies there already is an error, links too.
+pub(super) fn create_file(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)
+}
+
+/// Creates a directory and its parents, 0700, where they are missing.
+pub(super) fn create_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
+}
+
+/// Makes a rename or creation in that directory survive a power cut.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Replaces a small file as a whole: written beside it, synced, renamed.
+pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = create_file(&beside)?;
+    io::Write::write_all(&mut file, content)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Names only have to differ; without randomness the process id and the count still make them so.
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => u64::from_be_bytes(bytes),
+        Err(_) => u64::from(std::process::id()),
+    }
+}
+
+const STAGED_PREFIX: &str = "fill-";
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_files_are_removed_from_staging() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::kept(directory.path().to_owned());
+        layout.create().unwrap();
+        create_file(&layout.staging_slot()).unwrap();
+        std::fs::write(layout.staging().join("notes.txt"), "mine").unwrap();
+        std::fs::create_dir(layout.staging().join("fill-directory")).unwrap();
+        layout.empty_staging().unwrap();
+        let mut left: Vec<_> =
+            std::fs::read_dir(layout.staging()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["fill-directory", "notes.txt"]);
+    }
+
+    #[test]
+    fn a_directory_is_locked_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::kept(directory.path().to_owned());
+        let held = layout.lock().unwrap();
+        assert!(matches!(layout.lock(), Err(StoreError::Locked { path }) if path == directory.path()));
+        drop(held);
+        assert!(layout.lock().is_ok());
+    }
+
+    #[test]
+    fn nobody_else_may_read_what_is_created() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::kept(directory.path().join("data"));
+        layout.create().unwrap();
+        let file = layout.create_staged(&layout.staging_slot()).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+        for path in [layout.root().to_owned(), layout.staging(), layout.blobs(Algorithm::Sha256)] {
+            assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, 0o700);
+        }
+    }
+
+    #[test]
+    fn a_temporary_store_leaves_nothing() {
+        let layout = Layout::temporary();
+        let root = layout.root().to_owned();
+        assert!(!root.exists());
+        layout.create_staged(&layout.staging_slot()).unwrap();
+        assert!(root.exists());
+        drop(layout);
+        assert!(!root.exists());
+    }
+
+    #[test]
+    fn a_small_file_is_replaced_as_a_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mark");
+        std::fs::write(directory.path().join("mark.new"), "left by a killed process").unwrap();
+        replace_file(&path, b"one").unwrap();
+        replace_file(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,272 @@
+//! What lies in the cache, how large it is and when it was last used; and so what goes first. Pure.
+//!
+//! Least recently used goes first. Small files (manifests, configs, signature payloads) cost next to nothing and are
+//! what offline verification needs, so as long as all of them together fit into an eighth of the budget they go after
+//! every large one.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::oci::Digest;
+
+/// All files of the cache.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// Bytes that the files may take.
+    limit_bytes: u64,
+    /// Files there may be.
+    files_max: usize,
+    files: HashMap<Digest, Entry>,
+    small: Queue,
+    large: Queue,
+    /// Numbers entries, so that two of one millisecond keep their order.
+    count: u64,
+    /// Used since their times were last written to disk.
+    touched: HashSet<Digest>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    size: u64,
+    used: Place,
+}
+
+type Place = (Timestamp, u64);
+
+/// Files by last use, oldest first.
+#[derive(Debug, Default)]
+struct Queue {
+    order: BTreeMap<Place, Digest>,
+    bytes: u64,
+}
+
+impl Ledger {
+    /// An empty cache with its bounds.
+    pub(super) fn new(limit_bytes: u64, files_max: usize) -> Self {
+        Self {
+            limit_bytes,
+            files_max,
+            files: HashMap::new(),
+            small: Queue::default(),
+            large: Queue::default(),
+            count: 0,
+            touched: HashSet::new(),
+        }
+    }
+
+    pub(super) fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    /// Bytes of all files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.small.bytes.saturating_add(self.large.bytes)
+    }
+
+    /// Number of all files.
+    pub(super) fn files(&self) -> u64 {
+        u64::try_from(self.files.len()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn contains(&self, digest: &Digest) -> bool {
+        self.files.contains_key(digest)
+    }
+
+    /// Enters a file, or corrects its size.
+    pub(super) fn insert(&mut self, digest: Digest, size: u64, used: Timestamp) {
+        self.remove(&digest);
+        self.count = self.count.wrapping_add(1);
+        let used = (used, self.count);
+        let queue = self.queue(size);
+        queue.order.insert(used, digest);
+        queue.bytes = queue.bytes.saturating_add(size);
+        self.files.insert(digest, Entry { size, used });
+    }
+
+    /// Records a use. Uses within a second of another are not told apart.
+    pub(super) fn touch(&mut self, digest: &Digest, now: Timestamp) {
+        if let Some(Entry { size, used: (used, _) }) = self.files.get(digest)
+            && now.since(*used) >= RESOLUTION
+        {
+            let size = *size;
+            self.insert(*digest, size, now);
+            self.touched.insert(*digest);
+        }
+    }
+
+    /// Strikes a file out; its size, if it was there.
+    pub(super) fn remove(&mut self, digest: &Digest) -> Option<u64> {
+        let Entry { size, used } = self.files.remove(digest)?;
+        let queue = self.queue(size);
+        queue.order.remove(&used);
+        queue.bytes = queue.bytes.saturating_sub(size);
+        self.touched.remove(digest);
+        Some(size)
+    }
+
+    /// Strikes out what must go so that `incoming` more bytes in one more file fit.
+    pub(super) fn make_room(&mut self, incoming: u64) -> Vec<(Digest, u64)> {
+        let mut victims = Vec::new();
+        while self.bytes().saturating_add(incoming) > self.limit_bytes || self.files.len() >= self.files_max {
+            match self.evict_next() {
+                Some(victim) => victims.push(victim),
+                None => break,
+            }
+        }
+        victims
+    }
+
+    /// Strikes out what must go so that at least `bytes` become free.
+    pub(super) fn shed(&mut self, bytes: u64) -> Vec<(Digest, u64)> {
+        let mut victims = Vec::new();
+        let mut freed: u64 = 0;
+        while freed < bytes {
+            match self.evict_next() {
+                Some((digest, size)) => {
+                    freed = freed.saturating_add(size);
+                    victims.push((digest, size));
+                }
+                None => break,
+            }
+        }
+        victims
+    }
+
+    /// Up to `count` files whose time of last use is not on disk yet.
+    pub(super) fn take_touched(&mut self, count: usize) -> Vec<(Digest, Timestamp)> {
+        let taken: Vec<Digest> = self.touched.iter().take(count).copied().collect();
+        taken
+            .into_iter()
+            .filter_map(|digest| {
+                self.touched.remove(&digest);
+                self.files.get(&digest).map(|entry| (digest, entry.used.0))
+            })
+            .collect()
+    }
+
+    fn evict_next(&mut self) -> Option<(Digest, u64)> {
+        let victim = self.next_victim()?;
+        self.remove(&victim).map(|size| (victim, size))
+    }
+
+    fn next_victim(&self) -> Option<Digest> {
+        let small = self.small.order.first_key_value();
+        let large = self.large.order.first_key_value();
+        let small_are_many = self.small.bytes > self.limit_bytes / SMALL_SHARE;
+        match (small, large) {
+            (Some((small_used, small)), Some((large_used, _))) if small_are_many && small_used < large_used => {
+                Some(*small)
+            }
+            (_, Some((_, large))) => Some(*large),
+            (Some((_, small)), None) => Some(*small),
+            (None, None) => None,
+        }
+    }
+
+    fn queue(&mut self, size: u64) -> &mut Queue {
+        if size <= SMALL_BYTES_MAX { &mut self.small } else { &mut self.large }
+    }
+}
+
+/// Uses closer together than this are one.
+const RESOLUTION: Duration = Duration::from_secs(1);
+/// Bytes up to which a file is small.
+const SMALL_BYTES_MAX: u64 = 64 * crate::limits::KIB;
+/// Small files go last while they take less than one part in so many.
+const SMALL_SHARE: u64 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LARGE: u64 = 1_000_000;
+
+    fn digest(name: u64) -> Digest {
+        Digest::sha256(&name.to_be_bytes())
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(seconds)
+    }
+
+    fn names(victims: &[(Digest, u64)]) -> Vec<Digest> {
+        victims.iter().map(|(digest, _)| *digest).collect()
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first_and_no_more_than_needed() {
+        let mut ledger = Ledger::new(4 * LARGE, 10);
+        for name in 0..4 {
+            ledger.insert(digest(name), LARGE, at(i64::try_from(name).unwrap()));
+        }
+        ledger.touch(&digest(0), at(10));
+        assert!(ledger.make_room(0).is_empty());
+        assert_eq!(names(&ledger.make_room(1)), [digest(1)]);
+        assert_eq!(names(&ledger.make_room(2 * LARGE)), [digest(2)]);
+        assert_eq!((ledger.bytes(), ledger.files()), (2 * LARGE, 2));
+    }
+
+    #[test]
+    fn small_files_go_last_while_they_are_few() {
+        let mut ledger = Ledger::new(2 * LARGE + 1000, 10);
+        ledger.insert(digest(0), 1000, at(0));
+        ledger.insert(digest(1), LARGE, at(1));
+        ledger.insert(digest(2), LARGE, at(2));
+        assert_eq!(names(&ledger.make_room(LARGE)), [digest(1)]);
+        assert_eq!(names(&ledger.make_room(2 * LARGE + 1000)), [digest(2), digest(0)]);
+    }
+
+    #[test]
+    fn small_files_go_by_age_once_they_are_many() {
+        let mut ledger = Ledger::new(20 * 60_000 + LARGE, 100);
+        for name in 0..20 {
+            ledger.insert(digest(name), 60_000, at(0));
+        }
+        ledger.insert(digest(100), LARGE, at(1));
+        assert_eq!(names(&ledger.make_room(1)), [digest(0)]);
+    }
+
+    #[test]
+    fn the_number_of_files_is_bounded_too() {
+        let mut ledger = Ledger::new(u64::MAX, 3);
+        ledger.insert(digest(0), 1, at(0));
+        ledger.insert(digest(1), 1, at(1));
+        assert!(ledger.make_room(1).is_empty());
+        ledger.insert(digest(2), 1, at(2));
+        assert_eq!(names(&ledger.make_room(1)), [digest(0)]);
+    }
+
+    #[test]
+    fn entering_a_file_again_counts_it_once() {
+        let mut ledger = Ledger::new(u64::MAX, 10);
+        ledger.insert(digest(0), 10, at(0));
+        ledger.insert(digest(0), LARGE, at(0));
+        assert_eq!((ledger.bytes(), ledger.files()), (LARGE, 1));
+        assert_eq!(ledger.remove(&digest(0)), Some(LARGE));
+        assert_eq!(ledger.remove(&digest(0)), None);
+        assert_eq!((ledger.bytes(), ledger.files()), (0, 0));
+    }
+
+    #[test]
+    fn times_are_written_once_for_many_uses() {
+        let mut ledger = Ledger::new(u64::MAX, 10);
+        ledger.insert(digest(0), 10, at(0));
+        for second in 0..100 {
+            ledger.touch(&digest(0), at(second));
+        }
+        assert_eq!(ledger.take_touched(10), [(digest(0), at(99))]);
+        assert!(ledger.take_touched(10).is_empty());
+    }
+
+    #[test]
+    fn shedding_frees_what_was_asked_or_everything() {
+        let mut ledger = Ledger::new(u64::MAX, 10);
+        for name in 0..4 {
+            ledger.insert(digest(name), LARGE, at(0));
+        }
+        assert_eq!(ledger.shed(LARGE + 1).len(), 2);
+        assert_eq!(ledger.shed(u64::MAX).len(), 2);
+        assert!(ledger.shed(1).is_empty());
+    }
+}

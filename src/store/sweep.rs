@@ -1,0 +1,114 @@
+//! Upkeep of the cache: what lay there at start, free space, times of last use. Which file goes next is `ledger`'s.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
+use tokio_util::sync::CancellationToken;
+
+use super::blobs::Blobs;
+use super::{StoreError, lock};
+use crate::clock::Timestamp;
+use crate::limits::STORE_UPKEEP_FILES_MAX;
+use crate::oci::{Algorithm, Digest};
+use crate::telemetry::EvictionReason;
+
+impl Blobs {
+    /// Enters what lay in the cache at start, then evicts what does not fit. Blocks for as long as it takes; runs beside
+    /// the service and stops at `stop`.
+    pub(super) fn scan(&self, stop: &CancellationToken) {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            if let Err(error) = self.scan_algorithm(algorithm, stop) {
+                tracing::warn!(%error, algorithm = algorithm.as_str(), "the cache's size is known in part only");
+            }
+        }
+        let victims = lock(&self.ledger).make_room(0);
+        self.unlink(&victims, EvictionReason::Size);
+        self.report();
+    }
+
+    fn scan_algorithm(&self, algorithm: Algorithm, stop: &CancellationToken) -> io::Result<()> {
+        for shard in std::fs::read_dir(self.layout.blobs(algorithm))? {
+            let shard = shard?;
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            if shard.file_type()?.is_dir() {
+                self.scan_shard(algorithm, &shard.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_shard(&self, algorithm: Algorithm, shard: &Path) -> io::Result<()> {
+        let now = self.clock.now();
+        for entry in std::fs::read_dir(shard)? {
+            let entry = entry?;
+            let digest = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| format!("{}:{name}", algorithm.as_str()).parse::<Digest>().ok());
+            // Evicted between the two calls: nothing to enter.
+            let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) else { continue };
+            if metadata.is_file() && self.layout.blob(&digest) == entry.path() {
+                let used = last_use(metadata.atime(), metadata.atime_nsec()).min(now);
+                let mut ledger = lock(&self.ledger);
+                if !ledger.contains(&digest) {
+                    ledger.insert(digest, metadata.len(), used);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Evicts until the file system of `file` has `min_free_bytes` free. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`] when evicting is not enough.
+    pub(super) fn keep_space_free(&self, file: &File) -> Result<(), StoreError> {
+        // What cannot be measured is left to the write itself.
+        let missing = |file: &File| self.min_free_bytes.saturating_sub(free_bytes(file).unwrap_or(u64::MAX));
+        let wanted = missing(file);
+        if wanted == 0 {
+            return Ok(());
+        }
+        let victims = lock(&self.ledger).shed(wanted);
+        self.unlink(&victims, EvictionReason::FreeSpace);
+        self.report();
+        if missing(file) == 0 {
+            return Ok(());
+        }
+        self.telemetry.cache_write_failed(&io::Error::from(io::ErrorKind::StorageFull));
+        Err(StoreError::NoSpace)
+    }
+
+    /// Writes times of last use to the files, so that a restart keeps the order. Blocks.
+    pub(super) fn write_times(&self) {
+        let touched = lock(&self.ledger).take_touched(STORE_UPKEEP_FILES_MAX);
+        for (digest, used) in touched {
+            let times = Timestamps {
+                last_access: Timespec {
+                    tv_sec: used.unix_seconds(),
+                    tv_nsec: used.unix_millis().rem_euclid(1000).saturating_mul(1_000_000),
+                },
+                // The time of modification tells a changed file from the one that was hashed.
+                last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            };
+            let path = self.layout.blob(&digest);
+            if let Err(error) = rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW) {
+                tracing::debug!(%digest, %error, "the time of last use is not kept");
+            }
+        }
+    }
+}
+
+fn free_bytes(file: &File) -> io::Result<u64> {
+    let file_system = rustix::fs::fstatvfs(file)?;
+    Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
+}
+
+fn last_use(seconds: i64, nanoseconds: i64) -> Timestamp {
+    Timestamp::from_unix_millis(seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000))
+}
