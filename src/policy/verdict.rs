@@ -59,6 +59,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them, for registering every series at 0.
+    pub const ALL: &[Self] = &[
+        Self::Verified,
+        Self::AcceptAnything,
+        Self::Children,
+        Self::Rejected,
+        Self::NoSignature,
+        Self::BadSignature,
+        Self::IdentityMismatch,
+        Self::NoLogEntry,
+        Self::Expired,
+        Self::TooManySignatures,
+        Self::TooManyChildren,
+        Self::UnsupportedDigest,
+        Self::NotSupported,
+    ];
+
     /// The metric label.
     pub const fn as_label(self) -> &'static str {
         match self {

@@ -3,86 +3,219 @@
 //! Labels come from the closed enums below and from configured upstream names; repository, tag, digest, identity and client go into
 //! log fields. May import: `policy`, `verify`, `oci` (to read labels), `limits`, `clock`.
 
+mod family;
 mod labels;
+mod metrics;
+mod process;
+mod request;
+mod sampling;
+mod table;
+#[cfg(test)]
+mod tests;
 
-pub use labels::*;
+pub use labels::{
+    CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome, MethodLabel,
+    RouteLabel, StaleCause, StoreOp, StoreOutcome, UpstreamOp, VerifySource,
+};
+pub use request::RequestGuard;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use self::labels::reason_position;
+use self::metrics::Metrics;
+use self::sampling::Sampled;
 use crate::oci::Host;
 
 /// A handle to all metrics; clones share them.
-#[derive(Debug, Clone, Default)]
-pub struct Telemetry {}
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    metrics: Arc<Metrics>,
+    logs: Arc<Logs>,
+}
+
+/// Lines that a client, an upstream or a full disk could repeat without end.
+#[derive(Debug, Default)]
+struct Logs {
+    write_failed: Sampled,
+    stale: Sampled,
+    mac: Sampled,
+    credential: Sampled,
+    store: Sampled,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self::new(&[])
+    }
+}
 
 impl Telemetry {
     /// Registers everything, every series at 0. `upstreams` are the configured names, the only open label.
-    pub fn new(_upstreams: &[Host]) -> Self {
-        Self {}
+    pub fn new(upstreams: &[Host]) -> Self {
+        Self { metrics: Arc::new(Metrics::new(upstreams)), logs: Arc::default() }
     }
+
     /// The exposition text of all metrics.
     pub fn render(&self) -> String {
-        todo!()
+        self.metrics.render()
     }
+
     /// A request begins; the guard counts it when it is dropped, as cancelled (code 499) unless `finished` was called.
-    pub fn request(&self, _route: RouteLabel, _method: MethodLabel) -> RequestGuard {
-        RequestGuard {}
+    pub fn request(&self, route: RouteLabel, method: MethodLabel) -> RequestGuard {
+        RequestGuard::new(Arc::clone(&self.metrics), route, method)
     }
+
     /// A cache was asked.
-    pub fn cache_asked(&self, _kind: CacheKind, _result: CacheResult) {}
+    pub fn cache_asked(&self, kind: CacheKind, result: CacheResult) {
+        self.metrics.cache_requests.increment(&[kind.position(), result.position()]);
+    }
+
     /// A fill began; see [`Self::fill_ended`].
-    pub fn fill_began(&self) {}
+    pub fn fill_began(&self) {
+        self.metrics.cache_fills_in_flight.change(&[], 1);
+    }
+
     /// A fill ended.
-    pub fn fill_ended(&self, _outcome: FillOutcome, _bytes: u64, _took: Duration) {}
+    pub fn fill_ended(&self, outcome: FillOutcome, bytes: u64, took: Duration) {
+        self.metrics.cache_fills_in_flight.change(&[], -1);
+        self.metrics.cache_fills.increment(&[outcome.position()]);
+        self.metrics.cache_filled_bytes.add(&[], bytes);
+        self.metrics.cache_fill_duration.observe(&[], took);
+        tracing::debug!(outcome = outcome.as_label(), bytes, took_ms = millis(took), "fill ended");
+    }
+
     /// The cache's size changed.
-    pub fn cache_sized(&self, _bytes: u64, _limit_bytes: u64, _entries: u64) {}
+    pub fn cache_sized(&self, bytes: u64, limit_bytes: u64, entries: u64) {
+        self.metrics.cache_bytes.set(bytes);
+        self.metrics.cache_limit_bytes.set(limit_bytes);
+        self.metrics.cache_entries.set(entries);
+    }
+
     /// Something was evicted.
-    pub fn evicted(&self, _reason: EvictionReason, _bytes: u64) {}
+    pub fn evicted(&self, reason: EvictionReason, bytes: u64) {
+        self.metrics.cache_evictions.increment(&[reason.position()]);
+        self.metrics.cache_evicted_bytes.add(&[], bytes);
+        tracing::debug!(reason = reason.as_label(), bytes, "evicted from the cache");
+    }
+
     /// Writing to the cache failed.
-    pub fn cache_write_failed(&self, _error: &std::io::Error) {}
+    pub fn cache_write_failed(&self, error: &std::io::Error) {
+        self.metrics.cache_write_errors.increment(&[]);
+        if let Some(withheld) = self.logs.write_failed.next() {
+            tracing::warn!(%error, withheld, "the cache cannot be written; answers go out uncached");
+        }
+    }
+
     /// An upstream answered, or did not.
-    pub fn upstream_answered(&self, _upstream: &Host, _op: UpstreamOp, _class: CodeClass, _took: Duration) {}
+    pub fn upstream_answered(&self, upstream: &Host, op: UpstreamOp, class: CodeClass, took: Duration) {
+        let place = self.metrics.upstream(upstream);
+        self.metrics.upstream_requests.increment(&[place, op.position(), class.position()]);
+        self.metrics.upstream_request_duration.observe(&[place, op.position()], took);
+        tracing::debug!(%upstream, op = op.as_label(), class = class.as_label(), took_ms = millis(took), "upstream answered");
+    }
+
     /// Body bytes came from an upstream.
-    pub fn upstream_bytes(&self, _upstream: &Host, _bytes: u64) {}
+    pub fn upstream_bytes(&self, upstream: &Host, bytes: u64) {
+        self.metrics.upstream_bytes.add(&[self.metrics.upstream(upstream)], bytes);
+    }
+
     /// A request to an upstream is tried again.
-    pub fn upstream_retried(&self, _upstream: &Host) {}
+    pub fn upstream_retried(&self, upstream: &Host) {
+        self.metrics.upstream_retries.increment(&[self.metrics.upstream(upstream)]);
+    }
+
     /// A broken transfer goes on.
-    pub fn upstream_resumed(&self, _upstream: &Host) {}
+    pub fn upstream_resumed(&self, upstream: &Host) {
+        self.metrics.upstream_resumes.increment(&[self.metrics.upstream(upstream)]);
+        tracing::debug!(%upstream, "a broken transfer is resumed");
+    }
+
     /// A token was fetched, or not.
-    pub fn token_fetched(&self, _upstream: &Host, _ok: bool) {}
+    pub fn token_fetched(&self, upstream: &Host, ok: bool) {
+        self.metrics.upstream_token_fetches.increment(&[self.metrics.upstream(upstream), outcome_position(ok)]);
+    }
+
     /// A credential was withheld from a place it must not go to.
-    pub fn credential_blocked(&self, _upstream: &Host) {}
+    pub fn credential_blocked(&self, upstream: &Host) {
+        self.metrics.upstream_credentials_blocked.increment(&[self.metrics.upstream(upstream)]);
+        if let Some(withheld) = self.logs.credential.next() {
+            tracing::warn!(%upstream, withheld, "a credential was not sent to a place it must not go to");
+        }
+    }
+
     /// A stale answer was served.
-    pub fn stale_served(&self, _upstream: &Host, _cause: StaleCause) {}
+    pub fn stale_served(&self, upstream: &Host, cause: StaleCause) {
+        self.metrics.cache_stale_served.increment(&[self.metrics.upstream(upstream), cause.position()]);
+        if let Some(withheld) = self.logs.stale.next() {
+            tracing::warn!(%upstream, cause = cause.as_label(), withheld, "upstream does not answer; a stale tag was served");
+        }
+    }
+
     /// A request was decided (counted once a request).
-    pub fn verdict_applied(&self, _decision: DecisionLabel, _reason: &'static str) {}
+    pub fn verdict_applied(&self, decision: DecisionLabel, reason: &'static str) {
+        self.metrics.verdicts.increment(&[decision.position(), reason_position(reason)]);
+    }
+
     /// A verdict was found or computed.
-    pub fn verify_took(&self, _source: VerifySource, _took: Duration) {}
+    pub fn verify_took(&self, source: VerifySource, took: Duration) {
+        self.metrics.verify_duration.observe(&[source.position()], took);
+    }
+
     /// The verdict store did something.
-    pub fn verdict_store(&self, _op: StoreOp, _outcome: StoreOutcome) {}
+    pub fn verdict_store(&self, op: StoreOp, outcome: StoreOutcome) {
+        self.metrics.verdict_store_ops.increment(&[op.position(), outcome.position()]);
+        let failed = match outcome {
+            StoreOutcome::Ok | StoreOutcome::Miss => false,
+            StoreOutcome::Dropped | StoreOutcome::Timeout | StoreOutcome::Error | StoreOutcome::Corrupt => true,
+        };
+        if failed && let Some(withheld) = self.logs.store.next() {
+            tracing::warn!(
+                op = op.as_label(),
+                outcome = outcome.as_label(),
+                withheld,
+                "the verdict database failed; it counts as a miss"
+            );
+        }
+    }
+
     /// The verdict store's state: on disk or memory only.
-    pub fn verdict_store_state(&self, _on_disk: bool, _entries: u64) {}
+    pub fn verdict_store_state(&self, on_disk: bool, entries: u64) {
+        self.metrics.verdict_store_on_disk.set(u64::from(on_disk));
+        self.metrics.verdict_store_entries.set(entries);
+    }
+
     /// A verdict record's MAC did not fit.
-    pub fn verdict_mac_failed(&self) {}
+    pub fn verdict_mac_failed(&self) {
+        self.metrics.verdict_store_mac_failures.increment(&[]);
+        if let Some(withheld) = self.logs.mac.next() {
+            tracing::warn!(withheld, "a verdict record was not written by us or is damaged; it counts as missing");
+        }
+    }
+
     /// A reload of configuration or policy ended.
-    pub fn policy_reloaded(&self, _ok: bool) {}
+    pub fn policy_reloaded(&self, ok: bool) {
+        self.metrics.policy_reloads.increment(&[outcome_position(ok)]);
+        self.metrics.policy_stale.set(u64::from(!ok));
+    }
+
     /// A connection was closed by us.
-    pub fn connection_closed(&self, _reason: CloseReason) {}
+    pub fn connection_closed(&self, reason: CloseReason) {
+        self.metrics.connections_closed.increment(&[reason.position()]);
+        tracing::debug!(reason = reason.as_label(), "connection closed");
+    }
+
     /// A task or handler panicked.
-    pub fn panicked(&self, _place: &'static str) {}
+    pub fn panicked(&self, place: &'static str) {
+        self.metrics.panics.increment(&[]);
+        tracing::error!(place, "a panic was caught; this is a bug, please report it with the lines above");
+    }
 }
 
-/// Counts one request when it is dropped.
-#[derive(Debug)]
-pub struct RequestGuard {}
+fn outcome_position(ok: bool) -> usize {
+    usize::from(!ok)
+}
 
-impl RequestGuard {
-    /// The status that was sent.
-    pub fn status(&mut self, _code: u16) {}
-    /// The first body byte (or the headers of an empty body) went out.
-    pub fn first_byte(&mut self) {}
-    /// Body bytes went out.
-    pub fn sent(&mut self, _bytes: u64) {}
-    /// The response is complete.
-    pub fn finished(self) {}
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
