@@ -47,6 +47,8 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = MIB;
 
 /// Bytes of one signature payload or bundle.
 pub const SIGNATURE_BYTES_MAX: u64 = MIB;
+/// Bytes of one annotation of a signature: a log entry or a certificate chain takes a few KiB.
+pub const ANNOTATION_BYTES_MAX: u64 = 256 * KIB;
 /// Bytes of signature material read for one verdict.
 pub const MATERIAL_BYTES_MAX: u64 = 32 * MIB;
 /// Candidates (signature layers, bundles) examined for one verdict.

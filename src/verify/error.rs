@@ -1,17 +1,462 @@
-//! Why a signature does not count: one variant a rule.
+//! Why a key does not load and why a signature does not count: one variant a rule, with its numbers.
+//!
+//! The texts are those of `containers/image` where it has one, so that what people search for still finds the cause.
+
+use super::quote::{go_quote, go_quote_list};
+use crate::clock::Timestamp;
+use crate::oci::Digest;
+use crate::oci::json::JsonError;
 
 /// A key or certificate file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Not what is needed; the text says why.
-    #[error("{0}")]
-    Malformed(String),
+    /// There is no PEM block in it.
+    #[error("PEM decoding failed")]
+    NoPem,
+    /// A PEM block in it is broken.
+    #[error("PEM decoding failed: {why}")]
+    Pem {
+        /// What is broken.
+        why: &'static str,
+    },
+    /// More than one PEM block where one key is meant.
+    #[error("{found} PEM blocks where one public key is expected; name each key in a file of its own")]
+    SeveralKeys {
+        /// How many there are.
+        found: usize,
+    },
+    /// The PEM block is not a public key.
+    #[error("unknown Public key PEM file type: {label}. Are you passing the correct public key?")]
+    NotPublicKey {
+        /// The block's label.
+        label: String,
+    },
+    /// The block's content is no key.
+    #[error("malformed public key: {why}")]
+    MalformedKey {
+        /// What is wrong.
+        why: String,
+    },
+    /// A key of a kind that signatures are not verified with.
+    #[error("unsupported public key: {why}; use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 8192 bits")]
+    UnsupportedKey {
+        /// What is unsupported.
+        why: String,
+    },
+    /// A log key cannot be used.
+    #[error("parsing Rekor public key {number}: {cause}")]
+    RekorKey {
+        /// Its place in the list, from 1.
+        number: usize,
+        /// Why.
+        cause: Box<KeyError>,
+    },
+    /// A log key is not an ECDSA key.
+    #[error("Rekor public key {number} is not using ECDSA")]
+    RekorNotEcdsa {
+        /// Its place in the list, from 1.
+        number: usize,
+    },
+    /// Logged signatures are wanted but there is no log key to check them with.
+    #[error("no Rekor public key is given")]
+    NoRekorKey,
+    /// The file of Fulcio certificates cannot be used.
+    #[error("error loading Fulcio CA certificates: {cause}")]
+    FulcioAuthorities {
+        /// Why.
+        cause: Box<KeyError>,
+    },
+    /// The file of root certificates cannot be used.
+    #[error("error loading PKI CA Roots certificates: {cause}")]
+    PkiRoots {
+        /// Why.
+        cause: Box<KeyError>,
+    },
+    /// The file of intermediate certificates cannot be used.
+    #[error("loading trusted intermediate certificates: {cause}")]
+    PkiIntermediates {
+        /// Why.
+        cause: Box<KeyError>,
+    },
+    /// There is no certificate in the file.
+    #[error("no certificate in it")]
+    NoCertificate,
+    /// A certificate in the file cannot be used.
+    #[error("certificate {number}: {why}")]
+    Certificate {
+        /// Its place in the file, from 1.
+        number: usize,
+        /// Why.
+        why: String,
+    },
+    /// A `pki` requirement that would accept any certificate of its roots.
+    #[error("At least one of subjectEmail, subjectHostname must be specified")]
+    NoIdentity,
+    /// The host name is neither a DNS name nor an address.
+    #[error("subjectHostname {} is not a host name", go_quote(.hostname))]
+    Hostname {
+        /// As configured.
+        hostname: String,
+    },
+    /// The verifier does not accept the keys or certificates; the text says why.
+    #[error("{why}")]
+    Refused {
+        /// The verifier's own words.
+        why: String,
+    },
 }
 
-/// A candidate is no good signature; `verify` owner refines the variants.
+/// A candidate is not a good signature under the given trust.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
-    /// Placeholder.
-    #[error("cryptographic signature verification failed")]
+    // ---- bounds ----
+    /// The payload is larger than signatures are.
+    #[error("the signature payload has {bytes} bytes, more than {max}")]
+    PayloadTooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// An annotation is larger than annotations of signatures are.
+    #[error("the annotation {annotation} has {bytes} bytes, more than {max}")]
+    AnnotationTooLarge {
+        /// Its name.
+        annotation: &'static str,
+        /// Its size.
+        bytes: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// The certificate chain is longer than chains are.
+    #[error("the certificate chain has {certificates} certificates, more than {max}")]
+    ChainTooLong {
+        /// Its length, the leaf included.
+        certificates: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// A name in the payload or certificate is longer than names are.
+    #[error("an identity has {bytes} bytes, more than {max}")]
+    IdentityTooLong {
+        /// Its size.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+
+    // ---- form ----
+    /// An annotation that this requirement needs is not there.
+    #[error("missing {annotation} annotation")]
+    MissingAnnotation {
+        /// Its name.
+        annotation: &'static str,
+    },
+    /// The signature annotation is not base64.
+    #[error("base64 decoding: the annotation {annotation} is not base64")]
+    Base64 {
+        /// Its name.
+        annotation: &'static str,
+    },
+    /// The payload is no unambiguous JSON.
+    #[error("{0}")]
+    PayloadJson(JsonError),
+    /// The payload, or an object in it, is not an object.
+    #[error("JSON object expected in {field}")]
+    PayloadObject {
+        /// Which.
+        field: &'static str,
+    },
+    /// The payload has a key that it must not have.
+    #[error("Unknown key {}", go_quote(.key))]
+    PayloadUnknownKey {
+        /// The key.
+        key: String,
+    },
+    /// The payload lacks a key.
+    #[error("Key {} missing in a JSON object", go_quote(.key))]
+    PayloadMissingKey {
+        /// The key.
+        key: &'static str,
+    },
+    /// A value in the payload is not of its type.
+    #[error("Field {field} is not {expected}")]
+    PayloadField {
+        /// Which.
+        field: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The payload is not an image signature.
+    #[error("Unrecognized signature type {found}")]
+    PayloadType {
+        /// What it says it is.
+        found: String,
+    },
+    /// The payload names no digest.
+    #[error("invalid docker-manifest-digest value {}: {why}", go_quote(.found))]
+    PayloadDigest {
+        /// What stands there.
+        found: String,
+        /// What is wrong with it.
+        why: String,
+    },
+
+    // ---- binding to the image ----
+    /// The image's digest is of an algorithm that signatures do not bind.
+    #[error("signatures bind sha256 digests, the image was asked for by {}", .subject.algorithm().as_str())]
+    SubjectAlgorithm {
+        /// The image's digest.
+        subject: Digest,
+    },
+    /// The signature is one for another manifest.
+    #[error("Signature for digest {signed} does not match")]
+    OtherDigest {
+        /// The digest that was signed.
+        signed: Digest,
+    },
+
+    // ---- signature ----
+    /// The signature was not made over this payload by the key (or any of the keys).
+    #[error("cryptographic signature verification failed: invalid signature")]
     Signature,
+
+    // ---- log entry ----
+    /// The log entry's annotation or body is not what a log entry is.
+    #[error("malformed Rekor bundle: {why}")]
+    LogMalformed {
+        /// What is wrong.
+        why: String,
+    },
+    /// The entry is of a kind that image signatures do not have.
+    #[error("unsupported Rekor SET Payload {kind} version {}", go_quote(.version))]
+    LogEntryKind {
+        /// Its kind.
+        kind: String,
+        /// Its version.
+        version: String,
+    },
+    /// The entry names a log whose key the requirement does not have.
+    #[error("cryptographic signature verification of Rekor SET failed: no configured key has the log id {log_id}")]
+    LogUnknown {
+        /// The log id, in hexadecimal.
+        log_id: String,
+    },
+    /// The log did not sign this entry, index and time.
+    #[error("cryptographic signature verification of Rekor SET failed")]
+    LogSet,
+    /// The entry is one for another certificate.
+    #[error("publicKey in Rekor SET does not match")]
+    LogOtherCertificate,
+    /// The entry is one for a key that is not among the requirement's.
+    #[error("No public key verified against the RekorSET: publicKey in Rekor SET does not match")]
+    LogOtherKey,
+    /// The entry is one for another signature.
+    #[error("signature in Rekor SET does not match")]
+    LogOtherSignature,
+    /// The entry is one for another payload.
+    #[error("payload in Rekor SET does not match")]
+    LogOtherPayload,
+
+    // ---- time ----
+    /// The log says that the entry was made after now.
+    #[error("the log entry's time {integrated} is in the future (now {now})")]
+    LoggedInFuture {
+        /// When it was integrated.
+        integrated: Timestamp,
+        /// The time of the check.
+        now: Timestamp,
+    },
+    /// The entry was not made while the certificate was valid.
+    #[error("entry logged at {integrated}, outside the certificate's validity ({not_before} to {not_after})")]
+    LoggedOutsideCertificate {
+        /// When it was integrated.
+        integrated: Timestamp,
+        /// Start of the certificate's validity.
+        not_before: Timestamp,
+        /// End of the certificate's validity.
+        not_after: Timestamp,
+    },
+    /// The leaf certificate is not valid at the time of the check (pki).
+    #[error("veryfing leaf certificate failed: it is valid from {not_before} to {not_after}, not at {at}")]
+    CertificateTime {
+        /// The time of the check.
+        at: Timestamp,
+        /// Start of its validity.
+        not_before: Timestamp,
+        /// End of its validity.
+        not_after: Timestamp,
+    },
+    /// None of the configured certificate authorities is valid at that time.
+    #[error("veryfing leaf certificate failed: no configured CA certificate is valid at {at}")]
+    AuthorityTime {
+        /// The time of the check.
+        at: Timestamp,
+    },
+    /// An intermediate certificate of the chain is not valid at that time.
+    #[error("veryfing leaf certificate failed: a certificate of the chain is not valid at {at}")]
+    ChainTime {
+        /// The time of the check.
+        at: Timestamp,
+    },
+
+    // ---- certificate ----
+    /// The certificate annotation holds no certificate.
+    #[error("no certificate found in signature certificate data")]
+    NoCertificate,
+    /// The certificate annotation holds several.
+    #[error("unexpected multiple certificates present in signature certificate data")]
+    SeveralCertificates,
+    /// A certificate cannot be read.
+    #[error("parsing the certificates of the signature: {why}")]
+    CertificateMalformed {
+        /// What is wrong.
+        why: String,
+    },
+    /// The certificate's key is of a kind that signatures are not verified with.
+    #[error("unsupported key in the certificate: {why}")]
+    CertificateKey {
+        /// What is unsupported.
+        why: String,
+    },
+    /// The certificate does not chain to the requirement's authorities, or is not one for signing code.
+    #[error("veryfing leaf certificate failed: {why}")]
+    ChainUntrusted {
+        /// What the chain check said.
+        why: String,
+    },
+
+    // ---- identity ----
+    /// The certificate names no issuer.
+    #[error("Fulcio certificate is missing the issuer extension")]
+    IssuerMissing,
+    /// The certificate's issuer extension cannot be read or stands there twice.
+    #[error("invalid OIDC issuer extension: {why}")]
+    IssuerMalformed {
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The certificate names two issuers.
+    #[error("inconsistent OIDC issuer extension values: v1 {}, v2 {}", go_quote(.v1), go_quote(.v2))]
+    IssuerInconsistent {
+        /// In the extension `.1.1`.
+        v1: String,
+        /// In the extension `.1.8`.
+        v2: String,
+    },
+    /// The certificate is of another issuer.
+    #[error("Unexpected Fulcio OIDC issuer {}", go_quote(.found))]
+    OtherIssuer {
+        /// The certificate's issuer.
+        found: String,
+    },
+    /// The certificate does not name the wanted e-mail address.
+    #[error("Required email {} not found (got {})", go_quote(.wanted), go_quote_list(.found))]
+    OtherEmail {
+        /// What the requirement asks for.
+        wanted: String,
+        /// What the certificate names, the first few.
+        found: Vec<String>,
+    },
+    /// The certificate does not name the wanted host.
+    #[error("Unexpected subject hostname: x509: certificate is valid for {}, not {wanted}", names(.found))]
+    OtherHostname {
+        /// What the requirement asks for.
+        wanted: String,
+        /// What the certificate names, the first few.
+        found: Vec<String>,
+    },
+
+    // ---- the library's own reasons ----
+    /// The verifier refused the signature for a reason that has no variant here.
+    #[error("the verifier refused the signature: {why}")]
+    Refused {
+        /// The verifier's own words.
+        why: String,
+    },
+}
+
+/// What kind of reason a [`VerifyError`] is; a closed set for metrics and filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// Something in it cannot be read, is missing or too large.
+    Malformed,
+    /// It is a signature for something else.
+    OtherImage,
+    /// The signature is not by the key over the payload.
+    Signature,
+    /// The log entry is missing, not signed by the log, or one of another signature.
+    Log,
+    /// Times do not fit.
+    Time,
+    /// The certificate is not one of the requirement's authorities.
+    Certificate,
+    /// It is a good signature by somebody else.
+    Identity,
+}
+
+impl Cause {
+    /// The label.
+    pub const fn as_label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::OtherImage => "other_image",
+            Self::Signature => "signature",
+            Self::Log => "log",
+            Self::Time => "time",
+            Self::Certificate => "certificate",
+            Self::Identity => "identity",
+        }
+    }
+}
+
+impl VerifyError {
+    /// Its kind.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::MissingAnnotation { annotation } if *annotation == super::legacy::BUNDLE => Cause::Log,
+            Self::PayloadTooLarge { .. }
+            | Self::AnnotationTooLarge { .. }
+            | Self::ChainTooLong { .. }
+            | Self::IdentityTooLong { .. }
+            | Self::MissingAnnotation { .. }
+            | Self::Base64 { .. }
+            | Self::PayloadJson(_)
+            | Self::PayloadObject { .. }
+            | Self::PayloadUnknownKey { .. }
+            | Self::PayloadMissingKey { .. }
+            | Self::PayloadField { .. }
+            | Self::PayloadType { .. }
+            | Self::PayloadDigest { .. }
+            | Self::NoCertificate
+            | Self::SeveralCertificates
+            | Self::CertificateMalformed { .. } => Cause::Malformed,
+            Self::SubjectAlgorithm { .. } | Self::OtherDigest { .. } => Cause::OtherImage,
+            Self::Signature | Self::Refused { .. } => Cause::Signature,
+            Self::LogMalformed { .. }
+            | Self::LogEntryKind { .. }
+            | Self::LogUnknown { .. }
+            | Self::LogSet
+            | Self::LogOtherCertificate
+            | Self::LogOtherKey
+            | Self::LogOtherSignature
+            | Self::LogOtherPayload => Cause::Log,
+            Self::LoggedInFuture { .. }
+            | Self::LoggedOutsideCertificate { .. }
+            | Self::CertificateTime { .. }
+            | Self::AuthorityTime { .. }
+            | Self::ChainTime { .. } => Cause::Time,
+            Self::CertificateKey { .. } | Self::ChainUntrusted { .. } => Cause::Certificate,
+            Self::IssuerMissing
+            | Self::IssuerMalformed { .. }
+            | Self::IssuerInconsistent { .. }
+            | Self::OtherIssuer { .. }
+            | Self::OtherEmail { .. }
+            | Self::OtherHostname { .. } => Cause::Identity,
+        }
+    }
+}
+
+fn names(found: &[String]) -> String {
+    if found.is_empty() { "no names".to_owned() } else { found.join(", ") }
 }

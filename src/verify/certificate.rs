@@ -1,0 +1,209 @@
+//! X.509 certificates: those that a policy trusts, and the leaf that came with a signature.
+
+use x509_cert::Certificate;
+use x509_cert::der::asn1::{ObjectIdentifier, Utf8StringRef};
+use x509_cert::der::{Decode as _, Encode as _};
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
+
+use super::error::{KeyError, VerifyError};
+use super::pem;
+use crate::clock::Timestamp;
+use crate::limits::IDENTITY_BYTES_MAX;
+
+/// From when to when a certificate is valid; both ends belong to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Validity {
+    pub(super) not_before: Timestamp,
+    pub(super) not_after: Timestamp,
+}
+
+impl Validity {
+    fn of(certificate: &Certificate) -> Self {
+        let time = |time: x509_cert::time::Time| {
+            Timestamp::from_unix_seconds(i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX))
+        };
+        let validity = certificate.tbs_certificate.validity;
+        Self { not_before: time(validity.not_before), not_after: time(validity.not_after) }
+    }
+
+    pub(super) fn contains(&self, at: Timestamp) -> bool {
+        self.not_before <= at && at <= self.not_after
+    }
+}
+
+/// A certificate authority that a policy trusts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Authority {
+    pub(super) der: Vec<u8>,
+    pub(super) validity: Validity,
+}
+
+impl Authority {
+    /// All certificates of a PEM file, at least one, duplicates removed. Blocks that are no certificates are ignored.
+    ///
+    /// A certificate that is no CA is an error: as a trust anchor it could not vouch for anything.
+    pub(super) fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, KeyError> {
+        let blocks = pem::blocks(pem).map_err(|error| KeyError::Pem { why: error.why() })?;
+        let mut authorities: Vec<Self> = Vec::new();
+        for (number, block) in (1..).zip(blocks.into_iter().filter(|block| block.label == CERTIFICATE)) {
+            let authority = Self::from_der(block.der).map_err(|why| KeyError::Certificate { number, why })?;
+            if !authorities.contains(&authority) {
+                authorities.push(authority);
+            }
+        }
+        if authorities.is_empty() {
+            return Err(KeyError::NoCertificate);
+        }
+        Ok(authorities)
+    }
+
+    fn from_der(der: Vec<u8>) -> Result<Self, String> {
+        let certificate = Certificate::from_der(&der).map_err(|error| error.to_string())?;
+        let constraints = certificate.tbs_certificate.get::<BasicConstraints>().map_err(|error| error.to_string())?;
+        if !constraints.is_some_and(|(_, constraints)| constraints.ca) {
+            return Err("not the certificate of a CA".to_owned());
+        }
+        Ok(Self { validity: Validity::of(&certificate), der })
+    }
+}
+
+/// The certificate that came with a signature. Nothing in it is trusted before its chain was checked.
+#[derive(Debug, Clone)]
+pub(super) struct Leaf {
+    pub(super) der: Vec<u8>,
+    /// `SubjectPublicKeyInfo`, DER.
+    pub(super) spki: Vec<u8>,
+    pub(super) validity: Validity,
+    /// E-mail addresses among its subject alternative names.
+    pub(super) emails: Vec<String>,
+    /// DNS names among them.
+    pub(super) hostnames: Vec<String>,
+    /// URIs among them.
+    pub(super) uris: Vec<String>,
+    certificate: Certificate,
+}
+
+impl Leaf {
+    /// The one certificate of a PEM text.
+    pub(super) fn from_pem(pem: &str) -> Result<Self, VerifyError> {
+        let mut certificates = certificates(pem)?;
+        let Some(der) = certificates.pop() else { return Err(VerifyError::NoCertificate) };
+        if !certificates.is_empty() {
+            return Err(VerifyError::SeveralCertificates);
+        }
+        Self::from_der(der)
+    }
+
+    fn from_der(der: Vec<u8>) -> Result<Self, VerifyError> {
+        let certificate = Certificate::from_der(&der).map_err(|error| malformed(&error))?;
+        let spki = certificate.tbs_certificate.subject_public_key_info.to_der().map_err(|error| malformed(&error))?;
+        let names = certificate.tbs_certificate.get::<SubjectAltName>().map_err(|error| malformed(&error))?;
+        let mut leaf = Self {
+            der,
+            spki,
+            validity: Validity::of(&certificate),
+            emails: Vec::new(),
+            hostnames: Vec::new(),
+            uris: Vec::new(),
+            certificate,
+        };
+        for name in names.map(|(_, names)| names.0).unwrap_or_default() {
+            leaf.add(&name)?;
+        }
+        Ok(leaf)
+    }
+
+    fn add(&mut self, name: &GeneralName) -> Result<(), VerifyError> {
+        let (names, name) = match name {
+            GeneralName::Rfc822Name(name) => (&mut self.emails, name.as_str()),
+            GeneralName::DnsName(name) => (&mut self.hostnames, name.as_str()),
+            GeneralName::UniformResourceIdentifier(name) => (&mut self.uris, name.as_str()),
+            // No requirement asks for names of another kind, so they can match none.
+            GeneralName::OtherName(_)
+            | GeneralName::DirectoryName(_)
+            | GeneralName::EdiPartyName(_)
+            | GeneralName::IpAddress(_)
+            | GeneralName::RegisteredId(_) => return Ok(()),
+        };
+        names.push(bounded(name)?.to_owned());
+        Ok(())
+    }
+
+    /// All its names, for evidence.
+    pub(super) fn subjects(&self) -> Vec<String> {
+        self.emails.iter().chain(&self.uris).chain(&self.hostnames).take(NAMES_SHOWN_MAX).cloned().collect()
+    }
+
+    /// The OIDC issuer that Fulcio wrote into it: the extension `.1.8` or `.1.1`, and where both are there, both.
+    pub(super) fn oidc_issuer(&self) -> Result<String, VerifyError> {
+        let v1 = match self.extension(ISSUER_V1)? {
+            Some(raw) => Some(utf8(raw, "the extension .1.1 is not UTF-8")?),
+            None => None,
+        };
+        let v2 = match self.extension(ISSUER_V2)? {
+            Some(der) => Some(
+                Utf8StringRef::from_der(der)
+                    .map_err(|_| VerifyError::IssuerMalformed { why: "the extension .1.8 is not a UTF8String" })?
+                    .to_string(),
+            ),
+            None => None,
+        };
+        let issuer = match (v1, v2) {
+            (None, None) => return Err(VerifyError::IssuerMissing),
+            (Some(v1), Some(v2)) if v1 != v2 => return Err(VerifyError::IssuerInconsistent { v1, v2 }),
+            (_, Some(issuer)) | (Some(issuer), None) => issuer,
+        };
+        bounded(&issuer)?;
+        Ok(issuer)
+    }
+
+    fn extension(&self, oid: ObjectIdentifier) -> Result<Option<&[u8]>, VerifyError> {
+        let extensions = self.certificate.tbs_certificate.extensions.as_deref().unwrap_or_default();
+        let mut found = extensions.iter().filter(|extension| extension.extn_id == oid);
+        let value = found.next().map(|extension| extension.extn_value.as_bytes());
+        if found.next().is_some() {
+            return Err(VerifyError::IssuerMalformed { why: "an extension stands there twice" });
+        }
+        Ok(value)
+    }
+}
+
+/// The certificates of a PEM text; another block in it is an error.
+pub(super) fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, VerifyError> {
+    let malformed = |why: &str| VerifyError::CertificateMalformed { why: why.to_owned() };
+    let blocks = pem::blocks(pem.as_bytes()).map_err(|error| malformed(error.why()))?;
+    if blocks.iter().any(|block| block.label != CERTIFICATE) {
+        return Err(malformed("a PEM block that is no certificate"));
+    }
+    Ok(blocks.into_iter().map(|block| block.der).collect())
+}
+
+/// The validity of a DER certificate that the chain check has accepted.
+pub(super) fn validity(der: &[u8]) -> Result<Validity, VerifyError> {
+    Ok(Validity::of(&Certificate::from_der(der).map_err(|error| malformed(&error))?))
+}
+
+fn malformed(error: &x509_cert::der::Error) -> VerifyError {
+    VerifyError::CertificateMalformed { why: error.to_string() }
+}
+
+fn utf8(raw: &[u8], why: &'static str) -> Result<String, VerifyError> {
+    String::from_utf8(raw.to_vec()).map_err(|_| VerifyError::IssuerMalformed { why })
+}
+
+fn bounded(name: &str) -> Result<&str, VerifyError> {
+    if name.len() > IDENTITY_BYTES_MAX {
+        return Err(VerifyError::IdentityTooLong { bytes: name.len(), max: IDENTITY_BYTES_MAX });
+    }
+    Ok(name)
+}
+
+/// Names of a certificate that evidence and messages repeat; nobody has more, and an attacker could bring thousands.
+pub(super) const NAMES_SHOWN_MAX: usize = 8;
+
+const CERTIFICATE: &str = "CERTIFICATE";
+/// Fulcio's OIDC issuer, as raw bytes (deprecated there, still written).
+const ISSUER_V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.1");
+/// Fulcio's OIDC issuer, as DER `UTF8String`.
+const ISSUER_V2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.8");

@@ -1,0 +1,66 @@
+//! Signatures by short-lived certificates of a Fulcio, logged by a Rekor (policy.json's `fulcio`, cosign's legacy format).
+
+use super::certificate::{Authority, NAMES_SHOWN_MAX};
+use super::error::{KeyError, VerifyError};
+use super::keys::RekorKeys;
+use super::legacy::Annotations;
+use super::sigstore::LogVerifier;
+use super::{LogEntry, Signer};
+use crate::clock::Timestamp;
+use crate::oci::Digest;
+
+/// Certificates of these authorities, for this issuer and e-mail address, logged by one of these logs.
+#[derive(Debug)]
+pub(super) struct Fulcio {
+    pub(super) authorities: Vec<Authority>,
+    pub(super) rekor: RekorKeys,
+    pub(super) issuer: String,
+    pub(super) email: String,
+    verifier: LogVerifier,
+}
+
+impl Fulcio {
+    pub(super) fn new(ca_pem: &[u8], rekor: RekorKeys, issuer: String, email: String) -> Result<Self, KeyError> {
+        let loading = |cause| KeyError::FulcioAuthorities { cause: Box::new(cause) };
+        let authorities = Authority::all_from_pem(ca_pem).map_err(loading)?;
+        let verifier = LogVerifier::new(&authorities, rekor.keys()).map_err(loading)?;
+        Ok(Self { authorities, rekor, issuer, email, verifier })
+    }
+
+    /// Who signed `payload`, and the log entry.
+    pub(super) fn verify(
+        &self,
+        payload: &[u8],
+        annotations: Annotations<'_>,
+        now: Timestamp,
+    ) -> Result<(Signer, LogEntry), VerifyError> {
+        // 1. The parts, each bounded.
+        let signature = annotations.signature()?;
+        let entry = annotations.log_entry()?;
+        let leaf = annotations.leaf()?;
+        let chain = annotations.chain()?;
+
+        // 2. The entry is about this certificate, signature and payload (CVE-2022-36056).
+        entry.check_certificate(&leaf)?;
+        entry.check_signature(&signature, Digest::sha256(payload).as_bytes())?;
+        let integrated = entry.integrated();
+        if integrated > now {
+            return Err(VerifyError::LoggedInFuture { integrated, now });
+        }
+
+        // 3. The log signed the entry, the chain holds at the entry's time, the leaf's key signed the payload.
+        self.verifier.verify_fulcio(&leaf, &chain, payload, &signature, &entry)?;
+
+        // 4. The certificate is the wanted signer's: exact issuer, exact address.
+        let issuer = leaf.oidc_issuer()?;
+        if issuer != self.issuer {
+            return Err(VerifyError::OtherIssuer { found: issuer });
+        }
+        if !leaf.emails.contains(&self.email) {
+            let found = leaf.emails.into_iter().take(NAMES_SHOWN_MAX).collect();
+            return Err(VerifyError::OtherEmail { wanted: self.email.clone(), found });
+        }
+        let signer = Signer::Certificate { issuer: Some(issuer), subjects: leaf.subjects() };
+        Ok((signer, LogEntry { index: entry.index, integrated }))
+    }
+}

@@ -1,0 +1,72 @@
+//! Signatures by keys that the requirement names, with a log entry or without (cosign's legacy format).
+
+use super::error::VerifyError;
+use super::keys::{PublicKey, RekorKeys};
+use super::legacy::{self, Annotations, LoggedEntry};
+use super::{LogEntry, Signer, sigstore};
+use crate::clock::Timestamp;
+use crate::oci::Digest;
+
+/// Any of some keys; with Rekor keys, a log entry is required.
+#[derive(Debug, Clone)]
+pub(super) struct Keyed {
+    pub(super) keys: Vec<PublicKey>,
+    pub(super) rekor: Option<RekorKeys>,
+}
+
+impl Keyed {
+    /// Who signed `payload`, and the log entry where one was required.
+    pub(super) fn verify(
+        &self,
+        payload: &[u8],
+        annotations: Annotations<'_>,
+        now: Timestamp,
+    ) -> Result<(Signer, Option<LogEntry>), VerifyError> {
+        let signature = annotations.signature()?;
+        let (key, log) = match &self.rekor {
+            Some(rekor) => {
+                let entry = annotations.log_entry()?;
+                let key = self.verify_logged(rekor, payload, &signature, &entry, now)?;
+                (key, Some(LogEntry { index: entry.index, integrated: entry.integrated() }))
+            }
+            None => (self.verify_unlogged(payload, &signature)?, None),
+        };
+        Ok((Signer::Key(key.fingerprint()), log))
+    }
+
+    /// The entry names the key, so only that key is tried, if it is one of ours.
+    fn verify_logged(
+        &self,
+        rekor: &RekorKeys,
+        payload: &[u8],
+        signature: &[u8],
+        entry: &LoggedEntry,
+        now: Timestamp,
+    ) -> Result<&PublicKey, VerifyError> {
+        let key = self.keys.iter().find(|key| entry.names_key(key.spki())).ok_or(VerifyError::LogOtherKey)?;
+        entry.check_signature(signature, Digest::sha256(payload).as_bytes())?;
+        let integrated = entry.integrated();
+        if integrated > now {
+            return Err(VerifyError::LoggedInFuture { integrated, now });
+        }
+        rekor.verifier().verify_key(key, payload, signature, entry)?;
+        Ok(key)
+    }
+
+    fn verify_unlogged(&self, payload: &[u8], signature: &[u8]) -> Result<&PublicKey, VerifyError> {
+        let made = |key: &&PublicKey| sigstore::verify_raw(key, payload, signature).is_ok();
+        self.keys.iter().find(made).ok_or(VerifyError::Signature)
+    }
+
+    /// What it did not look at.
+    pub(super) fn notes(&self, annotations: Annotations<'_>) -> Vec<&'static str> {
+        let mut notes = Vec::new();
+        if annotations.has(legacy::CERTIFICATE) {
+            notes.push("the attached certificate was not looked at: the requirement names keys");
+        }
+        if self.rekor.is_none() && annotations.has(legacy::BUNDLE) {
+            notes.push("the attached log entry was not looked at: the requirement names no Rekor keys");
+        }
+        notes
+    }
+}

@@ -1,0 +1,253 @@
+//! cosign's legacy format: the annotations beside a simple-signing payload, as typed and bounded parts.
+//!
+//! `verify/sigstore.rs` makes a v0.1 bundle of them, so that one verifier checks every format.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::certificate::{self, Leaf};
+use super::error::VerifyError;
+use super::pem;
+use crate::clock::Timestamp;
+use crate::limits::{ANNOTATION_BYTES_MAX, CHAIN_CERTIFICATES_MAX};
+use crate::oci::json;
+
+/// The signature over the payload, base64.
+pub(super) const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+/// The leaf certificate, PEM.
+pub(super) const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
+/// The certificates above the leaf, PEM.
+pub(super) const CHAIN: &str = "dev.sigstore.cosign/chain";
+/// The log entry with its SET, JSON.
+pub(super) const BUNDLE: &str = "dev.sigstore.cosign/bundle";
+/// A timestamp by RFC 3161.
+pub(super) const TIMESTAMP: &str = "dev.sigstore.cosign/rfc3161timestamp";
+
+/// The annotations of one signature layer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Annotations<'a>(pub(super) &'a BTreeMap<String, String>);
+
+impl<'a> Annotations<'a> {
+    /// The signature's bytes.
+    pub(super) fn signature(self) -> Result<Vec<u8>, VerifyError> {
+        decode(self.required(SIGNATURE)?).ok_or(VerifyError::Base64 { annotation: SIGNATURE })
+    }
+
+    /// The leaf certificate.
+    pub(super) fn leaf(self) -> Result<Leaf, VerifyError> {
+        Leaf::from_pem(self.required(CERTIFICATE)?)
+    }
+
+    /// The certificates above the leaf, none when there is no such annotation.
+    pub(super) fn chain(self) -> Result<Vec<Vec<u8>>, VerifyError> {
+        let Some(pem) = self.optional(CHAIN)? else { return Ok(Vec::new()) };
+        let chain = certificate::certificates(pem)?;
+        let certificates = chain.len().saturating_add(1);
+        if certificates > CHAIN_CERTIFICATES_MAX {
+            return Err(VerifyError::ChainTooLong { certificates, max: CHAIN_CERTIFICATES_MAX });
+        }
+        Ok(chain)
+    }
+
+    /// The log entry.
+    pub(super) fn log_entry(self) -> Result<LoggedEntry, VerifyError> {
+        LoggedEntry::parse(self.required(BUNDLE)?)
+    }
+
+    /// Whether an annotation of that name is there.
+    pub(super) fn has(self, name: &'static str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    fn required(self, name: &'static str) -> Result<&'a str, VerifyError> {
+        self.optional(name)?.ok_or(VerifyError::MissingAnnotation { annotation: name })
+    }
+
+    fn optional(self, name: &'static str) -> Result<Option<&'a str>, VerifyError> {
+        let Some(value) = self.0.get(name) else { return Ok(None) };
+        let bytes = u64::try_from(value.len()).unwrap_or(u64::MAX);
+        if bytes > ANNOTATION_BYTES_MAX {
+            return Err(VerifyError::AnnotationTooLarge { annotation: name, bytes, max: ANNOTATION_BYTES_MAX });
+        }
+        Ok(Some(value))
+    }
+}
+
+/// A transparency log entry as it came, with the promise of the log (SET) that it is or will be in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LoggedEntry {
+    /// The log's signature over the four fields below.
+    pub(super) set: Vec<u8>,
+    /// The entry itself, the bytes that the log hashed.
+    pub(super) body: Vec<u8>,
+    /// When the log took it in, seconds since 1970.
+    pub(super) integrated_seconds: i64,
+    /// Its place in the log.
+    pub(super) index: u64,
+    /// SHA-256 of the log's key.
+    pub(super) log_id: Vec<u8>,
+    /// What the body says it is about.
+    claims: Claims,
+}
+
+impl LoggedEntry {
+    fn parse(annotation: &str) -> Result<Self, VerifyError> {
+        let bundle: BundleAnnotation =
+            json::parse_as(annotation.as_bytes()).map_err(|error| malformed(error.to_string()))?;
+        let payload = bundle.payload;
+        let body = decode(&payload.body).ok_or_else(|| malformed("the body is not base64"))?;
+        Ok(Self {
+            set: decode(&bundle.signed_entry_timestamp).ok_or_else(|| malformed("the SET is not base64"))?,
+            claims: Claims::parse(&body)?,
+            body,
+            integrated_seconds: payload.integrated_time,
+            index: payload.log_index,
+            log_id: hex::decode(payload.log_id).map_err(|_| malformed("the log id is not hexadecimal"))?,
+        })
+    }
+
+    /// When the log took it in.
+    pub(super) fn integrated(&self) -> Timestamp {
+        Timestamp::from_unix_seconds(self.integrated_seconds)
+    }
+
+    /// The public key that the entry names, if it names a key.
+    pub(super) fn names_key(&self, spki: &[u8]) -> bool {
+        self.claims.verifier.label == "PUBLIC KEY" && self.claims.verifier.der == spki
+    }
+
+    /// Whether the entry is about this signature over this payload by this certificate.
+    ///
+    /// The library compares the same three; here it is done so that each has its own reason.
+    pub(super) fn check_certificate(&self, leaf: &Leaf) -> Result<(), VerifyError> {
+        let verifier = &self.claims.verifier;
+        if verifier.label != "CERTIFICATE" || verifier.der != leaf.der {
+            return Err(VerifyError::LogOtherCertificate);
+        }
+        Ok(())
+    }
+
+    /// Whether the entry is about this signature over a payload with this SHA-256.
+    pub(super) fn check_signature(&self, signature: &[u8], payload_sha256: &[u8]) -> Result<(), VerifyError> {
+        if self.claims.signature != signature {
+            return Err(VerifyError::LogOtherSignature);
+        }
+        if self.claims.payload_sha256 != payload_sha256 {
+            return Err(VerifyError::LogOtherPayload);
+        }
+        Ok(())
+    }
+}
+
+/// What the body of a `hashedrekord` entry is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Claims {
+    payload_sha256: Vec<u8>,
+    signature: Vec<u8>,
+    verifier: pem::Block,
+}
+
+impl Claims {
+    fn parse(body: &[u8]) -> Result<Self, VerifyError> {
+        let document = json::parse(body).map_err(|error| malformed(format!("body: {error}")))?;
+        let Kind { kind, version } = shaped(document.clone())?;
+        if kind != "hashedrekord" || version != "0.0.1" {
+            return Err(VerifyError::LogEntryKind { kind, version });
+        }
+        let Body { spec } = shaped(document)?;
+        if spec.data.hash.algorithm != "sha256" {
+            return Err(malformed("body: the hash is not sha256"));
+        }
+        let public_key = decode(&spec.signature.public_key.content);
+        let public_key = public_key.ok_or_else(|| malformed("body: the public key is not base64"))?;
+        let mut blocks = pem::blocks(&public_key).map_err(|error| malformed(format!("body: {}", error.why())))?;
+        let (Some(verifier), None) = (blocks.pop(), blocks.pop()) else {
+            return Err(malformed("body: not exactly one public key or certificate"));
+        };
+        Ok(Self {
+            payload_sha256: hex::decode(&spec.data.hash.value).map_err(|_| malformed("body: the hash is not hex"))?,
+            signature: decode(&spec.signature.content).ok_or_else(|| malformed("body: the signature is not base64"))?,
+            verifier,
+        })
+    }
+}
+
+fn shaped<T: serde::de::DeserializeOwned>(document: serde_json::Value) -> Result<T, VerifyError> {
+    json::shaped(document).map_err(|error| malformed(format!("body: {error}")))
+}
+
+fn malformed(why: impl Into<String>) -> VerifyError {
+    VerifyError::LogMalformed { why: why.into() }
+}
+
+/// Standard base64; line breaks in it mean nothing, as Go's decoder has it and `openssl base64` writes it.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    if text.contains(['\r', '\n']) {
+        return STANDARD.decode(text.replace(['\r', '\n'], "")).ok();
+    }
+    STANDARD.decode(text).ok()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct BundleAnnotation {
+    signed_entry_timestamp: String,
+    payload: BundlePayload,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BundlePayload {
+    body: String,
+    #[serde(rename = "integratedTime")]
+    integrated_time: i64,
+    #[serde(rename = "logIndex")]
+    log_index: u64,
+    #[serde(rename = "logID")]
+    log_id: String,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    kind: String,
+    #[serde(rename = "apiVersion")]
+    version: String,
+}
+
+/// Read loosely: whatever else a log adds to its entries is signed by it and decides nothing.
+#[derive(Deserialize)]
+struct Body {
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    data: SpecData,
+    signature: SpecSignature,
+}
+
+#[derive(Deserialize)]
+struct SpecData {
+    hash: SpecHash,
+}
+
+#[derive(Deserialize)]
+struct SpecHash {
+    algorithm: String,
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct SpecSignature {
+    content: String,
+    #[serde(rename = "publicKey")]
+    public_key: SpecPublicKey,
+}
+
+#[derive(Deserialize)]
+struct SpecPublicKey {
+    content: String,
+}
