@@ -61,6 +61,12 @@ pub const ARTEFACT_LAYERS_MAX: usize = 64;
 pub const CHAIN_CERTIFICATES_MAX: usize = 8;
 /// Bytes of an identity that a pattern or an equality is asked of.
 pub const IDENTITY_BYTES_MAX: usize = 4096;
+/// Bytes of one signature artefact's config and layers together: they are read whole before its manifest is served.
+pub const ARTEFACT_BYTES_MAX: u64 = 64 * MIB;
+/// Blobs fetched at once for one verdict or one artefact.
+pub const MATERIAL_CONCURRENCY: usize = 8;
+/// Verifications that compute at once; fewer where there are fewer cores.
+pub const VERIFY_WORKERS_MAX: usize = 4;
 /// Time one verdict may take, discovery included.
 pub const VERDICT_BUDGET: Duration = Duration::from_secs(10);
 
@@ -136,6 +142,14 @@ pub const FREE_SPACE_CHECK_BYTES: u64 = 64 * MIB;
 pub const STORE_UPKEEP: Duration = Duration::from_mins(1);
 /// Times of last use written to disk in one round.
 pub const STORE_UPKEEP_FILES_MAX: usize = 10_000;
+/// Bytes, roughly, of parsed manifests kept in memory.
+pub const HOT_MANIFEST_BYTES_MAX: u64 = 32 * MIB;
+/// Bytes, roughly, of signature material and referrers lists kept in memory, each.
+pub const HOT_MATERIAL_BYTES_MAX: u64 = 16 * MIB;
+/// Time after which grants that were kept are kept again, in case the store lost them.
+pub const GRANTS_REFRESH: Duration = Duration::from_mins(5);
+/// Time a referrers list is remembered.
+pub const REFERRERS_TTL: Duration = Duration::from_secs(10);
 /// Grants kept for one (repository, digest).
 pub const GRANTS_PER_DIGEST_MAX: usize = 8;
 

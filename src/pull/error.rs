@@ -57,3 +57,9 @@ pub enum PullError {
     #[error("internal error")]
     Lost,
 }
+
+impl From<super::flight::Lost> for PullError {
+    fn from(_: super::flight::Lost) -> Self {
+        Self::Lost
+    }
+}

@@ -1,25 +1,55 @@
 //! The use cases: what a request for a manifest, blob, tag list or referrers list needs, in which order.
 //!
-//! The only module that knows the order of steps, and the only one that can make an [`AdmittedManifest`].
+//! The only module that knows the order of steps, and the only one that can make an [`AdmittedManifest`]:
+//! `resolve` (tag → digest) → `manifest` (digest → bytes, hashed and parsed) → `admit` (bytes → admitted, by a verdict, a
+//! grant or the artefact rule). Verdicts are reached in `verdict`, from the material that `discover` finds and, for indexes,
+//! from their `children`. May import: `upstream`, `store`, `net`, `telemetry`, `policy`, `verify`, `oci`, `limits`, `clock`.
 
+mod admit;
+mod artefact;
 mod blob;
+mod children;
+mod discover;
 mod error;
 mod fill;
 mod flight;
+mod grants;
 mod held_back;
+mod hot;
+mod manifest;
 mod reading;
+mod referrers;
+mod resolve;
+mod tags;
+mod verdict;
 
+pub use admit::AdmittedManifest;
 pub use blob::{AdmittedBlob, BlobHead};
 pub use error::{Denial, PullError};
+pub use referrers::ReferrersDocument;
+pub use tags::TagList;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
-use crate::oci::{Digest, Host, ImageReference, MediaType, Repository, Tag};
+use self::blob::Blobs;
+use self::fill::Fills;
+use self::flight::Flights;
+use self::hot::Hot;
+use self::manifest::UnverifiedManifest;
+use self::referrers::Listed;
+use self::resolve::Asked;
+use self::verdict::Unreached;
+use crate::clock::Clock;
+use crate::limits::{MATERIAL_CONCURRENCY, VERIFY_WORKERS_MAX};
+use crate::oci::{Digest, Host, Reference, Repository, Tag};
 use crate::policy::PolicySet;
-use crate::store::{Store, VerdictId};
-use crate::telemetry::{CacheResult, DecisionLabel, Telemetry};
+use crate::store::{Store, StoredVerdict, VerdictKey};
+use crate::telemetry::Telemetry;
 use crate::upstream::Upstream;
 
 /// What may change while we run; swapped whole on reload, taken once a request.
@@ -57,100 +87,85 @@ pub struct Source {
 
 /// The use cases; clones share everything.
 #[derive(Debug, Clone)]
-pub struct Puller {}
+pub struct Puller {
+    parts: Arc<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    sources: HashMap<Host, Source>,
+    store: Store,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    clock: Clock,
+    telemetry: Telemetry,
+    tasks: TaskTracker,
+    hot: Hot,
+    blobs: Blobs,
+    /// One for each core that verification may use.
+    verify_permits: Arc<Semaphore>,
+    resolving: Flights<(Repository, Tag), Result<Asked, PullError>>,
+    fetching: Flights<(Repository, Reference), Result<Arc<UnverifiedManifest>, PullError>>,
+    deciding: Flights<VerdictKey, Result<Arc<StoredVerdict>, Unreached>>,
+    checking: Flights<(Repository, Digest), Result<bool, PullError>>,
+    listing: Flights<(Repository, Digest), Result<Listed, PullError>>,
+    /// One for each artefact blob that is held in memory while it is looked at.
+    artefact_permits: Semaphore,
+}
 
 impl Puller {
     /// Wires the parts. Work goes into `tasks`, which shutdown waits for.
     pub fn new(
-        _sources: Vec<Source>,
-        _store: Store,
-        _snapshot: Arc<arc_swap::ArcSwap<Snapshot>>,
-        _clock: crate::clock::Clock,
-        _telemetry: Telemetry,
-        _tasks: tokio_util::task::TaskTracker,
+        sources: Vec<Source>,
+        store: Store,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        clock: Clock,
+        telemetry: Telemetry,
+        tasks: TaskTracker,
     ) -> Self {
-        Self {}
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(VERIFY_WORKERS_MAX);
+        let fills = Fills::new(store.clone(), telemetry.clone(), tasks.clone());
+        let parts = Parts {
+            blobs: Blobs::new(store.clone(), telemetry.clone(), fills),
+            sources: sources.into_iter().map(|source| (source.host.clone(), source)).collect(),
+            store,
+            snapshot,
+            clock,
+            telemetry,
+            hot: Hot::new(),
+            verify_permits: Arc::new(Semaphore::new(workers)),
+            resolving: Flights::new(tasks.clone()),
+            fetching: Flights::new(tasks.clone()),
+            deciding: Flights::new(tasks.clone()),
+            checking: Flights::new(tasks.clone()),
+            listing: Flights::new(tasks.clone()),
+            artefact_permits: Semaphore::new(MATERIAL_CONCURRENCY),
+            tasks,
+        };
+        Self { parts: Arc::new(parts) }
     }
-    /// A manifest by tag or digest, decided.
-    pub async fn manifest(&self, _image: &ImageReference) -> Result<AdmittedManifest, PullError> {
-        todo!()
-    }
+
     /// A blob for which there is a grant.
-    pub async fn blob(&self, _repository: &Repository, _digest: &Digest) -> Result<AdmittedBlob, PullError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`PullError::BlobUnknown`] when no admitted manifest of this repository lists it, or upstream does not have it;
+    /// [`PullError::Undecided`] when what the grant rests on cannot be decided now; [`PullError::Upstream`] when the
+    /// bytes cannot be had.
+    pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<AdmittedBlob, PullError> {
+        let grant = self.blob_grant(repository, digest).await?;
+        self.parts.blobs.open(self.source(repository)?, repository, digest, grant.size).await
     }
+
     /// Size and cache state of a blob for which there is a grant; moves no body.
-    pub async fn blob_head(&self, _repository: &Repository, _digest: &Digest) -> Result<BlobHead, PullError> {
-        todo!()
+    ///
+    /// # Errors
+    /// As [`Self::blob`].
+    pub async fn blob_head(&self, repository: &Repository, digest: &Digest) -> Result<BlobHead, PullError> {
+        let grant = self.blob_grant(repository, digest).await?;
+        self.parts.blobs.head(self.source(repository)?, repository, digest, grant.size).await
     }
-    /// A page of tags: at most `n`, after `last`.
-    pub async fn tags(&self, _repository: &Repository, _n: usize, _last: Option<&Tag>) -> Result<TagList, PullError> {
-        todo!()
-    }
-    /// The referrers of a digest as an OCI index document, filtered.
-    pub async fn referrers(
-        &self,
-        _repository: &Repository,
-        _digest: &Digest,
-        _artifact_type: Option<&str>,
-    ) -> Result<ReferrersDocument, PullError> {
-        todo!()
-    }
-}
 
-/// A manifest that may be served: it has a current verdict, grant, exemption, audit mode or artefact rule behind it.
-#[derive(Debug, Clone)]
-pub struct AdmittedManifest {
-    bytes: Bytes,
-    digest: Digest,
-    media_type: MediaType,
-    /// Why it may be served, for the header.
-    decision: DecisionLabel,
-    verdict: Option<VerdictId>,
-    cache: CacheResult,
-}
-
-impl AdmittedManifest {
-    /// The bytes that were hashed and verified.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    /// The upstream of that repository. The router names configured ones only.
+    fn source(&self, repository: &Repository) -> Result<&Source, PullError> {
+        self.parts.sources.get(repository.host()).ok_or(PullError::RepositoryUnknown)
     }
-    /// Their digest.
-    pub fn digest(&self) -> &Digest {
-        &self.digest
-    }
-    /// The type under which they are served.
-    pub fn media_type(&self) -> MediaType {
-        self.media_type
-    }
-    /// Allow, audit-deny, audit-undecided or exempt.
-    pub fn decision(&self) -> DecisionLabel {
-        self.decision
-    }
-    /// The verdict behind it; artefacts have none.
-    pub fn verdict(&self) -> Option<VerdictId> {
-        self.verdict
-    }
-    /// Hit, miss, revalidated or stale.
-    pub fn cache(&self) -> CacheResult {
-        self.cache
-    }
-}
-
-/// A page of tags.
-#[derive(Debug, Clone)]
-pub struct TagList {
-    /// Sorted bytewise.
-    pub tags: Vec<Tag>,
-    /// There are more.
-    pub more: bool,
-}
-
-/// Referrers as an OCI index.
-#[derive(Debug, Clone)]
-pub struct ReferrersDocument {
-    /// The JSON.
-    pub bytes: Bytes,
-    /// Whether a filter by artifact type was applied.
-    pub filtered: bool,
 }

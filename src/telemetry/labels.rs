@@ -202,6 +202,8 @@ pub(super) const REASON_LABELS: &[&str] = &[
     "too_many_children",
     "unsupported_digest",
     "not_supported",
+    "artefact",
+    "leaf_only",
     "upstream_error",
     "timeout",
     "material_missing",

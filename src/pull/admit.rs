@@ -1,0 +1,218 @@
+//! The gate: the one place that makes an [`AdmittedManifest`].
+//!
+//! A tag is judged under its own reference, and an admitted one grants its digest. A digest is judged by a policy scope for
+//! that very digest alone where there is one; else the first of these admits it: a grant that is current, a grant whose
+//! verdict is reached anew, the artefact rule, its own verdict. The policy is read once a request.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::artefact::{Place, is_artefact};
+use super::grants::{Admits, Held};
+use super::manifest::UnverifiedManifest;
+use super::verdict::{Basis, Extent, Look, Standing, undecided_reason};
+use super::{PullError, Puller, Snapshot};
+use crate::oci::{Digest, ImageReference, MediaType, Reference, Tag};
+use crate::policy::MultiArch;
+use crate::store::VerdictId;
+use crate::telemetry::{CacheKind, CacheResult, DecisionLabel};
+use crate::upstream::UpstreamError;
+
+/// A manifest that may be served: it has a current verdict, grant, exemption, audit mode or artefact rule behind it.
+#[derive(Debug, Clone)]
+pub struct AdmittedManifest {
+    manifest: Arc<UnverifiedManifest>,
+    standing: Standing,
+    cache: CacheResult,
+}
+
+impl AdmittedManifest {
+    /// The bytes that were hashed and verified.
+    pub fn bytes(&self) -> &Bytes {
+        self.manifest.bytes()
+    }
+    /// Their digest.
+    pub fn digest(&self) -> &Digest {
+        self.manifest.digest()
+    }
+    /// The type under which they are served.
+    pub fn media_type(&self) -> MediaType {
+        self.manifest.parsed().media_type
+    }
+    /// Allow, audit-deny, audit-undecided or exempt.
+    pub fn decision(&self) -> DecisionLabel {
+        self.standing.decision
+    }
+    /// The verdict behind it; artefacts have none.
+    pub fn verdict(&self) -> Option<VerdictId> {
+        self.standing.verdict
+    }
+    /// Hit, miss, revalidated or stale.
+    pub fn cache(&self) -> CacheResult {
+        self.cache
+    }
+}
+
+impl Puller {
+    /// A manifest by tag or digest, decided. HEAD and GET both ask this.
+    ///
+    /// A warm one costs no upstream call. Work that others may share goes on when this caller leaves. Cancel safe.
+    ///
+    /// # Errors
+    /// [`PullError::Denied`] when policy says no; [`PullError::Undecided`], [`PullError::Overloaded`] and
+    /// [`PullError::Lost`] when there is no answer; [`PullError::ManifestUnknown`] on upstream's clean 404;
+    /// [`PullError::Manifest`] and [`PullError::Upstream`] when upstream's answer cannot be used.
+    pub async fn manifest(&self, image: &ImageReference) -> Result<AdmittedManifest, PullError> {
+        let snapshot = self.parts.snapshot.load_full();
+        let (kind, admitted) = match &image.reference {
+            Reference::Tag(tag) => (CacheKind::ManifestTag, self.admit_tag(&snapshot, image, tag).await),
+            Reference::Digest(digest) => (CacheKind::ManifestDigest, self.admit_digest(&snapshot, image, digest).await),
+        };
+        if let Ok(admitted) = &admitted {
+            self.parts.telemetry.cache_asked(kind, admitted.cache);
+        }
+        if let Some((decision, reason)) = decided(&admitted) {
+            self.parts.telemetry.verdict_applied(decision, reason);
+        }
+        admitted
+    }
+
+    async fn admit_tag(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        image: &ImageReference,
+        tag: &Tag,
+    ) -> Result<AdmittedManifest, PullError> {
+        let (manifest, cache) = self.tagged(image, tag).await?;
+        if let Some(place) = place(&manifest, Place::of_tag(tag))
+            && self.passes_as_artefact(image, &manifest, place).await?
+        {
+            return Ok(AdmittedManifest { manifest, standing: ARTEFACT, cache });
+        }
+        self.decide(snapshot, image, manifest, cache).await
+    }
+
+    /// The bytes behind a tag: one resolution, and bytes of exactly the digest that is decided on.
+    async fn tagged(
+        &self,
+        image: &ImageReference,
+        tag: &Tag,
+    ) -> Result<(Arc<UnverifiedManifest>, CacheResult), PullError> {
+        let resolution = self.resolve(&image.repository, tag).await?;
+        if let Some(manifest) = resolution.manifest {
+            return Ok((manifest, resolution.cache));
+        }
+        match self.unverified(&image.repository, &resolution.digest).await {
+            Ok((manifest, CacheResult::Miss)) => Ok((manifest, CacheResult::Miss)),
+            Ok((manifest, _)) => Ok((manifest, resolution.cache)),
+            // The tag has moved and upstream has dropped what it was, or HEAD named what never was: GET decides (U-20).
+            Err(PullError::ManifestUnknown) => {
+                Ok((self.resolve_by_bytes(&image.repository, tag).await?, CacheResult::Miss))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn admit_digest(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        image: &ImageReference,
+        digest: &Digest,
+    ) -> Result<AdmittedManifest, PullError> {
+        if snapshot.policy.has_digest_scope(image) {
+            let (manifest, cache) = self.unverified(&image.repository, digest).await?;
+            return self.decide(snapshot, image, manifest, cache).await;
+        }
+        let grants = self.parts.store.grants(&image.repository, digest).await;
+        if grants.iter().any(|grant| is_artefact(grant, digest)) {
+            let (manifest, cache) = self.unverified(&image.repository, digest).await?;
+            return Ok(AdmittedManifest { manifest, standing: ARTEFACT, cache });
+        }
+        let current = self.current_grant(snapshot, digest, &grants).await;
+        let (manifest, cache) = self.unverified(&image.repository, digest).await?;
+        if let Some(admits) = current {
+            return self.admit_by_grant(snapshot, admits, manifest, cache).await;
+        }
+        let (listed, undecided) = match self.renewed_grant(snapshot, digest, &grants).await {
+            Held::Admits(admits) => return self.admit_by_grant(snapshot, admits, manifest, cache).await,
+            Held::Nothing { listed, undecided } => (listed, undecided),
+        };
+        if let Some(place) = place(&manifest, listed.then_some(Place::AttestationChild))
+            && self.passes_as_artefact(image, &manifest, place).await?
+        {
+            return Ok(AdmittedManifest { manifest, standing: ARTEFACT, cache });
+        }
+        match (self.decide(snapshot, image, manifest, cache).await, undecided) {
+            // Its own verdict is no, but a grant that could not be looked at might say yes.
+            (Err(PullError::Denied(_)), Some(undecided)) => Err(undecided),
+            (decided, _) => decided,
+        }
+    }
+
+    async fn admit_by_grant(
+        &self,
+        snapshot: &Snapshot,
+        admits: Admits,
+        manifest: Arc<UnverifiedManifest>,
+        cache: CacheResult,
+    ) -> Result<AdmittedManifest, PullError> {
+        let Admits { basis, standing, size } = admits;
+        if size != manifest.size() {
+            let upstream = basis.image.repository.host().clone();
+            return Err(UpstreamError::Bad { upstream, reason: "size_mismatch" }.into());
+        }
+        self.keep_grants(snapshot, &basis, standing.extent, &manifest).await?;
+        Ok(AdmittedManifest { manifest, standing, cache })
+    }
+
+    /// By the verdict on these bytes under the reference as requested.
+    async fn decide(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        image: &ImageReference,
+        manifest: Arc<UnverifiedManifest>,
+        cache: CacheResult,
+    ) -> Result<AdmittedManifest, PullError> {
+        let basis = Basis::new(image, manifest.digest());
+        let standing = if manifest.parsed().is_index() && snapshot.policy.multi_arch(image) == MultiArch::LeafOnly {
+            LEAF_ONLY_INDEX
+        } else {
+            let answer = self.verdict(snapshot, &basis, Look::IndexBelow(0)).await;
+            self.standing(snapshot, &basis, &answer)?
+        };
+        self.keep_grants(snapshot, &basis, standing.extent, &manifest).await?;
+        Ok(AdmittedManifest { manifest, standing, cache })
+    }
+}
+
+/// Where an artefact may sit: at a place of its own, else wherever its `subject` says that it is a referrer.
+fn place(manifest: &UnverifiedManifest, own: Option<Place>) -> Option<Place> {
+    own.or_else(|| manifest.parsed().subject.as_ref().map(|_| Place::Referrer))
+}
+
+/// How a request counts; what upstream does not have, or answers unusably, was not decided about.
+fn decided(admitted: &Result<AdmittedManifest, PullError>) -> Option<(DecisionLabel, &'static str)> {
+    match admitted {
+        Ok(admitted) => Some((admitted.standing.decision, admitted.standing.reason)),
+        Err(PullError::Denied(denial)) => Some((DecisionLabel::Deny, denial.reason.as_label())),
+        Err(PullError::Undecided { cause, .. }) => Some((DecisionLabel::Undecided, undecided_reason(cause.as_ref()))),
+        Err(PullError::Overloaded) => Some((DecisionLabel::Undecided, "overloaded")),
+        Err(PullError::Lost) => Some((DecisionLabel::Undecided, undecided_reason(None))),
+        Err(
+            PullError::ManifestUnknown
+            | PullError::BlobUnknown
+            | PullError::RepositoryUnknown
+            | PullError::Manifest(_)
+            | PullError::Upstream(_),
+        ) => None,
+    }
+}
+
+/// How artefacts stand: no verdict, nothing beyond themselves and their blobs.
+const ARTEFACT: Standing =
+    Standing { decision: DecisionLabel::Allow, reason: "artefact", verdict: None, extent: Extent::Itself };
+
+/// How indexes stand under `leaf-only`: they pass, their children are decided one by one.
+const LEAF_ONLY_INDEX: Standing =
+    Standing { decision: DecisionLabel::Allow, reason: "leaf_only", verdict: None, extent: Extent::Itself };

@@ -1,0 +1,230 @@
+//! Grants: what an admission gives on to digests, and whether that still holds.
+//!
+//! A grant is as good as the answer it rests on, read again each time: a verdict that ended or belongs to another policy is
+//! reached anew, exemptions and audit mode are applied as of now. Only a clean denial takes a grant away.
+
+use std::sync::Arc;
+
+use super::artefact::is_artefact;
+use super::children::child_basis;
+use super::hot::GrantedKey;
+use super::manifest::UnverifiedManifest;
+use super::verdict::{Basis, Extent, Look, Standing};
+use super::{PullError, Puller, Snapshot};
+use crate::oci::{Descriptor, Digest, Repository};
+use crate::policy::{Decision, MultiArch};
+use crate::store::{Grant, GrantKind};
+use crate::telemetry::DecisionLabel;
+
+/// What the grants of a digest come to.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// One of them admits it.
+    Admits(Admits),
+    /// None does.
+    Nothing {
+        /// An index that was admitted through its children lists it: it can pass as an artefact.
+        listed: bool,
+        /// Why nothing is known about one of them; without an answer elsewhere, this is the answer.
+        undecided: Option<PullError>,
+    },
+}
+
+/// A grant that admits a manifest.
+#[derive(Debug)]
+pub(super) struct Admits {
+    pub(super) basis: Basis,
+    pub(super) standing: Standing,
+    /// What the admitting manifest states.
+    pub(super) size: u64,
+}
+
+/// One grant, judged.
+enum Judged {
+    Admits(Standing),
+    Listed,
+    Denied,
+    Unknown(PullError),
+}
+
+impl Puller {
+    /// The first grant on a manifest that admits it by what the store knows: no discovery, no upstream.
+    pub(super) async fn current_grant(&self, snapshot: &Snapshot, digest: &Digest, grants: &[Grant]) -> Option<Admits> {
+        for grant in grants.iter().filter(|grant| is_on_manifest(grant)) {
+            let basis = Basis { image: grant.image.clone(), digest: grant.admitting };
+            let Some(verdict) = self.known_verdict(snapshot, &basis).await else { continue };
+            if self.is_void(snapshot, grant).await {
+                continue;
+            }
+            let Ok(standing) = self.standing(snapshot, &basis, &Ok(verdict)) else { continue };
+            if reaches(&standing, grant, digest) {
+                return Some(Admits { basis, standing, size: grant.size });
+            }
+        }
+        None
+    }
+
+    /// The first grant on a manifest that admits it, after reaching anew the verdicts that are not current.
+    pub(super) async fn renewed_grant(&self, snapshot: &Arc<Snapshot>, digest: &Digest, grants: &[Grant]) -> Held {
+        let (mut listed, mut undecided) = (false, None);
+        for grant in grants.iter().filter(|grant| is_on_manifest(grant)) {
+            match self.judge(snapshot, digest, grant).await {
+                Judged::Admits(standing) => {
+                    let basis = Basis { image: grant.image.clone(), digest: grant.admitting };
+                    return Held::Admits(Admits { basis, standing, size: grant.size });
+                }
+                Judged::Listed => listed = true,
+                Judged::Denied => {}
+                Judged::Unknown(error) => undecided = undecided.or(Some(error)),
+            }
+        }
+        Held::Nothing { listed, undecided }
+    }
+
+    /// The right to fetch a blob: asked before anything that depends on whether its bytes are cached, so that neither the
+    /// answer nor the work tells who has what.
+    ///
+    /// # Errors
+    /// [`PullError::BlobUnknown`] when no admitted manifest of this repository lists it; [`PullError::Undecided`] and other
+    /// errors of a verdict when the only grants rest on one that cannot be reached now.
+    pub(super) async fn blob_grant(&self, repository: &Repository, digest: &Digest) -> Result<Grant, PullError> {
+        let snapshot = self.parts.snapshot.load_full();
+        let grants = self.parts.store.grants(repository, digest).await;
+        for grant in grants.iter() {
+            if grant.kind == GrantKind::Artefact && !is_artefact(grant, digest) {
+                return Ok(grant.clone());
+            }
+            if grant.kind == GrantKind::Blob && self.is_current_blob(&snapshot, digest, grant).await {
+                return Ok(grant.clone());
+            }
+        }
+        let mut undecided = None;
+        for grant in grants.iter().filter(|grant| grant.kind == GrantKind::Blob) {
+            match self.judge(&snapshot, digest, grant).await {
+                Judged::Admits(_) => return Ok(grant.clone()),
+                Judged::Listed | Judged::Denied => {}
+                Judged::Unknown(error) => undecided = undecided.or(Some(error)),
+            }
+        }
+        Err(undecided.unwrap_or(PullError::BlobUnknown))
+    }
+
+    /// Whether a blob's grant holds by what is known. While an exemption or audit mode is in force it does, whatever the
+    /// verdict would be: its manifest was served under the same.
+    async fn is_current_blob(&self, snapshot: &Snapshot, digest: &Digest, grant: &Grant) -> bool {
+        if self.is_void(snapshot, grant).await {
+            return false;
+        }
+        let basis = Basis { image: grant.image.clone(), digest: grant.admitting };
+        match self.known_verdict(snapshot, &basis).await {
+            Some(verdict) => {
+                self.standing(snapshot, &basis, &Ok(verdict)).is_ok_and(|standing| reaches(&standing, grant, digest))
+            }
+            None => self.relaxed(snapshot, &basis, DecisionLabel::AuditUndecided).is_some(),
+        }
+    }
+
+    async fn judge(&self, snapshot: &Arc<Snapshot>, digest: &Digest, grant: &Grant) -> Judged {
+        if self.is_void(snapshot, grant).await {
+            return Judged::Denied;
+        }
+        let basis = Basis { image: grant.image.clone(), digest: grant.admitting };
+        let answer = self.verdict(snapshot, &basis, Look::IndexBelow(0)).await;
+        match self.standing(snapshot, &basis, &answer) {
+            Ok(standing) if reaches(&standing, grant, digest) => Judged::Admits(standing),
+            Ok(_) => Judged::Listed,
+            Err(PullError::Denied(_)) => {
+                self.parts.store.revoke_grants(&grant.image.repository, digest, &grant.image).await;
+                self.parts.hot.forget_granted();
+                Judged::Denied
+            }
+            Err(error) => Judged::Unknown(error),
+        }
+    }
+
+    /// Under `leaf-only` indexes grant nothing, also not what they granted under another rule.
+    async fn is_void(&self, snapshot: &Snapshot, grant: &Grant) -> bool {
+        grant.kind != GrantKind::Manifest
+            && snapshot.policy.multi_arch(&grant.image) == MultiArch::LeafOnly
+            && self.parts.store.media_type(&grant.admitting).await.is_none_or(crate::oci::MediaType::is_index)
+    }
+
+    /// Keeps what admitting `manifest` on `basis` grants, before anybody is told that it was admitted: blobs may be asked
+    /// first, from another process, after a restart. Costs nothing when it was done lately.
+    ///
+    /// # Errors
+    /// As [`Puller::check_listing`], for a child.
+    pub(super) async fn keep_grants(
+        &self,
+        snapshot: &Snapshot,
+        basis: &Basis,
+        extent: Extent,
+        manifest: &UnverifiedManifest,
+    ) -> Result<(), PullError> {
+        let digest = *manifest.digest();
+        let key = GrantedKey { basis: basis.clone(), digest, extent, policy: snapshot.policy.fingerprint() };
+        let now = self.parts.clock.now();
+        if self.parts.hot.is_granted(&key, now) {
+            return Ok(());
+        }
+        let repository = &basis.image.repository;
+        if basis.digest != digest {
+            self.check_listing(repository, &basis.digest, manifest).await?;
+        }
+        let grants = self.grants_of(snapshot, basis, extent, manifest).await;
+        self.parts.store.put_media_type(&digest, manifest.parsed().media_type).await;
+        self.parts.store.keep_content(&digest, manifest.bytes().clone()).await;
+        self.parts.store.put_grants(repository, grants).await;
+        self.parts.hot.keep_granted(key, now);
+        Ok(())
+    }
+
+    async fn grants_of(
+        &self,
+        snapshot: &Snapshot,
+        basis: &Basis,
+        extent: Extent,
+        manifest: &UnverifiedManifest,
+    ) -> Vec<(Digest, Grant)> {
+        let grant = |kind, size| Grant { kind, size, admitting: basis.digest, image: basis.image.clone() };
+        let mut grants = Vec::new();
+        if basis.digest == *manifest.digest() {
+            grants.push((basis.digest, grant(GrantKind::Manifest, manifest.size())));
+        }
+        if extent == Extent::Itself {
+            return grants;
+        }
+        grants.extend(manifest.parsed().blobs().map(|blob| (blob.digest, grant(GrantKind::Blob, blob.size))));
+        for child in manifest.parsed().children() {
+            match extent {
+                Extent::Whole => grants.push((child.digest, grant(GrantKind::Child, child.size))),
+                // Such a grant reaches no further than the artefact rule.
+                Extent::Children if child.is_attestation_child() => {
+                    grants.push((child.digest, grant(GrantKind::Child, child.size)));
+                }
+                Extent::Children => grants.extend(self.own_grant(snapshot, basis, child).await),
+                Extent::Itself => {}
+            }
+        }
+        grants
+    }
+
+    /// The grant of a child that satisfied policy: it rests on the child's own verdict, not on the index's.
+    async fn own_grant(&self, snapshot: &Snapshot, index: &Basis, child: &Descriptor) -> Option<(Digest, Grant)> {
+        let basis = child_basis(snapshot, &index.image, &child.digest);
+        let verdict = self.known_verdict(snapshot, &basis).await?;
+        let grant =
+            Grant { kind: GrantKind::Child, size: child.size, admitting: child.digest, image: basis.image.clone() };
+        (verdict.decision == Decision::Allow).then_some((child.digest, grant))
+    }
+}
+
+fn is_on_manifest(grant: &Grant) -> bool {
+    matches!(grant.kind, GrantKind::Manifest | GrantKind::Child)
+}
+
+/// Whether an admission reaches what the grant is on: the admitted manifest itself, a blob of an image, or anything listed
+/// by an index that was admitted by its own signature, an exemption or audit mode.
+fn reaches(standing: &Standing, grant: &Grant, digest: &Digest) -> bool {
+    grant.admitting == *digest || standing.extent == Extent::Whole
+}

@@ -1,0 +1,119 @@
+//! What is kept in memory between requests. Losing any of it costs time, never an answer; every map is bounded.
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+
+use super::discover::Discovered;
+use super::manifest::UnverifiedManifest;
+use super::referrers::Listed;
+use super::verdict::{Basis, Extent};
+use crate::clock::Timestamp;
+use crate::limits::{
+    GRANTS_REFRESH, HOT_ENTRIES_MAX, HOT_MANIFEST_BYTES_MAX, HOT_MATERIAL_BYTES_MAX, NEGATIVE_ENTRIES_MAX,
+    NEGATIVE_TTL_MAX, REFERRERS_TTL,
+};
+use crate::oci::{Digest, Reference, Repository};
+
+/// The maps. Times are the product's clock, so that a test moves them.
+#[derive(Debug)]
+pub(super) struct Hot {
+    manifests: Cache<(Repository, Digest), Arc<UnverifiedManifest>>,
+    materials: Cache<(Repository, Digest), Arc<Discovered>>,
+    missing: Cache<(Repository, Reference), Timestamp>,
+    granted: Cache<GrantedKey, Timestamp>,
+    referrers: Cache<(Repository, Digest), (Timestamp, Listed)>,
+}
+
+impl Hot {
+    pub(super) fn new() -> Self {
+        Self {
+            manifests: Cache::builder()
+                .max_capacity(HOT_MANIFEST_BYTES_MAX)
+                .weigher(|_, manifest: &Arc<UnverifiedManifest>| weight(manifest.memory_bytes()))
+                .build(),
+            materials: Cache::builder()
+                .max_capacity(HOT_MATERIAL_BYTES_MAX)
+                .weigher(|_, material: &Arc<Discovered>| weight(material.memory_bytes()))
+                .build(),
+            missing: Cache::new(NEGATIVE_ENTRIES_MAX),
+            granted: Cache::new(HOT_ENTRIES_MAX),
+            referrers: Cache::builder()
+                .max_capacity(HOT_MATERIAL_BYTES_MAX)
+                .weigher(|_, (_, list): &(Timestamp, Listed)| weight(list.memory_bytes()))
+                .build(),
+        }
+    }
+
+    /// A manifest that this repository has served to us, by digest.
+    pub(super) fn manifest(&self, repository: &Repository, digest: &Digest) -> Option<Arc<UnverifiedManifest>> {
+        self.manifests.get(&(repository.clone(), *digest))
+    }
+
+    pub(super) fn keep_manifest(&self, repository: &Repository, manifest: &Arc<UnverifiedManifest>) {
+        self.manifests.insert((repository.clone(), *manifest.digest()), Arc::clone(manifest));
+    }
+
+    /// Signature material that upstream showed after `since`.
+    pub(super) fn material(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        since: Timestamp,
+    ) -> Option<Arc<Discovered>> {
+        self.materials.get(&(repository.clone(), *digest)).filter(|material| material.at > since)
+    }
+
+    pub(super) fn keep_material(&self, repository: &Repository, digest: &Digest, material: &Arc<Discovered>) {
+        self.materials.insert((repository.clone(), *digest), Arc::clone(material));
+    }
+
+    /// Whether upstream said, at most 10 s before `now`, that it does not have it.
+    pub(super) fn is_missing(&self, repository: &Repository, reference: &Reference, now: Timestamp) -> bool {
+        let said = self.missing.get(&(repository.clone(), reference.clone()));
+        said.is_some_and(|said| said <= now && now.since(said) < NEGATIVE_TTL_MAX)
+    }
+
+    pub(super) fn keep_missing(&self, repository: &Repository, reference: Reference, now: Timestamp) {
+        self.missing.insert((repository.clone(), reference), now);
+    }
+
+    /// Whether what that admission grants was kept lately.
+    pub(super) fn is_granted(&self, key: &GrantedKey, now: Timestamp) -> bool {
+        let kept = self.granted.get(key);
+        kept.is_some_and(|kept| kept <= now && now.since(kept) < GRANTS_REFRESH)
+    }
+
+    pub(super) fn keep_granted(&self, key: GrantedKey, now: Timestamp) {
+        self.granted.insert(key, now);
+    }
+
+    /// After a grant was taken away: others on the same digest may have been crowded out by it, so all are kept anew.
+    pub(super) fn forget_granted(&self) {
+        self.granted.invalidate_all();
+    }
+
+    pub(super) fn referrers(&self, repository: &Repository, digest: &Digest, now: Timestamp) -> Option<Listed> {
+        let (said, list) = self.referrers.get(&(repository.clone(), *digest))?;
+        (said <= now && now.since(said) < REFERRERS_TTL).then_some(list)
+    }
+
+    pub(super) fn keep_referrers(&self, repository: &Repository, digest: &Digest, list: Listed, now: Timestamp) {
+        self.referrers.insert((repository.clone(), *digest), (now, list));
+    }
+}
+
+/// What an admission grants depends on no more than this.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct GrantedKey {
+    pub(super) basis: Basis,
+    pub(super) digest: Digest,
+    pub(super) extent: Extent,
+    /// The policy's fingerprint.
+    pub(super) policy: Digest,
+}
+
+/// A weight that moka understands; nothing weighs nothing.
+fn weight(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX).max(256)
+}

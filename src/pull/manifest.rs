@@ -1,0 +1,137 @@
+//! Digest → bytes: from memory, from the store, else from upstream; hashed, bounded and parsed, not yet verified.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{PullError, Puller};
+use crate::oci::{Digest, Manifest, ManifestError, Reference, Repository};
+use crate::store::{Grant, GrantKind};
+use crate::telemetry::{CacheKind, CacheResult};
+use crate::upstream::{FetchedManifest, UpstreamError};
+
+/// A manifest that was hashed and parsed. Nothing can serve it: `admit` alone turns it into something that can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UnverifiedManifest {
+    bytes: Bytes,
+    digest: Digest,
+    manifest: Manifest,
+}
+
+impl UnverifiedManifest {
+    /// The bytes as they came; everything later is done with this buffer.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    pub(super) const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// What they say.
+    pub(super) const fn parsed(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Their number.
+    pub(super) fn size(&self) -> u64 {
+        u64::try_from(self.bytes.len()).unwrap_or(u64::MAX)
+    }
+
+    /// What it costs to keep in memory, roughly: the bytes, and their parsed form, which is larger.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes.len().saturating_mul(4).saturating_add(512)
+    }
+}
+
+impl Puller {
+    /// The manifest of that digest in that repository, and whether it was here.
+    ///
+    /// The content store is asked only where a grant shows that this repository has it: content is stored once for all
+    /// repositories, and what one of them holds must not be visible through another. Cancel safe.
+    ///
+    /// # Errors
+    /// [`PullError::ManifestUnknown`] on upstream's clean 404, remembered for at most 10 s; [`PullError::Manifest`] when
+    /// the bytes are no manifest that passes; [`PullError::Upstream`] when there was no usable answer.
+    pub(super) async fn unverified(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<(Arc<UnverifiedManifest>, CacheResult), PullError> {
+        if let Some(manifest) = self.parts.hot.manifest(repository, digest) {
+            return Ok((manifest, CacheResult::Hit));
+        }
+        let grants = self.parts.store.grants(repository, digest).await;
+        if grants.iter().any(|grant| is_for_manifest(grant, digest))
+            && let Some(manifest) = self.stored(repository, digest).await
+        {
+            return Ok((manifest, CacheResult::Hit));
+        }
+        Ok((self.fetch(repository, &Reference::Digest(*digest)).await?, CacheResult::Miss))
+    }
+
+    /// From the content store, under the media type that was fixed when it was first admitted.
+    pub(super) async fn stored(&self, repository: &Repository, digest: &Digest) -> Option<Arc<UnverifiedManifest>> {
+        let bytes = self.parts.store.content(digest).await?;
+        let media_type = self.parts.store.media_type(digest).await;
+        let manifest = Manifest::parse(&bytes, media_type.map(crate::oci::MediaType::as_str)).ok()?;
+        let manifest = Arc::new(UnverifiedManifest { bytes, digest: *digest, manifest });
+        self.parts.hot.keep_manifest(repository, &manifest);
+        Some(manifest)
+    }
+
+    /// From upstream; one transfer for all who ask.
+    pub(super) async fn fetch(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Arc<UnverifiedManifest>, PullError> {
+        if self.parts.hot.is_missing(repository, reference, self.parts.clock.now()) {
+            self.parts.telemetry.cache_asked(CacheKind::ManifestDigest, CacheResult::NegativeHit);
+            return Err(PullError::ManifestUnknown);
+        }
+        let work = || {
+            let (puller, repository, reference) = (self.clone(), repository.clone(), reference.clone());
+            async move { puller.fetch_upstream(&repository, &reference).await }
+        };
+        self.parts.fetching.join((repository.clone(), reference.clone()), work).await?
+    }
+
+    async fn fetch_upstream(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Arc<UnverifiedManifest>, PullError> {
+        let upstream = &self.source(repository)?.upstream;
+        let fetched = match upstream.manifest(repository.name(), reference).await {
+            Ok(fetched) => fetched,
+            Err(UpstreamError::NotFound { .. }) => {
+                self.parts.hot.keep_missing(repository, reference.clone(), self.parts.clock.now());
+                return Err(PullError::ManifestUnknown);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let manifest = Arc::new(self.parse_fetched(fetched).await?);
+        self.parts.hot.keep_manifest(repository, &manifest);
+        Ok(manifest)
+    }
+
+    /// Parses under the type that was fixed at first sight, whatever upstream calls the same bytes now (V-06).
+    pub(super) async fn parse_fetched(&self, fetched: FetchedManifest) -> Result<UnverifiedManifest, ManifestError> {
+        let FetchedManifest { bytes, digest, content_type } = fetched;
+        let manifest = match self.parts.store.media_type(&digest).await {
+            Some(fixed) => Manifest::parse(&bytes, Some(fixed.as_str()))?,
+            None => Manifest::parse(&bytes, Some(&content_type))?,
+        };
+        Ok(UnverifiedManifest { bytes, digest, manifest })
+    }
+}
+
+/// Whether a grant on `digest` is for a manifest: one on a blob whose bytes happen to be a manifest is not.
+pub(super) fn is_for_manifest(grant: &Grant, digest: &Digest) -> bool {
+    match grant.kind {
+        GrantKind::Manifest | GrantKind::Child => true,
+        GrantKind::Artefact => grant.admitting == *digest,
+        GrantKind::Blob => false,
+    }
+}

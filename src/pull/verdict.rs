@@ -1,0 +1,377 @@
+//! Verdicts: the raw policy answer on one digest under one reference, from the store or reached now.
+//!
+//! What is reached here knows nothing of audit mode and exemptions; [`Puller::standing`] applies them each time an answer is
+//! read, so that they end when they end. No answer ([`Unreached`]) is never stored and never admits by itself.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::discover::{Discovered, NoEvidence};
+use super::{Denial, PullError, Puller, Snapshot};
+use crate::clock::Timestamp;
+use crate::limits::{REFUSAL_LINE_BYTES_MAX, VERDICT_BUDGET};
+use crate::oci::{Digest, ImageReference};
+use crate::policy::{Decision, Evidence, Material, Mode, Plan, Reason, Verdict};
+use crate::store::{StoredVerdict, VerdictId, VerdictKey};
+use crate::telemetry::{DecisionLabel, VerifySource};
+use crate::upstream::UpstreamError;
+
+/// What an admission rests on: the request, and the digest that was judged under it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Basis {
+    pub(super) image: ImageReference,
+    pub(super) digest: Digest,
+}
+
+impl Basis {
+    pub(super) fn new(image: &ImageReference, digest: &Digest) -> Self {
+        Self { image: image.clone(), digest: *digest }
+    }
+
+    fn key(&self, snapshot: &Snapshot) -> VerdictKey {
+        VerdictKey {
+            image: self.image.clone(),
+            digest: self.digest,
+            policy: snapshot.policy.fingerprint(),
+            trust_root: snapshot.trust_root,
+        }
+    }
+}
+
+/// No verdict could be reached.
+#[derive(Debug, Clone)]
+pub(super) enum Unreached {
+    /// Evidence could not be read. Audit mode serves nevertheless.
+    Evidence {
+        /// What is missing, one line.
+        reason: String,
+        cause: UpstreamError,
+    },
+    /// Anything else; no mode relaxes it.
+    Other(PullError),
+}
+
+impl From<NoEvidence> for Unreached {
+    fn from(NoEvidence { looked_for, cause }: NoEvidence) -> Self {
+        Self::Evidence { reason: format!("{looked_for} could not be read: {cause}"), cause }
+    }
+}
+
+impl From<Unreached> for PullError {
+    fn from(unreached: Unreached) -> Self {
+        match unreached {
+            Unreached::Evidence { reason, cause } => Self::Undecided { reason, cause: Some(cause) },
+            Unreached::Other(error) => error,
+        }
+    }
+}
+
+/// Why something may be served, after audit mode and exemptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) decision: DecisionLabel,
+    /// The label of its reason.
+    pub(super) reason: &'static str,
+    pub(super) verdict: Option<VerdictId>,
+    pub(super) extent: Extent,
+}
+
+/// Whether the digest may be that of an index, which its children can admit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// It may; so many indexes lie above it.
+    IndexBelow(usize),
+    /// The index above says that it is an image.
+    Image,
+}
+
+/// How far an admission reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Extent {
+    /// Its own signature, an exemption or audit mode: all that it lists.
+    Whole,
+    /// An index admitted through its children: those that satisfied policy, and attestation children as artefacts.
+    Children,
+    /// Nothing beyond the manifest: an index under `leaf-only`, a signature artefact.
+    Itself,
+}
+
+impl Puller {
+    /// The verdict that the store holds and that is current.
+    pub(super) async fn known_verdict(&self, snapshot: &Snapshot, basis: &Basis) -> Option<Arc<StoredVerdict>> {
+        self.parts.store.verdict(&basis.key(snapshot), self.parts.clock.now()).await
+    }
+
+    /// The verdict on `basis`: the store's, else reached now, once for all who ask. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Unreached`] when there is no answer within [`VERDICT_BUDGET`].
+    pub(super) async fn verdict(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        basis: &Basis,
+        look: Look,
+    ) -> Result<Arc<StoredVerdict>, Unreached> {
+        let started = Instant::now();
+        if let Some(verdict) = self.known_verdict(snapshot, basis).await {
+            self.parts.telemetry.verify_took(VerifySource::VerdictStore, started.elapsed());
+            return Ok(verdict);
+        }
+        let work = || {
+            let (puller, snapshot, basis) = (self.clone(), Arc::clone(snapshot), basis.clone());
+            async move { puller.reach(&snapshot, &basis, look).await }
+        };
+        match self.parts.deciding.join(basis.key(snapshot), work).await {
+            Ok(result) => result,
+            Err(lost) => {
+                self.parts.telemetry.panicked("verdict");
+                Err(Unreached::Other(lost.into()))
+            }
+        }
+    }
+
+    async fn reach(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        basis: &Basis,
+        look: Look,
+    ) -> Result<Arc<StoredVerdict>, Unreached> {
+        // Another run may have ended between the caller's look and this one's start.
+        if let Some(verdict) = self.known_verdict(snapshot, basis).await {
+            return Ok(verdict);
+        }
+        let started = Instant::now();
+        let deadline = started + VERDICT_BUDGET;
+        let found = match snapshot.policy.plan(&basis.image) {
+            Plan::WithoutMaterial => None,
+            Plan::NeedsMaterial => Some(self.discover_by(deadline, snapshot, basis).await?),
+        };
+        let own = self.evaluate(deadline, snapshot, basis, found.clone()).await?;
+        let reached = match own.decision {
+            // Without material there is nothing that a child could have and its index has not.
+            Decision::Deny if found.is_some() => {
+                match self.through_children(deadline, snapshot, basis, look, &own).await? {
+                    Some(reached) => reached,
+                    None => Reached::own(own),
+                }
+            }
+            Decision::Allow | Decision::Deny => Reached::own(own),
+        };
+        if reached.decision == Decision::Deny
+            && let Some(cause) = found.as_ref().and_then(|found| found.missing.as_ref())
+        {
+            let reason = format!("not all signatures could be read: {cause}");
+            return Err(Unreached::Evidence { reason, cause: cause.clone() });
+        }
+        let verdict = Arc::new(self.stored_form(snapshot, basis, &reached, found.as_deref()));
+        if let (Decision::Allow, Some(found)) = (reached.decision, &found) {
+            self.keep_material(&basis.image.repository, found).await;
+        }
+        self.parts.store.put_verdict(StoredVerdict::clone(&verdict), &reached.evidence).await;
+        self.parts.telemetry.verify_took(VerifySource::Computed, started.elapsed());
+        Ok(verdict)
+    }
+
+    async fn discover_by(
+        &self,
+        deadline: Instant,
+        snapshot: &Snapshot,
+        basis: &Basis,
+    ) -> Result<Arc<Discovered>, Unreached> {
+        let repository = &basis.image.repository;
+        // A denial lives for `deny`, counted from when upstream was asked: older material must not prolong it (V-32).
+        let since = self.parts.clock.now().minus(snapshot.verdict_ttl.deny);
+        match timeout_at(deadline, self.discover(repository, &basis.digest, since)).await {
+            Ok(found) => Ok(found?),
+            Err(_elapsed) => {
+                let cause = UpstreamError::Timeout { upstream: repository.host().clone() };
+                Err(Unreached::Evidence { reason: "the signatures could not be read in time".to_owned(), cause })
+            }
+        }
+    }
+
+    /// Evaluates off the async threads, on few cores; a panic or an overrun is no answer.
+    async fn evaluate(
+        &self,
+        deadline: Instant,
+        snapshot: &Arc<Snapshot>,
+        basis: &Basis,
+        found: Option<Arc<Discovered>>,
+    ) -> Result<Verdict, Unreached> {
+        let no_answer =
+            |reason: &str| Unreached::Other(PullError::Undecided { reason: reason.to_owned(), cause: None });
+        let permit = match timeout_at(deadline, Arc::clone(&self.parts.verify_permits).acquire_owned()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) | Err(_) => return Err(Unreached::Other(PullError::Overloaded)),
+        };
+        let (snapshot, basis, now) = (Arc::clone(snapshot), basis.clone(), self.parts.clock.now());
+        let work = self.parts.tasks.spawn_blocking(move || {
+            // The permit lives as long as the work, also when nobody waits for it any more.
+            let _permit = permit;
+            let nothing = Material::default();
+            let material = found.as_ref().map_or(&nothing, |found| &found.material);
+            snapshot.policy.evaluate(&basis.image, &basis.digest, material, now)
+        });
+        match timeout_at(deadline, work).await {
+            Ok(Ok(verdict)) => Ok(verdict),
+            Ok(Err(_panicked)) => {
+                self.parts.telemetry.panicked("policy::evaluate");
+                Err(no_answer("the verification failed inside sealgate"))
+            }
+            Err(_elapsed) => Err(no_answer("the signatures could not be verified in time")),
+        }
+    }
+
+    fn stored_form(
+        &self,
+        snapshot: &Snapshot,
+        basis: &Basis,
+        reached: &Reached,
+        found: Option<&Discovered>,
+    ) -> StoredVerdict {
+        let now = self.parts.clock.now();
+        let end = match reached.decision {
+            Decision::Allow => now.plus(snapshot.verdict_ttl.allow),
+            Decision::Deny => found.map_or(now, |found| found.at).plus(snapshot.verdict_ttl.deny),
+        };
+        StoredVerdict {
+            key: basis.key(snapshot),
+            decision: reached.decision,
+            reason: reached.reason,
+            text: one_line(&reached.text),
+            own: reached.own,
+            issued: now,
+            not_after: reached.not_after.map_or(end, |not_after| not_after.min(end)),
+            evidence: None,
+            material: found.map(Discovered::manifest_digests).unwrap_or_default(),
+            material_complete: found.is_none_or(|found| found.missing.is_none()),
+        }
+    }
+
+    /// What a raw answer comes to now: exemptions and audit mode applied.
+    ///
+    /// # Errors
+    /// [`PullError::Denied`] for a clean denial that nothing relaxes; the error behind `answer` when there is none.
+    pub(super) fn standing(
+        &self,
+        snapshot: &Snapshot,
+        basis: &Basis,
+        answer: &Result<Arc<StoredVerdict>, Unreached>,
+    ) -> Result<Standing, PullError> {
+        let relaxed = match answer {
+            Ok(verdict) if verdict.decision == Decision::Allow => {
+                let extent = if verdict.own { Extent::Whole } else { Extent::Children };
+                return Ok(Standing {
+                    decision: DecisionLabel::Allow,
+                    reason: verdict.reason.as_label(),
+                    verdict: Some(verdict.key.id()),
+                    extent,
+                });
+            }
+            Ok(verdict) => self.relaxed(snapshot, basis, DecisionLabel::AuditDeny).map(|decision| Standing {
+                decision,
+                reason: verdict.reason.as_label(),
+                verdict: Some(verdict.key.id()),
+                extent: Extent::Whole,
+            }),
+            Err(Unreached::Evidence { .. }) => {
+                self.relaxed(snapshot, basis, DecisionLabel::AuditUndecided).map(|decision| Standing {
+                    decision,
+                    reason: undecided_reason(Some(cause)),
+                    verdict: None,
+                    extent: Extent::Whole,
+                })
+            }
+            Err(Unreached::Other(_)) => None,
+        };
+        match (relaxed, answer) {
+            (Some(standing), _) => Ok(standing),
+            (None, Ok(verdict)) => Err(denied(basis, verdict)),
+            (None, Err(unreached)) => Err(unreached.clone().into()),
+        }
+    }
+
+    /// Whether an exemption or audit mode is in force for `basis` now: then a denial does not refuse it.
+    pub(super) fn relaxed(&self, snapshot: &Snapshot, basis: &Basis, audit: DecisionLabel) -> Option<DecisionLabel> {
+        let now = self.parts.clock.now();
+        if snapshot.policy.exemption(&basis.image, &basis.digest, now).is_some() {
+            return Some(DecisionLabel::Exempt);
+        }
+        match snapshot.policy.mode(&basis.image, &basis.digest) {
+            Mode::Audit => Some(audit),
+            Mode::Enforce => None,
+        }
+    }
+}
+
+/// The reason label of what could not be decided.
+pub(super) fn undecided_reason(cause: Option<&UpstreamError>) -> &'static str {
+    match cause {
+        None => "internal",
+        Some(UpstreamError::Timeout { .. }) => "timeout",
+        Some(_) => "upstream_error",
+    }
+}
+
+fn denied(basis: &Basis, verdict: &StoredVerdict) -> PullError {
+    PullError::Denied(Box::new(Denial {
+        image: basis.image.clone(),
+        digest: basis.digest,
+        verdict: verdict.key.id(),
+        reason: verdict.reason,
+        text: verdict.text.clone(),
+    }))
+}
+
+/// An answer before it gets its dates.
+#[derive(Debug)]
+pub(super) struct Reached {
+    pub(super) decision: Decision,
+    pub(super) reason: Reason,
+    pub(super) text: String,
+    pub(super) own: bool,
+    pub(super) not_after: Option<Timestamp>,
+    pub(super) evidence: Evidence,
+}
+
+impl Reached {
+    /// By what was found about the digest itself.
+    fn own(verdict: Verdict) -> Self {
+        Self {
+            decision: verdict.decision,
+            reason: verdict.reason,
+            text: verdict.text,
+            own: true,
+            not_after: verdict.not_after,
+            evidence: verdict.evidence,
+        }
+    }
+}
+
+/// Cut to what fits into the refusal line, at a character's end.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for char in text.chars() {
+        let char = if char.is_control() { ' ' } else { char };
+        if line.len().saturating_add(char.len_utf8()) > REFUSAL_LINE_BYTES_MAX {
+            break;
+        }
+        line.push(char);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_one_line_of_bounded_length() {
+        assert_eq!(one_line("a\r\nb"), "a  b");
+        assert_eq!(one_line(&"x".repeat(REFUSAL_LINE_BYTES_MAX)).len(), REFUSAL_LINE_BYTES_MAX);
+        assert_eq!(one_line(&"x".repeat(REFUSAL_LINE_BYTES_MAX + 1)).len(), REFUSAL_LINE_BYTES_MAX);
+        let umlauts = one_line(&"ä".repeat(REFUSAL_LINE_BYTES_MAX));
+        assert_eq!(umlauts.len(), REFUSAL_LINE_BYTES_MAX);
+    }
+}
