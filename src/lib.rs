@@ -1,6 +1,7 @@
 //! Sealgate, a pull-through, verifying mirror for container images.
 #![forbid(non_ascii_idents)]
 
+pub mod admin;
 pub mod clock;
 pub mod limits;
 pub mod net;

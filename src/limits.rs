@@ -208,3 +208,14 @@ pub const DRAIN: Duration = Duration::from_secs(30);
 pub const REFUSAL_LINE_BYTES_MAX: usize = 250;
 /// Bytes of a client's or upstream's text that a log field keeps.
 pub const LOG_FIELD_BYTES_MAX: usize = 256;
+
+// ---- admin listener ----
+
+/// Connections to the admin listener: a few operators and a few scrapers.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Life of a connection to the admin listener; a client opens another one.
+pub const ADMIN_CONNECTION_LIFE: Duration = Duration::from_mins(1);
+/// Time for one answer of the admin listener, and for its client to read it.
+pub const ADMIN_REQUEST: Duration = Duration::from_secs(30);
+/// Time without accepting after accepting failed, as it does without free descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,70 @@
+//! `/api/v1/policy`, `/api/v1/reload`, `/api/v1/cache`, `/api/v1/upstreams`: what is known without asking anybody.
+
+use std::sync::Arc;
+
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use serde_json::json;
+
+use super::State;
+use super::answer::{Answer, Refusal};
+
+/// `GET /api/v1/policy`
+pub(super) async fn policy(Shared(state): Shared<Arc<State>>) -> Answer {
+    let snapshot = state.snapshot.load();
+    Answer(json!({
+        "fingerprint": snapshot.policy.fingerprint().to_string(),
+        "trust_root": snapshot.trust_root.to_string(),
+        "allow_ttl_seconds": snapshot.verdict_ttl.allow.as_secs(),
+        "deny_ttl_seconds": snapshot.verdict_ttl.deny.as_secs(),
+        "verifier": crate::verify::VERIFIER_VERSION,
+    }))
+}
+
+/// `POST /api/v1/reload`: 409 when the new configuration cannot be used; the old one stays in force then.
+pub(super) async fn reload(Shared(state): Shared<Arc<State>>) -> Result<Answer, Refusal> {
+    match (state.reload)().await {
+        Ok(reloaded) => Ok(Answer(json!({
+            "reloaded": true,
+            "policy": state.snapshot.load().policy.fingerprint().to_string(),
+            "policy_changed": reloaded.policy_changed,
+            "restart_needed": reloaded.restart_needed,
+            "warnings": reloaded.warnings,
+        }))),
+        Err(error) => {
+            let hint =
+                "the old configuration stays in force; correct the new one (sealgate config check) and reload again";
+            Err(Refusal::new(StatusCode::CONFLICT, error, hint))
+        }
+    }
+}
+
+/// `GET /api/v1/cache`
+pub(super) async fn cache(Shared(state): Shared<Arc<State>>) -> Answer {
+    let cache = state.store.cache_stats();
+    Answer(json!({
+        "bytes": cache.bytes,
+        "limit_bytes": cache.limit_bytes,
+        "entries": cache.entries,
+        "verdicts_on_disk": cache.verdicts_on_disk,
+    }))
+}
+
+/// `GET /api/v1/upstreams`
+pub(super) async fn upstreams(Shared(state): Shared<Arc<State>>) -> Answer {
+    let upstreams: Vec<_> = state
+        .upstreams
+        .iter()
+        .map(|upstream| {
+            json!({
+                "host": upstream.host,
+                "aliases": upstream.aliases,
+                "endpoint": upstream.endpoint,
+                "default": upstream.default,
+                "tag_ttl_seconds": upstream.tag_ttl_seconds,
+                "stale_if_error_seconds": upstream.stale_if_error_seconds,
+            })
+        })
+        .collect();
+    Answer(json!({ "upstreams": upstreams }))
+}
