@@ -275,7 +275,7 @@ impl Puller {
                 verdict: Some(verdict.key.id()),
                 extent: Extent::Whole,
             }),
-            Err(Unreached::Evidence { .. }) => {
+            Err(Unreached::Evidence { cause, .. }) => {
                 self.relaxed(snapshot, basis, DecisionLabel::AuditUndecided).map(|decision| Standing {
                     decision,
                     reason: undecided_reason(Some(cause)),
