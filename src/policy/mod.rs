@@ -5,7 +5,7 @@
 
 mod verdict;
 
-pub use verdict::{Decision, Evidence, Material, Reason, Skipped, Verdict};
+pub use verdict::{Decision, Evidence, Material, Reason, RestsOn, Skipped, Verdict};
 
 use crate::clock::Timestamp;
 use crate::oci::{Digest, ImageReference};

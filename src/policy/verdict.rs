@@ -23,8 +23,21 @@ pub struct Verdict {
     pub text: String,
     /// End of certificates that were checked at `now`: the verdict must not outlive it.
     pub not_after: Option<Timestamp>,
+    /// Whether the time had a part in it.
+    pub rests_on: RestsOn,
     /// Everything that was looked at.
     pub evidence: Evidence,
+}
+
+/// What an answer rests on beside policy and material: a clock that stepped back leaves answers on certificates undecided
+/// (design §6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum RestsOn {
+    /// Nothing that changes with time: keys, digests, an accepting or rejecting requirement.
+    #[default]
+    Timeless,
+    /// A certificate was judged (`fulcio`, `pki`), for or against.
+    Certificates,
 }
 
 /// Why; a closed set, one label each.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::artefact::{Place, is_artefact};
-use super::grants::{Admits, Held};
+use super::grants::{Admits, Held, basis_of};
 use super::manifest::UnverifiedManifest;
 use super::verdict::{Basis, Extent, Look, Standing, undecided_reason};
 use super::{PullError, Puller, Snapshot};
@@ -134,6 +134,9 @@ impl Puller {
         if let Some(admits) = current {
             return self.admit_by_grant(snapshot, admits, manifest, cache).await;
         }
+        if passes_ungated(snapshot, image, &manifest) {
+            return self.decide(snapshot, image, manifest, cache).await;
+        }
         let (listed, undecided) = match self.renewed_grant(snapshot, digest, &grants).await {
             Held::Admits(admits) => return self.admit_by_grant(snapshot, admits, manifest, cache).await,
             Held::Nothing { listed, undecided } => (listed, undecided),
@@ -157,8 +160,9 @@ impl Puller {
         manifest: Arc<UnverifiedManifest>,
         cache: CacheResult,
     ) -> Result<AdmittedManifest, PullError> {
-        let Admits { basis, standing, size } = admits;
-        if size != manifest.size() {
+        let Admits { grant, standing } = admits;
+        let basis = basis_of(&grant);
+        if grant.size != manifest.size() {
             let upstream = basis.image.repository.host().clone();
             return Err(UpstreamError::Bad { upstream, reason: "size_mismatch" }.into());
         }
@@ -175,7 +179,7 @@ impl Puller {
         cache: CacheResult,
     ) -> Result<AdmittedManifest, PullError> {
         let basis = Basis::new(image, manifest.digest());
-        let standing = if manifest.parsed().is_index() && snapshot.policy.multi_arch(image) == MultiArch::LeafOnly {
+        let standing = if passes_ungated(snapshot, image, &manifest) {
             LEAF_ONLY_INDEX
         } else {
             let answer = self.verdict(snapshot, &basis, Look::IndexBelow(0)).await;
@@ -184,6 +188,11 @@ impl Puller {
         self.keep_grants(snapshot, &basis, standing.extent, &manifest).await?;
         Ok(AdmittedManifest { manifest, standing, cache })
     }
+}
+
+/// Under `leaf-only` indexes are served, and each child is decided by itself.
+fn passes_ungated(snapshot: &Snapshot, image: &ImageReference, manifest: &UnverifiedManifest) -> bool {
+    manifest.parsed().is_index() && snapshot.policy.multi_arch(image) == MultiArch::LeafOnly
 }
 
 /// Where an artefact may sit: at a place of its own, else wherever its `subject` says that it is a referrer.

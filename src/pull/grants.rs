@@ -30,20 +30,21 @@ pub(super) enum Held {
     },
 }
 
-/// A grant that admits a manifest.
+/// A grant that admits.
 #[derive(Debug)]
 pub(super) struct Admits {
-    pub(super) basis: Basis,
+    pub(super) grant: Grant,
     pub(super) standing: Standing,
-    /// What the admitting manifest states.
-    pub(super) size: u64,
 }
 
 /// One grant, judged.
 enum Judged {
     Admits(Standing),
+    /// By an index that was admitted through its children.
     Listed,
     Denied,
+    /// Under the rule that is in force, such a grant says nothing.
+    Void,
     Unknown(PullError),
 }
 
@@ -51,14 +52,14 @@ impl Puller {
     /// The first grant on a manifest that admits it by what the store knows: no discovery, no upstream.
     pub(super) async fn current_grant(&self, snapshot: &Snapshot, digest: &Digest, grants: &[Grant]) -> Option<Admits> {
         for grant in grants.iter().filter(|grant| is_on_manifest(grant)) {
-            let basis = Basis { image: grant.image.clone(), digest: grant.admitting };
+            let basis = basis_of(grant);
             let Some(verdict) = self.known_verdict(snapshot, &basis).await else { continue };
             if self.is_void(snapshot, grant).await {
                 continue;
             }
             let Ok(standing) = self.standing(snapshot, &basis, &Ok(verdict)) else { continue };
             if reaches(&standing, grant, digest) {
-                return Some(Admits { basis, standing, size: grant.size });
+                return Some(Admits { grant: grant.clone(), standing });
             }
         }
         None
@@ -66,19 +67,7 @@ impl Puller {
 
     /// The first grant on a manifest that admits it, after reaching anew the verdicts that are not current.
     pub(super) async fn renewed_grant(&self, snapshot: &Arc<Snapshot>, digest: &Digest, grants: &[Grant]) -> Held {
-        let (mut listed, mut undecided) = (false, None);
-        for grant in grants.iter().filter(|grant| is_on_manifest(grant)) {
-            match self.judge(snapshot, digest, grant).await {
-                Judged::Admits(standing) => {
-                    let basis = Basis { image: grant.image.clone(), digest: grant.admitting };
-                    return Held::Admits(Admits { basis, standing, size: grant.size });
-                }
-                Judged::Listed => listed = true,
-                Judged::Denied => {}
-                Judged::Unknown(error) => undecided = undecided.or(Some(error)),
-            }
-        }
-        Held::Nothing { listed, undecided }
+        self.renew(snapshot, digest, grants.iter().filter(|grant| is_on_manifest(grant))).await
     }
 
     /// The right to fetch a blob: asked before anything that depends on whether its bytes are cached, so that neither the
@@ -98,15 +87,10 @@ impl Puller {
                 return Ok(grant.clone());
             }
         }
-        let mut undecided = None;
-        for grant in grants.iter().filter(|grant| grant.kind == GrantKind::Blob) {
-            match self.judge(&snapshot, digest, grant).await {
-                Judged::Admits(_) => return Ok(grant.clone()),
-                Judged::Listed | Judged::Denied => {}
-                Judged::Unknown(error) => undecided = undecided.or(Some(error)),
-            }
+        match self.renew(&snapshot, digest, grants.iter().filter(|grant| grant.kind == GrantKind::Blob)).await {
+            Held::Admits(admits) => Ok(admits.grant),
+            Held::Nothing { undecided, .. } => Err(undecided.unwrap_or(PullError::BlobUnknown)),
         }
-        Err(undecided.unwrap_or(PullError::BlobUnknown))
     }
 
     /// Whether a blob's grant holds by what is known. While an exemption or audit mode is in force it does, whatever the
@@ -115,7 +99,7 @@ impl Puller {
         if self.is_void(snapshot, grant).await {
             return false;
         }
-        let basis = Basis { image: grant.image.clone(), digest: grant.admitting };
+        let basis = basis_of(grant);
         match self.known_verdict(snapshot, &basis).await {
             Some(verdict) => {
                 self.standing(snapshot, &basis, &Ok(verdict)).is_ok_and(|standing| reaches(&standing, grant, digest))
@@ -124,20 +108,46 @@ impl Puller {
         }
     }
 
+    /// Judges grants until one admits. When none does, those that a clean denial stands behind are taken away.
+    async fn renew(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        digest: &Digest,
+        grants: impl Iterator<Item = &Grant> + Send,
+    ) -> Held {
+        let (mut listed, mut undecided) = (false, None);
+        let (mut denied, mut kept) = (Vec::new(), Vec::new());
+        for grant in grants {
+            match self.judge(snapshot, digest, grant).await {
+                Judged::Admits(standing) => return Held::Admits(Admits { grant: grant.clone(), standing }),
+                Judged::Denied => {
+                    denied.push(&grant.image);
+                    continue;
+                }
+                Judged::Listed => listed = true,
+                Judged::Void => {}
+                Judged::Unknown(error) => undecided = undecided.or(Some(error)),
+            }
+            kept.push(&grant.image);
+        }
+        // A grant is named by its image; one image can stand behind several, after its tag moved.
+        for image in denied.into_iter().filter(|image| !kept.contains(image)) {
+            self.parts.store.revoke_grants(&image.repository, digest, image).await;
+            self.parts.hot.forget_granted();
+        }
+        Held::Nothing { listed, undecided }
+    }
+
     async fn judge(&self, snapshot: &Arc<Snapshot>, digest: &Digest, grant: &Grant) -> Judged {
         if self.is_void(snapshot, grant).await {
-            return Judged::Denied;
+            return Judged::Void;
         }
-        let basis = Basis { image: grant.image.clone(), digest: grant.admitting };
+        let basis = basis_of(grant);
         let answer = self.verdict(snapshot, &basis, Look::IndexBelow(0)).await;
         match self.standing(snapshot, &basis, &answer) {
             Ok(standing) if reaches(&standing, grant, digest) => Judged::Admits(standing),
             Ok(_) => Judged::Listed,
-            Err(PullError::Denied(_)) => {
-                self.parts.store.revoke_grants(&grant.image.repository, digest, &grant.image).await;
-                self.parts.hot.forget_granted();
-                Judged::Denied
-            }
+            Err(PullError::Denied(_)) => Judged::Denied,
             Err(error) => Judged::Unknown(error),
         }
     }
@@ -217,6 +227,11 @@ impl Puller {
             Grant { kind: GrantKind::Child, size: child.size, admitting: child.digest, image: basis.image.clone() };
         (verdict.decision == Decision::Allow).then_some((child.digest, grant))
     }
+}
+
+/// What a grant rests on.
+pub(super) fn basis_of(grant: &Grant) -> Basis {
+    Basis::new(&grant.image, &grant.admitting)
 }
 
 fn is_on_manifest(grant: &Grant) -> bool {

@@ -1,8 +1,10 @@
 //! What is kept in memory between requests. Losing any of it costs time, never an answer; every map is bounded.
 
+use std::hash::Hash;
 use std::sync::Arc;
 
-use moka::sync::Cache;
+use moka::policy::EvictionPolicy;
+use moka::sync::{Cache, CacheBuilder};
 
 use super::discover::Discovered;
 use super::manifest::UnverifiedManifest;
@@ -28,18 +30,15 @@ pub(super) struct Hot {
 impl Hot {
     pub(super) fn new() -> Self {
         Self {
-            manifests: Cache::builder()
-                .max_capacity(HOT_MANIFEST_BYTES_MAX)
+            manifests: lru(HOT_MANIFEST_BYTES_MAX)
                 .weigher(|_, manifest: &Arc<UnverifiedManifest>| weight(manifest.memory_bytes()))
                 .build(),
-            materials: Cache::builder()
-                .max_capacity(HOT_MATERIAL_BYTES_MAX)
+            materials: lru(HOT_MATERIAL_BYTES_MAX)
                 .weigher(|_, material: &Arc<Discovered>| weight(material.memory_bytes()))
                 .build(),
-            missing: Cache::new(NEGATIVE_ENTRIES_MAX),
-            granted: Cache::new(HOT_ENTRIES_MAX),
-            referrers: Cache::builder()
-                .max_capacity(HOT_MATERIAL_BYTES_MAX)
+            missing: lru(NEGATIVE_ENTRIES_MAX).build(),
+            granted: lru(HOT_ENTRIES_MAX).build(),
+            referrers: lru(HOT_MATERIAL_BYTES_MAX)
                 .weigher(|_, (_, list): &(Timestamp, Listed)| weight(list.memory_bytes()))
                 .build(),
         }
@@ -111,6 +110,13 @@ pub(super) struct GrantedKey {
     pub(super) extent: Extent,
     /// The policy's fingerprint.
     pub(super) policy: Digest,
+}
+
+/// Least recently used, not least frequently: what was kept just now must be found by the very next request.
+fn lru<K: Eq + Hash + Send + Sync + 'static, V: Clone + Send + Sync + 'static>(
+    max: u64,
+) -> CacheBuilder<K, V, Cache<K, V>> {
+    Cache::builder().max_capacity(max).eviction_policy(EvictionPolicy::lru())
 }
 
 /// A weight that moka understands; nothing weighs nothing.

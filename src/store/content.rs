@@ -50,8 +50,16 @@ impl Contents {
             return;
         }
         self.hot.insert(*digest, bytes.clone());
-        if !self.blobs.layout.is_kept() || super::lock(&self.blobs.ledger).contains(digest) {
+        if !self.blobs.layout.is_kept() {
             return;
+        }
+        {
+            let mut ledger = super::lock(&self.blobs.ledger);
+            if ledger.contains(digest) {
+                // Whoever keeps it anew still uses it.
+                ledger.touch(digest, self.blobs.clock.now());
+                return;
+            }
         }
         let (blobs, digest) = (Arc::clone(&self.blobs), *digest);
         match off_thread(move || Staged::store_whole(&blobs, &digest, &bytes)).await {
