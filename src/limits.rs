@@ -163,8 +163,24 @@ pub const VERDICT_RECORDS_MAX: usize = 1_000_000;
 pub const VERDICT_STORE_OPEN: Duration = Duration::from_secs(30);
 /// Time for one read before it counts as a miss.
 pub const VERDICT_STORE_READ: Duration = Duration::from_millis(50);
+/// Time for the lists that one admission adds to; without them memory knows less than the disk.
+pub const GRANTS_READ: Duration = Duration::from_millis(500);
 /// Writes waiting for the database; more are dropped and counted.
 pub const VERDICT_STORE_QUEUE: usize = 4096;
+/// Time for the database to flush and close.
+pub const VERDICT_STORE_CLOSE: Duration = Duration::from_secs(5);
+/// Time after a failure of the database until it is opened again.
+pub const VERDICT_STORE_RETRY: Duration = Duration::from_mins(1);
+/// Time for one page of the background look at all records.
+pub const VERDICT_STORE_PAGE: Duration = Duration::from_secs(5);
+/// Records in such a page.
+pub const VERDICT_STORE_PAGE_RECORDS: usize = 256;
+/// Time between two such looks, which remove what is too old.
+pub const VERDICT_SWEEP: Duration = Duration::from_hours(1);
+/// Time a verdict stays stored after its end: its material may let it be reached again offline, and it stays listed.
+pub const VERDICT_RETENTION: Duration = Duration::from_hours(30 * 24);
+/// Time a grant or tag pointer stays stored after it was last given; a media type four times as long.
+pub const GRANT_RETENTION: Duration = Duration::from_hours(90 * 24);
 /// Verdicts that can be listed, allows and denials in equal parts; the newest stay, expired ones too.
 pub const VERDICT_HISTORY_MAX: usize = 10_000;
 /// Bytes of a verdict's one line.

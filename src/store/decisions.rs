@@ -4,13 +4,23 @@ use std::sync::{Arc, Mutex};
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::evidence::EvidenceFiles;
 use super::history::History;
+use super::record::{Codec, Found, Kind, RecordKey, verdict_key};
+use super::records::Records;
+use super::verdict::Place;
 use super::{Layout, StoredVerdict, VerdictFilter, VerdictId, VerdictKey, lock, off_thread};
-use crate::limits::{HOT_ENTRIES_MAX, VERDICT_MATERIAL_MAX, VERDICT_TEXT_BYTES_MAX};
+use crate::clock::{Clock, Timestamp};
+use crate::limits::{
+    HOT_ENTRIES_MAX, VERDICT_MATERIAL_MAX, VERDICT_RETENTION, VERDICT_STORE_CLOSE, VERDICT_STORE_PAGE,
+    VERDICT_STORE_PAGE_RECORDS, VERDICT_TEXT_BYTES_MAX,
+};
 use crate::oci::Digest;
 use crate::policy::Evidence;
+use crate::telemetry::StoreOp;
 
 /// All verdicts: in memory, above the database.
 #[derive(Debug)]
@@ -19,27 +29,43 @@ pub(super) struct Decisions {
     hot: Cache<VerdictKey, Option<Arc<StoredVerdict>>>,
     history: Mutex<History>,
     evidence: Arc<EvidenceFiles>,
+    records: Records,
+    clock: Clock,
 }
 
 impl Decisions {
-    pub(super) fn new(layout: &Layout) -> Self {
+    pub(super) fn new(layout: &Layout, records: Records, clock: Clock) -> Self {
         let hot = Cache::builder().max_capacity(HOT_ENTRIES_MAX).eviction_policy(EvictionPolicy::lru()).build();
-        Self { hot, history: Mutex::new(History::default()), evidence: Arc::new(EvidenceFiles::new(layout)) }
+        let evidence = Arc::new(EvidenceFiles::new(layout));
+        Self { hot, history: Mutex::new(History::default()), evidence, records, clock }
     }
 
     /// The verdict of that key, current or not.
     pub(super) async fn find(&self, key: &VerdictKey) -> Option<Arc<StoredVerdict>> {
-        self.hot.get(key).flatten()
+        if let Some(known) = self.hot.get(key) {
+            return known;
+        }
+        let (record_key, owned) = (RecordKey::verdict(key), key.clone());
+        let found = self.records.find(move |database| {
+            Ok(database.find(&record_key)?.and_then(|record| StoredVerdict::of_record(owned, &record)))
+        });
+        let verdict = self.with_material(found.await.found()?).await;
+        // What was put or forgotten meanwhile is newer.
+        self.hot.entry_by_ref(key).or_insert_with(|| Some(Arc::new(verdict))).into_value()
     }
 
     /// Keeps a verdict. Text and material that are too long are cut, and then the material is not complete.
     pub(super) async fn put(&self, verdict: StoredVerdict, evidence: &Evidence) {
         let mut verdict = bounded(verdict);
-        verdict.evidence = self.keep_evidence(evidence).await;
+        verdict.evidence = self.keep_evidence(&verdict, evidence).await;
+        let key = RecordKey::verdict(&verdict.key);
+        let record = verdict.to_record(Codec::body_bytes_max(&key));
         let verdict = Arc::new(verdict);
         let orphans = {
+            // One lock for all three, so that they agree on which of two verdicts came last.
             let mut history = lock(&self.history);
             self.hot.insert(verdict.key.clone(), Some(Arc::clone(&verdict)));
+            self.records.write(StoreOp::Put, move |database| database.put(&[(key, record)]));
             history.insert(verdict)
         };
         self.remove_evidence(orphans).await;
@@ -50,35 +76,141 @@ impl Decisions {
     }
 
     /// One verdict by id, with its evidence.
-    pub(super) async fn find_by_id(&self, id: &VerdictId) -> Option<(Arc<StoredVerdict>, Option<serde_json::Value>)> {
-        let verdict = lock(&self.history).find(id)?;
+    pub(super) async fn find_by_id(&self, id: &VerdictId) -> Option<(Arc<StoredVerdict>, Option<Value>)> {
+        let listed = lock(&self.history).find(id);
+        let verdict = match listed {
+            Some(verdict) => verdict,
+            None => Arc::new(self.stored(id).await?),
+        };
         let evidence = match verdict.evidence {
-            Some(digest) => self.read_evidence(digest).await,
+            Some(digest) => {
+                self.read_evidence(digest).await.and_then(|mut document| document.get_mut(EVIDENCE).map(Value::take))
+            }
             None => None,
         };
         Some((verdict, evidence))
     }
 
-    /// Forgets a verdict; whether there was one.
+    /// Forgets a verdict; whether there was one. Waits until the database has forgotten it too.
     pub(super) async fn forget(&self, id: &VerdictId) -> bool {
-        let (verdict, orphan) = lock(&self.history).remove(id);
-        if let Some(verdict) = &verdict {
-            self.hot.insert(verdict.key.clone(), None);
+        let listed = lock(&self.history).find(id);
+        let key = match listed {
+            Some(verdict) => verdict.key.clone(),
+            None => match self.stored(id).await {
+                Some(verdict) => verdict.key,
+                None => return false,
+            },
+        };
+        let orphan = {
+            let mut history = lock(&self.history);
+            self.hot.insert(key.clone(), None);
+            history.remove(id).1
+        };
+        let record_key = RecordKey::verdict(&key);
+        let removed =
+            self.records.ask(StoreOp::Delete, VERDICT_STORE_CLOSE, move |database| database.remove(&record_key));
+        if removed.await.is_none() && self.records.on_disk() {
+            tracing::warn!(%id, "the verdict is forgotten until the next start only: the database gave no answer");
         }
         self.remove_evidence(orphan.into_iter().collect()).await;
-        verdict.is_some()
+        true
     }
 
-    async fn keep_evidence(&self, evidence: &Evidence) -> Option<Digest> {
-        let content = serde_json::to_vec(&evidence.0).ok()?;
-        let files = Arc::clone(&self.evidence);
-        off_thread(move || files.put(content)).await.ok().flatten()
+    /// Goes through all records: lists verdicts, removes what is too old, counts. Stops at `stop`.
+    pub(super) async fn sweep(&self, stop: &CancellationToken) {
+        let mut from = Vec::new();
+        let (mut seen, mut kept): (usize, usize) = (0, 0);
+        loop {
+            if stop.is_cancelled() {
+                return;
+            }
+            let now = self.clock.now();
+            let page = self.records.ask(StoreOp::Get, VERDICT_STORE_PAGE, move |database| {
+                database.page(&from, VERDICT_STORE_PAGE_RECORDS, |found| is_kept(found, now))
+            });
+            // No database, or none that answers: next time.
+            let Some(page) = page.await else { return };
+            seen = seen.saturating_add(page.seen);
+            kept = kept.saturating_add(page.found.len());
+            let orphans = page.found.iter().flat_map(|found| self.list_stored(found)).collect();
+            self.remove_evidence(orphans).await;
+            match page.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        self.swept(seen, kept).await;
     }
 
-    async fn read_evidence(&self, digest: Digest) -> Option<serde_json::Value> {
+    async fn swept(&self, seen: usize, kept: usize) {
+        let [seen, kept] = [seen, kept].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
+        let counted = self.records.ask(StoreOp::Get, VERDICT_STORE_PAGE, move |database| {
+            database.counted(kept);
+            Ok(())
+        });
+        if counted.await.is_none() {
+            return;
+        }
+        if let Some(lost) = self.records.count_ended(seen) {
+            tracing::warn!(verdict_store_records_lost = lost, "the verdict database lost records; they are made anew");
+        }
+        self.records.report();
+        let evidence = Arc::clone(&self.evidence);
+        let wanted: std::collections::HashSet<Digest> = lock(&self.history).evidence().collect();
+        match off_thread(move || evidence.sweep(|digest| wanted.contains(digest))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) | Err(error) => tracing::warn!(%error, "old evidence could not be removed"),
+        }
+    }
+
+    /// Lists a verdict found in the database; the evidence that nobody points at any more.
+    fn list_stored(&self, found: &Found) -> Vec<Digest> {
+        let read = || StoredVerdict::of_record(verdict_key(&found.echo)?, &found.record);
+        match (found.kind, read()) {
+            (Kind::Verdict, Some((verdict, _))) => {
+                let mut history = lock(&self.history);
+                if self.hot.get(&verdict.key) == Some(None) {
+                    return Vec::new();
+                }
+                history.insert(Arc::new(verdict))
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    async fn stored(&self, id: &VerdictId) -> Option<StoredVerdict> {
+        let wanted = *id;
+        let found = self.records.find(move |database| database.find_verdict(&wanted)).await.found()?;
+        let key = verdict_key(&found.echo)?;
+        if self.hot.get(&key) == Some(None) {
+            return None;
+        }
+        Some(self.with_material(StoredVerdict::of_record(key, &found.record)?).await)
+    }
+
+    /// Completes a verdict whose list of material was too long for its record.
+    async fn with_material(&self, (mut verdict, place): (StoredVerdict, Place)) -> StoredVerdict {
+        if place == Place::Evidence
+            && let Some(digest) = verdict.evidence
+            && let Some(document) = self.read_evidence(digest).await
+            && let Some(material) = listed_material(&document)
+        {
+            verdict.material = material;
+            verdict.material_complete = document.get(COMPLETE) == Some(&Value::Bool(true));
+        }
+        verdict
+    }
+
+    async fn keep_evidence(&self, verdict: &StoredVerdict, evidence: &Evidence) -> Option<Digest> {
+        let material: Vec<String> = verdict.material.iter().map(Digest::to_string).collect();
+        let document = json!({ EVIDENCE: evidence.0, MATERIAL: material, COMPLETE: verdict.material_complete });
         let files = Arc::clone(&self.evidence);
-        let content = off_thread(move || files.find(&digest)).await.ok().flatten()?;
-        serde_json::from_slice(&content).ok()
+        off_thread(move || files.put(serde_json::to_vec(&document).ok()?)).await.ok().flatten()
+    }
+
+    async fn read_evidence(&self, digest: Digest) -> Option<Value> {
+        let files = Arc::clone(&self.evidence);
+        off_thread(move || serde_json::from_slice(&files.find(&digest)?).ok()).await.ok().flatten()
     }
 
     async fn remove_evidence(&self, digests: Vec<Digest>) {
@@ -92,6 +224,16 @@ impl Decisions {
     }
 }
 
+/// Whether a record stays; verdicts stay beyond their end, to be reached again offline and to be listed.
+fn is_kept(found: &Found, now: Timestamp) -> bool {
+    match found.kind {
+        // Nothing of another verifier can be hit any more.
+        Kind::Verdict if verdict_key(&found.echo).is_none() => false,
+        Kind::Verdict => now <= found.record.not_after.plus(VERDICT_RETENTION),
+        Kind::Grants | Kind::Tag | Kind::MediaType => now <= found.record.not_after,
+    }
+}
+
 fn bounded(mut verdict: StoredVerdict) -> StoredVerdict {
     let end = verdict.text.floor_char_boundary(VERDICT_TEXT_BYTES_MAX);
     verdict.text.truncate(end);
@@ -101,3 +243,11 @@ fn bounded(mut verdict: StoredVerdict) -> StoredVerdict {
     }
     verdict
 }
+
+fn listed_material(document: &Value) -> Option<Vec<Digest>> {
+    document.get(MATERIAL)?.as_array()?.iter().map(|digest| digest.as_str()?.parse().ok()).collect()
+}
+
+const EVIDENCE: &str = "evidence";
+const MATERIAL: &str = "material";
+const COMPLETE: &str = "material_complete";

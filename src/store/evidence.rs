@@ -1,5 +1,6 @@
 //! Evidence files: content-addressed JSON, one a verdict, for people. Never read to decide anything.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -21,8 +22,9 @@ pub(super) enum EvidenceFiles {
         directory: PathBuf,
         /// Files there are, as far as counted.
         files: AtomicU64,
-        /// One write at a time: two of the same content must not share a name.
-        writing: Mutex<()>,
+        /// One write at a time: two of the same content must not share a name. Until the sweep: what was written since
+        /// the start, which no verdict may point at yet.
+        fresh: Mutex<Option<HashSet<Digest>>>,
     },
     /// In memory, for a store that leaves nothing.
     Memory(Cache<Digest, Vec<u8>>),
@@ -31,7 +33,11 @@ pub(super) enum EvidenceFiles {
 impl EvidenceFiles {
     pub(super) fn new(layout: &Layout) -> Self {
         if layout.is_kept() {
-            Self::Disk { directory: layout.evidence(), files: AtomicU64::new(0), writing: Mutex::new(()) }
+            Self::Disk {
+                directory: layout.evidence(),
+                files: AtomicU64::new(0),
+                fresh: Mutex::new(Some(HashSet::new())),
+            }
         } else {
             Self::Memory(Cache::new(u64::try_from(VERDICT_HISTORY_MAX).unwrap_or(u64::MAX)))
         }
@@ -49,8 +55,11 @@ impl EvidenceFiles {
                 cache.insert(digest, content);
                 Some(digest)
             }
-            Self::Disk { directory, files, writing } => {
-                let _held = lock(writing);
+            Self::Disk { directory, files, fresh } => {
+                let mut fresh = lock(fresh);
+                if let Some(fresh) = fresh.as_mut() {
+                    fresh.insert(digest);
+                }
                 let (shard, name) = Layout::place(&digest);
                 let path = directory.join(shard).join(name);
                 if path.exists() {
@@ -105,9 +114,12 @@ impl EvidenceFiles {
         }
     }
 
-    /// Counts the files and removes those that `wanted` does not want; for after the start. Blocks.
+    /// Counts the files and removes those that `wanted` does not want; once, after the start. Blocks.
     pub(super) fn sweep(&self, wanted: impl Fn(&Digest) -> bool) -> io::Result<()> {
-        let Self::Disk { directory, files, .. } = self else { return Ok(()) };
+        let Self::Disk { directory, files, fresh } = self else { return Ok(()) };
+        let mut fresh = lock(fresh);
+        let Some(young) = fresh.take() else { return Ok(()) };
+        files.store(0, Ordering::Relaxed);
         for shard in std::fs::read_dir(directory)? {
             let shard = shard?;
             if !shard.file_type()?.is_dir() {
@@ -118,7 +130,7 @@ impl EvidenceFiles {
                 let digest = name.to_str().and_then(|name| format!("sha256:{name}").parse::<Digest>().ok());
                 if let Some(digest) = digest {
                     files.fetch_add(1, Ordering::Relaxed);
-                    if !wanted(&digest) {
+                    if !wanted(&digest) && !young.contains(&digest) {
                         self.remove(&[digest]);
                     }
                 }

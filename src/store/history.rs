@@ -61,9 +61,9 @@ impl History {
         self.by_id.get(id).cloned()
     }
 
-    /// Whether one of them points at that evidence.
-    pub(super) fn points_at(&self, evidence: &Digest) -> bool {
-        self.evidence.contains_key(evidence)
+    /// The evidence that they point at.
+    pub(super) fn evidence(&self) -> impl Iterator<Item = Digest> {
+        self.evidence.keys().copied()
     }
 
     /// Those that the filter wants, newest first. After one that is not listed (any more) there is nothing.
@@ -185,8 +185,8 @@ mod tests {
         let mut history = history(&[with("quay.io/a/b:1"), with("quay.io/a/b:2")]);
         assert!(history.insert(Arc::new(with("quay.io/a/b:1"))).is_empty());
         assert!(history.insert(Arc::new(verdict("quay.io/a/b:1", Decision::Deny, 2))).is_empty());
-        assert!(history.points_at(&evidence));
+        assert_eq!(history.evidence().collect::<Vec<_>>(), [evidence]);
         assert_eq!(history.remove(&with("quay.io/a/b:2").key.id()).1, Some(evidence));
-        assert!(!history.points_at(&evidence));
+        assert_eq!(history.evidence().count(), 0);
     }
 }

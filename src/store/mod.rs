@@ -13,12 +13,16 @@ mod grants;
 mod history;
 mod layout;
 mod ledger;
+mod mark;
+mod record;
+mod records;
 mod staging;
 mod sweep;
 mod tags;
 #[cfg(test)]
 mod testing;
 mod verdict;
+mod verdicts;
 
 pub use blobs::BlobFile;
 pub use error::StoreError;
@@ -41,9 +45,11 @@ use self::content::Contents;
 use self::decisions::Decisions;
 use self::grants::Grants;
 use self::layout::Layout;
+use self::mark::SeenTime;
+use self::records::Records;
 use self::tags::Tags;
 use crate::clock::{Clock, Timestamp};
-use crate::limits::STORE_UPKEEP;
+use crate::limits::{STORE_UPKEEP, VERDICT_SWEEP};
 use crate::oci::{Algorithm, Digest, ImageReference, MediaType, Repository, Tag};
 use crate::policy::Evidence;
 use crate::telemetry::{EvictionReason, Telemetry};
@@ -82,10 +88,11 @@ pub struct Store {
 struct Inner {
     blobs: Arc<Blobs>,
     contents: Contents,
-    decisions: Decisions,
+    decisions: Arc<Decisions>,
     grants: Grants,
     tags: Tags,
-    clock: Clock,
+    records: Records,
+    seen_time: Arc<SeenTime>,
     /// Held until the store is closed.
     lock: Mutex<Option<File>>,
     tasks: TaskTracker,
@@ -104,18 +111,24 @@ impl Store {
     pub async fn open(settings: Settings, clock: Clock, telemetry: Telemetry) -> Result<Self, StoreError> {
         let layout = settings.data_dir.clone().map_or_else(Layout::temporary, Layout::kept);
         let root = layout.root().to_owned();
-        let (layout, lock) =
-            off_thread(move || prepare(layout)).await.map_err(|error| StoreError::of(&root, error))??;
-        let decisions = Decisions::new(&layout);
-        let blobs = Arc::new(Blobs::new(layout, &settings, clock.clone(), telemetry));
+        let (own_clock, own_telemetry) = (clock.clone(), telemetry.clone());
+        let prepared = off_thread(move || prepare(layout, own_clock, own_telemetry)).await;
+        let Prepared { layout, lock, records, seen_time } =
+            prepared.map_err(|error| StoreError::of(&root, error))??;
+        records.report();
+        let decisions = Arc::new(Decisions::new(&layout, records.clone(), clock.clone()));
+        let grants = Grants::new(records.clone(), clock.clone());
+        let tags = Tags::new(records.clone(), clock.clone());
+        let blobs = Arc::new(Blobs::new(layout, &settings, clock, telemetry));
         let stop = CancellationToken::new();
         let inner = Arc::new(Inner {
             contents: Contents::new(Arc::clone(&blobs)),
             blobs,
             decisions,
-            grants: Grants::new(),
-            tags: Tags::new(),
-            clock,
+            grants,
+            tags,
+            records,
+            seen_time: Arc::new(seen_time),
             lock: Mutex::new(lock),
             tasks: TaskTracker::new(),
             _stop_on_drop: stop.clone().drop_guard(),
@@ -134,6 +147,7 @@ impl Store {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         self.inner.persist().await;
+        self.inner.records.close().await;
         lock(&self.inner.lock).take();
     }
 
@@ -179,7 +193,7 @@ impl Store {
 
     /// Size and bound.
     pub fn cache_stats(&self) -> CacheStats {
-        self.inner.blobs.stats(false)
+        self.inner.blobs.stats(self.inner.records.on_disk())
     }
 
     // ---- verdicts ----
@@ -219,6 +233,12 @@ impl Store {
 
     /// The grants of that digest in that repository, newest first.
     pub async fn grants(&self, repository: &Repository, digest: &Digest) -> Arc<[Grant]> {
+        self.find_grants(repository, digest).await.unwrap_or_default()
+    }
+
+    /// As [`Self::grants`], but `None` when the database gave no answer in time, so that "don't know" need not be taken
+    /// for "no".
+    pub async fn find_grants(&self, repository: &Repository, digest: &Digest) -> Option<Arc<[Grant]>> {
         self.inner.grants.find(repository, digest).await
     }
 
@@ -230,6 +250,14 @@ impl Store {
     /// Takes away every grant on that digest that stems from `image`.
     pub async fn revoke_grants(&self, repository: &Repository, digest: &Digest, image: &ImageReference) {
         self.inner.grants.revoke(repository, digest, image).await;
+    }
+
+    // ---- time ----
+
+    /// Whether `now` lies more than `limits::TIME_STEP_BACK` behind the largest time this method ever saw, also in the
+    /// processes before this one. Then what is judged by time, such as a new keyless signature, is undecided.
+    pub fn time_went_back(&self, now: Timestamp) -> bool {
+        self.inner.seen_time.went_back(now)
     }
 
     // ---- tags and media types ----
@@ -256,27 +284,42 @@ impl Store {
 }
 
 impl Inner {
+    /// Writes what the next process should know and losing of which is no harm.
     async fn persist(&self) {
-        let blobs = Arc::clone(&self.blobs);
-        if let Err(error) = off_thread(move || blobs.write_times()).await {
+        let (blobs, seen_time) = (Arc::clone(&self.blobs), Arc::clone(&self.seen_time));
+        let written = off_thread(move || {
+            blobs.write_times();
+            seen_time.persist();
+        });
+        if let Err(error) = written.await {
             tracing::warn!(%error, "the store's upkeep failed");
         }
     }
 }
 
-/// Creates the directories, takes the lock and only then removes what a killed process left. Blocks.
-fn prepare(layout: Layout) -> Result<(Layout, Option<File>), StoreError> {
-    if !layout.is_kept() {
-        return Ok((layout, None));
-    }
-    let refused = |error| StoreError::of(layout.root(), error);
-    layout::create_directory(layout.root()).map_err(refused)?;
-    let lock = layout.lock()?;
-    layout.create().and_then(|()| layout.empty_staging()).map_err(refused)?;
-    Ok((layout, Some(lock)))
+/// What must be there before the first request.
+struct Prepared {
+    layout: Layout,
+    lock: Option<File>,
+    records: Records,
+    seen_time: SeenTime,
 }
 
-/// Counts the cache once, then keeps house until `stop`. Holds no handle while it waits.
+/// Creates the directories, takes the lock and only then touches what lies there. Blocks.
+fn prepare(layout: Layout, clock: Clock, telemetry: Telemetry) -> Result<Prepared, StoreError> {
+    if !layout.is_kept() {
+        return Ok(Prepared { layout, lock: None, records: Records::none(telemetry), seen_time: SeenTime::open(None) });
+    }
+    let root = layout.root().to_owned();
+    let refused = |error| StoreError::of(&root, error);
+    layout::create_directory(&root).map_err(refused)?;
+    let lock = layout.lock()?;
+    layout.create().and_then(|()| layout.empty_staging()).map_err(refused)?;
+    let records = Records::open(root.clone(), clock, telemetry)?;
+    Ok(Prepared { layout, lock: Some(lock), records, seen_time: SeenTime::open(Some(root)) })
+}
+
+/// Counts blobs and records once, then keeps house until `stop`. Holds no handle while it waits.
 async fn upkeep(inner: Weak<Inner>, stop: CancellationToken) {
     if let Some(blobs) = inner.upgrade().map(|inner| Arc::clone(&inner.blobs)) {
         let stop = stop.clone();
@@ -284,7 +327,14 @@ async fn upkeep(inner: Weak<Inner>, stop: CancellationToken) {
             tracing::warn!(%error, "the cache could not be counted");
         }
     }
+    let mut next_sweep = tokio::time::Instant::now();
     loop {
+        if tokio::time::Instant::now() >= next_sweep
+            && let Some(decisions) = inner.upgrade().map(|inner| Arc::clone(&inner.decisions))
+        {
+            decisions.sweep(&stop).await;
+            next_sweep = tokio::time::Instant::now() + VERDICT_SWEEP;
+        }
         // Losing the sleep is all that stopping loses.
         tokio::select! {
             () = stop.cancelled() => return,

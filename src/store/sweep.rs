@@ -74,7 +74,11 @@ impl Blobs {
         if wanted == 0 {
             return Ok(());
         }
-        let victims = lock(&self.ledger).shed(wanted);
+        let victims = {
+            let mut ledger = lock(&self.ledger);
+            // When giving up everything would not do, nothing is given up: what is cached stays servable.
+            if wanted <= ledger.bytes() { ledger.shed(wanted) } else { Vec::new() }
+        };
         self.unlink(&victims, EvictionReason::FreeSpace);
         self.report();
         if missing(file) == 0 {
@@ -111,4 +115,90 @@ fn free_bytes(file: &File) -> io::Result<u64> {
 
 fn last_use(seconds: i64, nanoseconds: i64) -> Timestamp {
     Timestamp::from_unix_millis(seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::store::layout::Layout;
+    use crate::store::{Settings, Staged};
+    use crate::telemetry::Telemetry;
+
+    fn blobs(directory: &Path, max_bytes: u64, min_free_bytes: u64, clock: &ManualClock) -> Arc<Blobs> {
+        let layout = Layout::kept(directory.to_owned());
+        layout.create().unwrap();
+        let settings = Settings { data_dir: Some(directory.to_owned()), max_bytes, min_free_bytes };
+        Arc::new(Blobs::new(layout, &settings, Clock::Manual(clock.clone()), Telemetry::default()))
+    }
+
+    fn put(blobs: &Arc<Blobs>, content: &[u8]) -> Digest {
+        let digest = Digest::sha256(content);
+        Staged::store_whole(blobs, &digest, &Bytes::copy_from_slice(content)).unwrap();
+        digest
+    }
+
+    fn clock() -> ManualClock {
+        ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000))
+    }
+
+    #[test]
+    fn a_restart_keeps_size_and_order_of_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = clock();
+        let before = blobs(directory.path(), 1000, 0, &clock);
+        let [one, two, three] = [b"1", b"2", b"3"].map(|content| {
+            clock.advance(Duration::from_secs(10));
+            put(&before, &content.repeat(100))
+        });
+        clock.advance(Duration::from_secs(10));
+        before.open(&one).unwrap();
+        before.write_times();
+        // Those that nobody used have the time of their creation, which is real and not the test's.
+        for digest in [two, three] {
+            let times = Timestamps {
+                last_access: Timespec { tv_sec: 1_000, tv_nsec: 0 },
+                last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            };
+            rustix::fs::utimensat(CWD, before.layout.blob(&digest), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        }
+        let after = blobs(directory.path(), 150, 0, &clock);
+        after.scan(&CancellationToken::new());
+        assert!(after.open(&one).is_some());
+        assert!(after.open(&two).is_none() && after.open(&three).is_none());
+        assert_eq!((after.stats(false).bytes, after.stats(false).entries), (100, 1));
+    }
+
+    #[test]
+    fn only_files_that_are_blobs_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = blobs(directory.path(), 1000, 0, &clock());
+        let digest = put(&blobs, b"blob");
+        let shard = blobs.layout.blob(&digest).parent().unwrap().to_owned();
+        std::fs::write(shard.join("notes.txt"), "mine").unwrap();
+        std::fs::write(shard.join(Digest::sha256(b"elsewhere").hex()), "in the wrong shard").unwrap();
+        std::fs::write(blobs.layout.blobs(Algorithm::Sha256).join("notes.txt"), "mine").unwrap();
+        let again = super::tests::blobs(directory.path(), 1000, 0, &clock());
+        again.scan(&CancellationToken::new());
+        assert_eq!((again.stats(false).bytes, again.stats(false).entries), (4, 1));
+    }
+
+    #[test]
+    fn nothing_is_given_up_for_a_disk_that_stays_full_anyway() {
+        let directory = tempfile::tempdir().unwrap();
+        let cached = blobs(directory.path(), u64::MAX, 0, &clock());
+        let digest = put(&cached, b"blob");
+        let full = blobs(directory.path(), u64::MAX, u64::MAX, &clock());
+        full.scan(&CancellationToken::new());
+        let content = Bytes::from_static(b"other");
+        let refused = Staged::store_whole(&full, &Digest::sha256(&content), &content);
+        assert!(matches!(refused, Err(StoreError::NoSpace)), "{refused:?}");
+        assert!(full.open(&digest).is_some());
+        assert_eq!(std::fs::read_dir(full.layout.staging()).unwrap().count(), 0);
+    }
 }

@@ -1,11 +1,17 @@
 //! Tag pointers: (repository, tag) → what upstream last said it is.
 
+use std::sync::Mutex;
+
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use crate::clock::Timestamp;
-use crate::limits::HOT_ENTRIES_MAX;
+use super::lock;
+use super::record::{Reader, Record, RecordKey, Writer};
+use super::records::Records;
+use crate::clock::{Clock, Timestamp};
+use crate::limits::{GRANT_RETENTION, HOT_ENTRIES_MAX};
 use crate::oci::{Digest, MediaType, Repository, Tag};
+use crate::telemetry::StoreOp;
 
 /// What a tag pointed at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,32 +29,104 @@ pub struct TagPointer {
 pub(super) struct Tags {
     pointers: Cache<(Repository, Tag), TagPointer>,
     media_types: Cache<Digest, MediaType>,
+    /// Held while a value is put, so that memory and database see puts in the same order.
+    order: Mutex<()>,
+    records: Records,
+    clock: Clock,
 }
 
 impl Tags {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(records: Records, clock: Clock) -> Self {
         Self {
             pointers: Cache::builder().max_capacity(HOT_ENTRIES_MAX).eviction_policy(EvictionPolicy::lru()).build(),
             media_types: Cache::builder().max_capacity(HOT_ENTRIES_MAX).eviction_policy(EvictionPolicy::lru()).build(),
+            order: Mutex::new(()),
+            records,
+            clock,
         }
     }
 
     pub(super) async fn find(&self, repository: &Repository, tag: &Tag) -> Option<TagPointer> {
-        self.pointers.get(&(repository.clone(), tag.clone()))
+        let key = (repository.clone(), tag.clone());
+        if let Some(pointer) = self.pointers.get(&key) {
+            return Some(pointer);
+        }
+        let record_key = RecordKey::tag(repository, tag);
+        let found =
+            self.records.find(move |database| Ok(database.find(&record_key)?.and_then(|record| decode(&record))));
+        let pointer = found.await.found()?;
+        // What was put meanwhile is newer.
+        Some(self.pointers.entry(key).or_insert(pointer).into_value())
     }
 
     pub(super) async fn put(&self, repository: &Repository, tag: &Tag, pointer: TagPointer) {
+        let key = RecordKey::tag(repository, tag);
+        let record = encode(&pointer);
+        let _held = lock(&self.order);
         self.pointers.insert((repository.clone(), tag.clone()), pointer);
+        self.records.write(StoreOp::Put, move |database| database.put(&[(key, record)]));
     }
 
     pub(super) async fn media_type(&self, digest: &Digest) -> Option<MediaType> {
-        self.media_types.get(digest)
+        if let Some(media_type) = self.media_types.get(digest) {
+            return Some(media_type);
+        }
+        let key = RecordKey::media_type(digest);
+        let found = self.records.find(move |database| {
+            Ok(database.find(&key)?.and_then(|record| std::str::from_utf8(&record.body).ok()?.parse().ok()))
+        });
+        let media_type = found.await.found()?;
+        Some(self.media_types.entry(*digest).or_insert(media_type).into_value())
     }
 
     /// Fixes the media type of a manifest; the first one stays.
     pub(super) async fn put_media_type(&self, digest: &Digest, media_type: MediaType) {
-        if self.media_type(digest).await.is_none() {
-            self.media_types.entry(*digest).or_insert(media_type);
+        if self.media_type(digest).await.is_some() {
+            return;
         }
+        let now = self.clock.now();
+        let not_after = now.plus(GRANT_RETENTION.saturating_mul(4));
+        let record = Record { issued: now, not_after, body: media_type.as_str().as_bytes().to_vec() };
+        let key = RecordKey::media_type(digest);
+        let _held = lock(&self.order);
+        if self.media_types.entry(*digest).or_insert(media_type).is_fresh() {
+            self.records.write(StoreOp::Put, move |database| database.put(&[(key, record)]));
+        }
+    }
+}
+
+fn encode(pointer: &TagPointer) -> Record {
+    let mut writer = Writer::default();
+    writer.digest(&pointer.digest);
+    writer.text(pointer.media_type.map(MediaType::as_str).unwrap_or_default());
+    Record { issued: pointer.checked, not_after: pointer.checked.plus(GRANT_RETENTION), body: writer.0 }
+}
+
+fn decode(record: &Record) -> Option<TagPointer> {
+    let mut reader = Reader(&record.body);
+    let digest = reader.digest()?;
+    let media_type = match reader.text()? {
+        "" => None,
+        text => Some(text.parse().ok()?),
+    };
+    reader.is_empty().then_some(TagPointer { digest, media_type, checked: record.issued })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pointer_survives_the_disk() {
+        for media_type in [None, Some(MediaType::OciIndex)] {
+            let pointer = TagPointer {
+                digest: Digest::sha256(b"manifest"),
+                media_type,
+                checked: Timestamp::from_unix_seconds(5),
+            };
+            assert_eq!(decode(&encode(&pointer)), Some(pointer));
+        }
+        let empty = Record { issued: Timestamp::MIN, not_after: Timestamp::MAX, body: Vec::new() };
+        assert_eq!(decode(&empty), None);
     }
 }

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::record::{Reader, Record, Writer};
 use crate::clock::Timestamp;
 use crate::oci::{Digest, ImageReference};
 use crate::policy::{Decision, Reason};
+use crate::verify::VERIFIER_VERSION;
 
 /// What one verdict depends on. There is no look-up by tag alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,19 +25,17 @@ pub struct VerdictKey {
 impl VerdictKey {
     /// A short name for people: the first 8 bytes of the SHA-256 of the key and the verifier's version.
     pub fn id(&self) -> VerdictId {
-        let text = format!(
-            "{}\n{}\n{}\n{}\n{}",
-            self.image,
-            self.digest,
-            self.policy,
-            self.trust_root,
-            crate::verify::VERIFIER_VERSION
-        );
         let mut id = [0; 8];
-        for (to, from) in id.iter_mut().zip(Digest::sha256(text.as_bytes()).as_bytes()) {
+        for (to, from) in id.iter_mut().zip(self.hash().as_bytes()) {
             *to = *from;
         }
         VerdictId(id)
+    }
+
+    /// SHA-256 of the key and the verifier's version.
+    pub(super) fn hash(&self) -> Digest {
+        let Self { image, digest, policy, trust_root } = self;
+        Digest::sha256(format!("{image}\n{digest}\n{policy}\n{trust_root}\n{VERIFIER_VERSION}").as_bytes())
     }
 }
 
@@ -101,4 +101,214 @@ pub struct VerdictFilter {
     pub limit: Option<usize>,
     /// Only those after this one in the listing.
     pub after: Option<VerdictId>,
+}
+
+impl StoredVerdict {
+    /// As a record whose body has at most `bytes_max` bytes: a longer list of material is left to the evidence file, a
+    /// longer text is cut.
+    pub(super) fn to_record(&self, bytes_max: usize) -> Record {
+        let mut body = self.body(&self.text, Place::Record);
+        if body.len() > bytes_max {
+            body = self.body(&self.text, Place::Evidence);
+        }
+        if body.len() > bytes_max {
+            let excess = body.len().saturating_sub(bytes_max);
+            let end = self.text.floor_char_boundary(self.text.len().saturating_sub(excess));
+            body = self.body(self.text.get(..end).unwrap_or_default(), Place::Evidence);
+        }
+        Record { issued: self.issued, not_after: self.not_after, body }
+    }
+
+    fn body(&self, text: &str, place: Place) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.byte(match self.decision {
+            Decision::Allow => 1,
+            Decision::Deny => 2,
+        });
+        writer.byte(reason_code(self.reason));
+        writer.byte(u8::from(self.own));
+        writer.byte(u8::from(self.material_complete));
+        writer.byte(u8::from(self.evidence.is_some()));
+        if let Some(evidence) = &self.evidence {
+            writer.digest(evidence);
+        }
+        writer.text(text);
+        match place {
+            Place::Evidence => writer.byte(IN_EVIDENCE),
+            Place::Record => {
+                writer.byte(u8::try_from(self.material.len()).unwrap_or(IN_EVIDENCE));
+                for digest in &self.material {
+                    writer.digest(digest);
+                }
+            }
+        }
+        writer.0
+    }
+
+    /// Out of a record, and where its material is listed; `None` when the record is not one.
+    pub(super) fn of_record(key: VerdictKey, record: &Record) -> Option<(Self, Place)> {
+        let mut reader = Reader(&record.body);
+        let decision = match reader.byte()? {
+            1 => Decision::Allow,
+            2 => Decision::Deny,
+            _ => return None,
+        };
+        let reason = reason_of(reader.byte()?)?;
+        let own = flag(&mut reader)?;
+        let material_complete = flag(&mut reader)?;
+        let evidence = if flag(&mut reader)? { Some(reader.digest()?) } else { None };
+        let text = reader.text()?.to_owned();
+        let (place, material) = match reader.byte()? {
+            IN_EVIDENCE => (Place::Evidence, Vec::new()),
+            count => (Place::Record, (0..count).map(|_| reader.digest()).collect::<Option<_>>()?),
+        };
+        let (issued, not_after) = (record.issued, record.not_after);
+        let verdict = Self {
+            key,
+            decision,
+            reason,
+            text,
+            own,
+            issued,
+            not_after,
+            evidence,
+            material,
+            // Nothing is complete until it has been found.
+            material_complete: material_complete && place == Place::Record,
+        };
+        reader.is_empty().then_some((verdict, place))
+    }
+}
+
+/// Where a verdict's material is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the record itself.
+    Record,
+    /// In the evidence file, because it is too long for a record.
+    Evidence,
+}
+
+fn flag(reader: &mut Reader<'_>) -> Option<bool> {
+    match reader.byte()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+/// Never change a number: it is on disk.
+const fn reason_code(reason: Reason) -> u8 {
+    match reason {
+        Reason::Verified => 1,
+        Reason::AcceptAnything => 2,
+        Reason::Children => 3,
+        Reason::Rejected => 4,
+        Reason::NoSignature => 5,
+        Reason::BadSignature => 6,
+        Reason::IdentityMismatch => 7,
+        Reason::NoLogEntry => 8,
+        Reason::Expired => 9,
+        Reason::TooManySignatures => 10,
+        Reason::TooManyChildren => 11,
+        Reason::UnsupportedDigest => 12,
+        Reason::NotSupported => 13,
+    }
+}
+
+fn reason_of(code: u8) -> Option<Reason> {
+    REASONS.into_iter().find(|reason| reason_code(*reason) == code)
+}
+
+const REASONS: [Reason; 13] = [
+    Reason::Verified,
+    Reason::AcceptAnything,
+    Reason::Children,
+    Reason::Rejected,
+    Reason::NoSignature,
+    Reason::BadSignature,
+    Reason::IdentityMismatch,
+    Reason::NoLogEntry,
+    Reason::Expired,
+    Reason::TooManySignatures,
+    Reason::TooManyChildren,
+    Reason::UnsupportedDigest,
+    Reason::NotSupported,
+];
+
+/// Instead of a number of digests.
+const IN_EVIDENCE: u8 = u8::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{VERDICT_MATERIAL_MAX, VERDICT_RECORD_BYTES_MAX, VERDICT_TEXT_BYTES_MAX};
+    use crate::store::record::{Codec, RecordKey};
+    use crate::store::testing::verdict;
+
+    fn full() -> StoredVerdict {
+        let material = (0..VERDICT_MATERIAL_MAX).map(|number| Digest::sha256(&number.to_be_bytes())).collect();
+        StoredVerdict {
+            evidence: Some(Digest::sha256(b"evidence")),
+            material,
+            text: "é".repeat(VERDICT_TEXT_BYTES_MAX / 2),
+            ..verdict("quay.io/a/b:1", Decision::Allow, 1)
+        }
+    }
+
+    #[test]
+    fn a_verdict_survives_its_record() {
+        for reason in REASONS {
+            for decision in [Decision::Allow, Decision::Deny] {
+                let mut verdict = StoredVerdict { decision, reason, ..full() };
+                verdict.material.truncate(3);
+                let record = verdict.to_record(1000);
+                let read = StoredVerdict::of_record(verdict.key.clone(), &record);
+                assert_eq!(read, Some((verdict, Place::Record)));
+            }
+        }
+    }
+
+    #[test]
+    fn material_that_does_not_fit_is_incomplete_until_it_is_found() {
+        let record = full().to_record(600);
+        let (read, place) = StoredVerdict::of_record(full().key, &record).unwrap();
+        assert_eq!(place, Place::Evidence);
+        assert_eq!(read, StoredVerdict { material: Vec::new(), material_complete: false, ..full() });
+    }
+
+    #[test]
+    fn a_verdict_with_everything_at_its_longest_fits_into_a_record() {
+        let name = "a".repeat(crate::limits::REPOSITORY_BYTES_MAX - "localhost:5000/".len());
+        let image = format!("localhost:5000/{name}@sha512:{}", "0".repeat(128));
+        let long = StoredVerdict { key: verdict(&image, Decision::Allow, 1).key, ..full() };
+        let key = RecordKey::verdict(&long.key);
+        let record = long.to_record(Codec::body_bytes_max(&key));
+        let sealed = Codec::new(&[1; 32]).seal(&key, &record).unwrap();
+        assert!(sealed.len() <= VERDICT_RECORD_BYTES_MAX);
+        let tight = long.to_record(150);
+        assert!(tight.body.len() <= 150);
+        assert!(long.text.starts_with(&StoredVerdict::of_record(long.key.clone(), &tight).unwrap().0.text));
+    }
+
+    #[test]
+    fn a_body_of_another_form_is_none() {
+        let record = full().to_record(1000);
+        for end in 0..record.body.len() {
+            let cut = Record { body: record.body[..end].to_vec(), ..record.clone() };
+            assert_eq!(StoredVerdict::of_record(full().key, &cut), None);
+        }
+        let mut longer = record;
+        longer.body.push(0);
+        assert_eq!(StoredVerdict::of_record(full().key, &longer), None);
+    }
+
+    #[test]
+    fn a_verdicts_id_survives_its_text() {
+        let id = full().key.id();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["", "00", "00000000000000000", "000000000000000g"] {
+            assert_eq!(bad.parse::<VerdictId>(), Err(VerdictIdError), "{bad}");
+        }
+    }
 }
