@@ -77,7 +77,7 @@ impl Decisions {
 
     /// One verdict by id, with its evidence.
     pub(super) async fn find_by_id(&self, id: &VerdictId) -> Option<(Arc<StoredVerdict>, Option<Value>)> {
-        let listed = lock(&self.history).find(id);
+        let listed = lock(&self.history).find(*id);
         let verdict = match listed {
             Some(verdict) => verdict,
             None => Arc::new(self.stored(id).await?),
@@ -93,7 +93,7 @@ impl Decisions {
 
     /// Forgets a verdict; whether there was one. Waits until the database has forgotten it too.
     pub(super) async fn forget(&self, id: &VerdictId) -> bool {
-        let listed = lock(&self.history).find(id);
+        let listed = lock(&self.history).find(*id);
         let key = match listed {
             Some(verdict) => verdict.key.clone(),
             None => match self.stored(id).await {
@@ -104,7 +104,7 @@ impl Decisions {
         let orphan = {
             let mut history = lock(&self.history);
             self.hot.insert(key.clone(), None);
-            history.remove(id).1
+            history.remove(*id).1
         };
         let record_key = RecordKey::verdict(&key);
         let removed =
@@ -180,7 +180,7 @@ impl Decisions {
 
     async fn stored(&self, id: &VerdictId) -> Option<StoredVerdict> {
         let wanted = *id;
-        let found = self.records.find(move |database| database.find_verdict(&wanted)).await.found()?;
+        let found = self.records.find(move |database| database.find_verdict(wanted)).await.found()?;
         let key = verdict_key(&found.echo)?;
         if self.hot.get(&key) == Some(None) {
             return None;

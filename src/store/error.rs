@@ -28,9 +28,9 @@ pub enum StoreError {
     #[error("the content is {found}, not {wanted}")]
     DigestMismatch {
         /// Wanted.
-        wanted: Digest,
+        wanted: Box<Digest>,
         /// Found.
-        found: Digest,
+        found: Box<Digest>,
     },
     /// The file system says no.
     #[error("the file system refuses {path}")]

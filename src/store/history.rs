@@ -31,21 +31,21 @@ impl History {
         if let Some(digest) = verdict.evidence {
             *self.evidence.entry(digest).or_default() += 1;
         }
-        let mut orphans: Vec<Digest> = self.remove(&id).1.into_iter().collect();
+        let mut orphans: Vec<Digest> = self.remove(id).1.into_iter().collect();
         let times = self.times(verdict.decision);
         times.insert((verdict.issued, id));
         let oldest = if times.len() > VERDICT_HISTORY_MAX / 2 { times.first().map(|(_, id)| *id) } else { None };
         self.by_id.insert(id, verdict);
         if let Some(oldest) = oldest {
-            orphans.extend(self.remove(&oldest).1);
+            orphans.extend(self.remove(oldest).1);
         }
         orphans
     }
 
     /// Strikes a verdict out; the verdict, and its evidence if nobody points at it any more.
-    pub(super) fn remove(&mut self, id: &VerdictId) -> (Option<Arc<StoredVerdict>>, Option<Digest>) {
-        let Some(verdict) = self.by_id.remove(id) else { return (None, None) };
-        self.times(verdict.decision).remove(&(verdict.issued, *id));
+    pub(super) fn remove(&mut self, id: VerdictId) -> (Option<Arc<StoredVerdict>>, Option<Digest>) {
+        let Some(verdict) = self.by_id.remove(&id) else { return (None, None) };
+        self.times(verdict.decision).remove(&(verdict.issued, id));
         let orphan = verdict.evidence.filter(|digest| {
             let pointers = self.evidence.get(digest).copied().unwrap_or(0).saturating_sub(1);
             match pointers {
@@ -57,8 +57,8 @@ impl History {
         (Some(verdict), orphan)
     }
 
-    pub(super) fn find(&self, id: &VerdictId) -> Option<Arc<StoredVerdict>> {
-        self.by_id.get(id).cloned()
+    pub(super) fn find(&self, id: VerdictId) -> Option<Arc<StoredVerdict>> {
+        self.by_id.get(&id).cloned()
     }
 
     /// The evidence that they point at.
@@ -174,8 +174,8 @@ mod tests {
             )));
         }
         assert_eq!((history.allows.len(), history.by_id.len()), (half, half + 1));
-        assert!(history.find(&denial.key.id()).is_some());
-        assert!(history.find(&verdict("quay.io/a/b:0", Decision::Allow, 0).key.id()).is_none());
+        assert!(history.find(denial.key.id()).is_some());
+        assert!(history.find(verdict("quay.io/a/b:0", Decision::Allow, 0).key.id()).is_none());
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
         assert!(history.insert(Arc::new(with("quay.io/a/b:1"))).is_empty());
         assert!(history.insert(Arc::new(verdict("quay.io/a/b:1", Decision::Deny, 2))).is_empty());
         assert_eq!(history.evidence().collect::<Vec<_>>(), [evidence]);
-        assert_eq!(history.remove(&with("quay.io/a/b:2").key.id()).1, Some(evidence));
+        assert_eq!(history.remove(with("quay.io/a/b:2").key.id()).1, Some(evidence));
         assert_eq!(history.evidence().count(), 0);
     }
 }

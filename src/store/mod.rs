@@ -216,7 +216,8 @@ impl Store {
 
     /// Verdicts by the filter, newest first; also expired ones from the bounded history.
     pub async fn verdicts(&self, filter: &VerdictFilter) -> Vec<Arc<StoredVerdict>> {
-        self.inner.decisions.list(filter)
+        let (decisions, filter) = (Arc::clone(&self.inner.decisions), filter.clone());
+        off_thread(move || decisions.list(&filter)).await.unwrap_or_default()
     }
 
     /// One verdict by id, with its evidence.
@@ -268,8 +269,9 @@ impl Store {
     }
 
     /// Remembers a tag.
+    #[expect(clippy::unused_async, reason = "what it costs is this module's to change")]
     pub async fn put_tag(&self, repository: &Repository, tag: &Tag, pointer: TagPointer) {
-        self.inner.tags.put(repository, tag, pointer).await;
+        self.inner.tags.put(repository, tag, pointer);
     }
 
     /// The media type a manifest was first served with; fixed for ever.

@@ -158,13 +158,11 @@ impl Records {
             self.telemetry.verdict_store(op, StoreOutcome::Dropped);
             return None;
         }
-        match tokio::time::timeout(wait, answer).await {
-            Ok(answer) => answer.ok(),
-            Err(_) => {
-                self.telemetry.verdict_store(op, StoreOutcome::Timeout);
-                None
-            }
+        let answer = tokio::time::timeout(wait, answer).await;
+        if answer.is_err() {
+            self.telemetry.verdict_store(op, StoreOutcome::Timeout);
         }
+        answer.ok()?.ok()
     }
 
     /// Flushes and closes, at most `limits::VERDICT_STORE_CLOSE`.
@@ -195,7 +193,7 @@ struct Worker {
     telemetry: Telemetry,
     state: Arc<State>,
     messages: Receiver<Message>,
-    database: Option<Database>,
+    database: Option<Box<Database>>,
     /// When to open the database again; set while there is none.
     retry_at: Option<Instant>,
     /// Writes since the last flush was begun.
@@ -363,7 +361,7 @@ impl Worker {
 }
 
 /// Closing may hang or panic like everything else in the engine.
-fn drop_bounded(database: Database) {
+fn drop_bounded(database: Box<Database>) {
     let (sender, done) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("verdicts-close".to_owned()).spawn(move || {
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(database)));

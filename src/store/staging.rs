@@ -139,7 +139,7 @@ impl Staged {
     pub async fn commit(self, digest: &Digest) -> Result<(), StoreError> {
         let found = self.digest();
         if found != *digest || self.state == State::Writing {
-            return Err(StoreError::DigestMismatch { wanted: *digest, found });
+            return Err(StoreError::DigestMismatch { wanted: Box::new(*digest), found: Box::new(found) });
         }
         let path = self.inner.slot.path.clone();
         off_thread(move || self.inner.commit(&found)).await.map_err(|error| StoreError::of(&path, error))?

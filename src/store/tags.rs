@@ -59,7 +59,7 @@ impl Tags {
         Some(self.pointers.entry(key).or_insert(pointer).into_value())
     }
 
-    pub(super) async fn put(&self, repository: &Repository, tag: &Tag, pointer: TagPointer) {
+    pub(super) fn put(&self, repository: &Repository, tag: &Tag, pointer: TagPointer) {
         let key = RecordKey::tag(repository, tag);
         let record = encode(&pointer);
         let _held = lock(&self.order);

@@ -53,7 +53,7 @@ impl From<sled::Error> for DatabaseError {
 #[derive(Debug)]
 pub(super) enum Opened {
     /// It is open.
-    Ready(Database),
+    Ready(Box<Database>),
     /// The disk does not let us; nothing was moved. Worth another attempt later.
     NotNow(io::Error),
 }
@@ -85,7 +85,7 @@ impl Database {
     }
 
     /// The verdict whose id that is.
-    pub(super) fn find_verdict(&self, id: &VerdictId) -> Result<Option<Found>, DatabaseError> {
+    pub(super) fn find_verdict(&self, id: VerdictId) -> Result<Option<Found>, DatabaseError> {
         let prefix: Vec<u8> = std::iter::once(Kind::Verdict.prefix()).chain(id.0).collect();
         for entry in self.db.scan_prefix(prefix) {
             let (place, sealed) = entry?;
@@ -196,7 +196,7 @@ pub(super) fn open(
     let ready = |db, codec| {
         let (telemetry, records) = (telemetry.clone(), Arc::clone(records));
         telemetry.verdict_store(StoreOp::Open, StoreOutcome::Ok);
-        Ok(Opened::Ready(Database { db, codec, telemetry, records }))
+        Ok(Opened::Ready(Box::new(Database { db, codec, telemetry, records })))
     };
     let codec = match mark::mac_key(data_dir) {
         Ok(key) => Codec::new(&key),
@@ -271,7 +271,7 @@ fn classify(error: sled::Error) -> Failure {
 /// Whether files can be created and written here at all.
 fn probe(data_dir: &Path) -> io::Result<()> {
     let name = data_dir.join("probe");
-    super::layout::replace_file(&name, &[0; 64 * 1024])?;
+    super::layout::replace_file(&name, &vec![0; PROBE_BYTES])?;
     std::fs::remove_file(&name)
 }
 
@@ -307,6 +307,8 @@ const QUARANTINE: &str = "verdicts.quarantine-";
 /// Memory for the engine's pages; the hot values have their own.
 const CACHE_BYTES: u64 = 16 * crate::limits::MIB;
 const FLUSH_EVERY_MS: u64 = 1000;
+/// More than a file system keeps in a directory entry.
+const PROBE_BYTES: usize = 64 * 1024;
 /// Time for an empty database to open.
 const OPEN_ANEW: Duration = Duration::from_secs(3);
 
