@@ -187,7 +187,7 @@ pub(super) fn code_position(code: u16) -> usize {
     CODES.iter().position(|listed| *listed == code).unwrap_or(CODES.len())
 }
 
-/// Why a request was decided as it was: policy's reasons, then what can keep us from deciding, then `other`.
+/// Why a request was decided as it was: policy's reasons, what passes without one, what can keep us from deciding, and `other`.
 pub(super) const REASON_LABELS: &[&str] = &[
     "verified",
     "accept_anything",
@@ -204,10 +204,10 @@ pub(super) const REASON_LABELS: &[&str] = &[
     "not_supported",
     "artefact",
     "leaf_only",
+    "artefact",
+    "leaf_only",
     "upstream_error",
     "timeout",
-    "material_missing",
-    "clock",
     "overloaded",
     "internal",
     "other",

@@ -1,0 +1,48 @@
+# The list of commands; the pipeline calls the same ones. `just --list` shows them.
+
+# What is asked of every change
+check: fmt lint test doc deny
+
+# Formatting
+fmt:
+    cargo fmt --check
+
+# Lints, of tests and examples too
+lint:
+    cargo clippy --locked --all-targets -- -D warnings
+
+# All tests that need no daemon
+test:
+    cargo test --locked
+
+# Integration tests whose name contains NAME
+it NAME:
+    cargo test --locked --test it {{NAME}}
+
+# Accept what tests print: snapshots and generated pages
+bless:
+    SEALGATE_BLESS=1 INSTA_UPDATE=always cargo test --locked
+
+# The documentation of the code
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+# Licences, sources and doubled versions of dependencies
+deny:
+    cargo deny --locked check bans licenses sources
+
+# The main job, without a network
+demo:
+    cargo run --release --locked --example demo
+
+# Real dockerd, containerd, podman and skopeo against the mirror (Debian 12, root)
+clients:
+    tests/clients/run
+
+# A binary that needs no library of the system, for the image
+static:
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target x86_64-unknown-linux-gnu
+
+# Mirror, Prometheus and Grafana on this machine
+up:
+    docker compose up --build
