@@ -10,5 +10,8 @@ pub mod policy;
 pub mod pull;
 pub mod store;
 pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod trust;
 pub mod upstream;
 pub mod verify;

@@ -207,3 +207,54 @@ const CERTIFICATE: &str = "CERTIFICATE";
 const ISSUER_V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.1");
 /// Fulcio's OIDC issuer, as DER `UTF8String`.
 const ISSUER_V2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.8");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::oci::Digest;
+    use crate::testing::sigstore::{FakeSigstore, Flaw};
+
+    fn sigstore() -> FakeSigstore {
+        FakeSigstore::from_seed(5, Clock::System.now())
+    }
+
+    fn leaf_pem() -> String {
+        let signature = sigstore().sign_keyless("a/b", &Digest::sha256(b""), "a@b.c", "https://i", Flaw::None);
+        signature.annotations["dev.sigstore.cosign/certificate"].clone()
+    }
+
+    #[test]
+    fn authorities_are_read_from_a_file_once_each() {
+        let sigstore = sigstore();
+        let (root, intermediate) = (sigstore.pki_root_pem(), sigstore.pki_intermediate_pem());
+        let file = format!("# our root\n{root}{intermediate}{root}");
+        assert_eq!(Authority::all_from_pem(file.as_bytes()).unwrap().len(), 2);
+        assert_eq!(Authority::all_from_pem(b""), Err(KeyError::NoCertificate));
+        assert_eq!(Authority::all_from_pem(sigstore.rekor_pem().as_bytes()), Err(KeyError::NoCertificate));
+    }
+
+    #[test]
+    fn a_certificate_that_is_no_ca_is_no_authority() {
+        let file = sigstore().pki_root_pem() + &leaf_pem();
+        let why = "not the certificate of a CA".to_owned();
+        assert_eq!(Authority::all_from_pem(file.as_bytes()), Err(KeyError::Certificate { number: 2, why }));
+        let broken = pem::write(CERTIFICATE, b"no DER");
+        assert!(matches!(Authority::all_from_pem(broken.as_bytes()), Err(KeyError::Certificate { number: 1, .. })));
+    }
+
+    #[test]
+    fn a_leaf_is_exactly_one_certificate() {
+        let pem = leaf_pem();
+        let leaf = Leaf::from_pem(&pem).unwrap();
+        assert_eq!(leaf.subjects(), ["a@b.c"]);
+        assert_eq!(leaf.oidc_issuer().as_deref(), Ok("https://i"));
+        assert!(leaf.validity.contains(leaf.validity.not_before) && leaf.validity.contains(leaf.validity.not_after));
+        assert!(!leaf.validity.contains(leaf.validity.not_after.plus(std::time::Duration::from_millis(1))));
+        assert_eq!(Leaf::from_pem("").unwrap_err(), VerifyError::NoCertificate);
+        assert_eq!(Leaf::from_pem(&pem.repeat(2)).unwrap_err(), VerifyError::SeveralCertificates);
+        for bad in [pem.clone() + &sigstore().rekor_pem(), pem::write(CERTIFICATE, b"no DER")] {
+            assert!(matches!(Leaf::from_pem(&bad), Err(VerifyError::CertificateMalformed { .. })), "{bad}");
+        }
+    }
+}

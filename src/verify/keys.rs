@@ -125,3 +125,76 @@ fn rsa_spki(pkcs1: &[u8]) -> Result<Vec<u8>, KeyError> {
 
 /// RFC 8017, appendix A.1.
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sigstore::FakeKey;
+
+    const P521: &str = "-----BEGIN PUBLIC KEY-----
+MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQAJ7TVaywd3zerNoNa4Tgv8iziG5NO
+yUfTkJklC0j57TlKCwzZSYZP11pTqV+qdCbOBg7snkbDycPjkN24qPc0xiYA+anx
+yNrvIrsS4GIfatIycog8pSLtHAEwJrgJ9xgJ+YLwZc4CXyDgUQ3Ic6B4hJN/G+Sc
+o20X6wZlzawM0ueVL60=
+-----END PUBLIC KEY-----
+";
+    const RSA_1024: &str = "-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCk7I5MLZxQThWZnBAdI7d4yiui
+2m9farSlx8n8u1oiPT8938x5e5nUc93vm/F1rrKjfdxb2cssBZQ13B7/i5gqBDzS
+EHbJREs+hPquuKSLuX9nd51WgAHvWpTkOj3T4KTXj4NgCPHRG8HZe4JVJ34Rz1X+
+/4ZLhIpWFfJ/L+0eiwIDAQAB
+-----END PUBLIC KEY-----
+";
+
+    #[test]
+    fn the_usual_kinds_of_keys_load() {
+        let p384 = include_str!("../../tests/data/p384/key.pub");
+        let keys =
+            [FakeKey::p256(1, "a").public_pem(), FakeKey::ed25519(1, "a").public_pem(), FakeKey::rsa().public_pem()];
+        let kinds = [KeyKind::EcdsaP256, KeyKind::Ed25519, KeyKind::Rsa, KeyKind::EcdsaP384];
+        for (pem, kind) in keys.iter().map(String::as_str).chain([p384]).zip(kinds) {
+            let key = PublicKey::from_pem(pem.as_bytes()).unwrap();
+            assert_eq!(key.kind(), kind);
+            assert_eq!(key.fingerprint(), Digest::sha256(key.spki()));
+        }
+    }
+
+    #[test]
+    fn a_pkcs1_key_is_the_same_key_as_its_subject_public_key_info() {
+        let key = FakeKey::rsa().public();
+        let spki = SubjectPublicKeyInfoOwned::try_from(key.spki()).unwrap();
+        let pkcs1 = pem::write("RSA PUBLIC KEY", spki.subject_public_key.raw_bytes());
+        assert_eq!(PublicKey::from_pem(pkcs1.as_bytes()), Ok(key));
+    }
+
+    #[test]
+    fn what_is_no_usable_key_is_refused_for_its_reason() {
+        let good = FakeKey::p256(1, "a").public_pem();
+        let refused = |pem: &str| PublicKey::from_pem(pem.as_bytes()).unwrap_err();
+        assert_eq!(refused(""), KeyError::NoPem);
+        assert_eq!(refused("-----BEGIN PUBLIC KEY-----"), KeyError::Pem { why: "a block does not end" });
+        assert_eq!(refused(&good.repeat(2)), KeyError::SeveralKeys { found: 2 });
+        let private = good.replace("PUBLIC", "PRIVATE");
+        assert_eq!(refused(&private), KeyError::NotPublicKey { label: "PRIVATE KEY".to_owned() });
+        for pem in [P521, RSA_1024, &pem::write("PUBLIC KEY", b"no DER"), &pem::write("PUBLIC KEY", b"")] {
+            assert!(matches!(refused(pem), KeyError::UnsupportedKey { .. }), "{pem}");
+        }
+        assert!(matches!(refused(&pem::write("RSA PUBLIC KEY", b"no DER")), KeyError::UnsupportedKey { .. }));
+
+        let mut off_curve = FakeKey::p256(1, "a").public().spki().to_vec();
+        *off_curve.last_mut().unwrap() ^= 1;
+        assert!(matches!(refused(&pem::write("PUBLIC KEY", &off_curve)), KeyError::MalformedKey { .. }));
+    }
+
+    #[test]
+    fn log_keys_must_be_ecdsa_and_one_bad_key_fails_the_list() {
+        let pem = |key: FakeKey| key.public_pem().into_bytes();
+        let load = |pems: &[Vec<u8>]| RekorKeys::from_pems(pems).map(|rekor| rekor.keys.len());
+        let (a, b) = (pem(FakeKey::p256(1, "a")), pem(FakeKey::p256(1, "b")));
+        assert_eq!(load(&[a.clone(), b.clone(), a.clone()]), Ok(2), "a key given twice counts once");
+        assert_eq!(load(&[]), Err(KeyError::NoRekorKey));
+        assert_eq!(load(&[a.clone(), pem(FakeKey::rsa())]), Err(KeyError::RekorNotEcdsa { number: 2 }));
+        let error = load(&[a, b, b"?".to_vec()]).unwrap_err();
+        assert_eq!(error.to_string(), "parsing Rekor public key 3: PEM decoding failed");
+    }
+}

@@ -251,3 +251,83 @@ struct SpecSignature {
 struct SpecPublicKey {
     content: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn annotation(edit: impl FnOnce(&mut Value, &mut Value)) -> Result<LoggedEntry, VerifyError> {
+        let mut body = json!({
+            "apiVersion": "0.0.1", "kind": "hashedrekord", "spec": {
+                "data": {"hash": {"algorithm": "sha256", "value": "00ff"}},
+                "signature": {
+                    "content": "AAAA", "publicKey": {"content": STANDARD.encode(pem::write("PUBLIC KEY", b"key"))},
+                },
+            },
+        });
+        let mut bundle = json!({
+            "SignedEntryTimestamp": "c2V0",
+            "Payload": {"body": "", "integratedTime": 5, "logIndex": 7, "logID": "00ff"},
+        });
+        edit(&mut bundle, &mut body);
+        if bundle.pointer("/Payload/body").is_some_and(|body| body == "") {
+            bundle["Payload"]["body"] = STANDARD.encode(body.to_string()).into();
+        }
+        LoggedEntry::parse(&bundle.to_string())
+    }
+
+    #[test]
+    fn an_entry_is_read_with_what_it_claims() {
+        let entry = annotation(|_, _| ()).unwrap();
+        assert_eq!((entry.integrated_seconds, entry.index, entry.log_id.as_slice()), (5, 7, [0, 0xff].as_slice()));
+        assert_eq!(entry.set, b"set");
+        assert!(entry.names_key(b"key") && !entry.names_key(b"other"));
+        assert_eq!(entry.check_signature(&[0; 3], &[0, 0xff]), Ok(()));
+        assert_eq!(entry.check_signature(&[1; 3], &[0, 0xff]), Err(VerifyError::LogOtherSignature));
+        assert_eq!(entry.check_signature(&[0; 3], &[0, 0xfe]), Err(VerifyError::LogOtherPayload));
+        // What the log adds to its entries is its own affair.
+        assert!(annotation(|_, body| body["spec"]["extra"] = json!(1)).is_ok());
+    }
+
+    #[test]
+    fn an_annotation_of_another_shape_is_malformed() {
+        let edits: [fn(&mut Value, &mut Value); 14] = [
+            |bundle, _| *bundle = json!([]),
+            |bundle, _| bundle["extra"] = json!(1),
+            |bundle, _| bundle["Payload"]["extra"] = json!(1),
+            |bundle, _| bundle["Payload"]["logID"] = json!("xy"),
+            |bundle, _| bundle["Payload"]["logIndex"] = json!(-1),
+            |bundle, _| bundle["Payload"]["integratedTime"] = json!(5.0),
+            |bundle, _| bundle["Payload"]["integratedTime"] = json!("5"),
+            |bundle, _| bundle["Payload"]["body"] = json!("!"),
+            |bundle, _| bundle["Payload"]["body"] = json!("e30="),
+            |bundle, _| bundle["SignedEntryTimestamp"] = json!("!"),
+            |_, body| body["spec"]["data"]["hash"]["algorithm"] = json!("sha512"),
+            |_, body| body["spec"]["data"]["hash"]["value"] = json!("0"),
+            |_, body| body["spec"]["signature"]["content"] = json!("!"),
+            |_, body| body["spec"]["signature"]["publicKey"]["content"] = json!("AAAA"),
+        ];
+        for (number, edit) in edits.into_iter().enumerate() {
+            let error = annotation(edit).unwrap_err();
+            assert!(matches!(error, VerifyError::LogMalformed { .. }), "{number}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_of_another_kind_or_version_is_named() {
+        for (key, value) in [("kind", "intoto"), ("apiVersion", "0.0.2")] {
+            let error = annotation(|_, body| body[key] = json!(value)).unwrap_err();
+            assert!(matches!(error, VerifyError::LogEntryKind { .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn base64_may_be_broken_into_lines_and_is_strict_otherwise() {
+        assert_eq!(decode("QUJD\r\nREVG\n").as_deref(), Some(b"ABCDEF".as_slice()));
+        for bad in ["QUJ", "QU JD", "QUI", "QUJ=", "=", "Q-_D"] {
+            assert_eq!(decode(bad), None, "{bad}");
+        }
+    }
+}

@@ -280,3 +280,38 @@ fn window(authority: &Authority) -> Value {
     }
     json!({"start": start, "end": authority.validity.not_after.to_string()})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made with OpenSSL: `openssl dgst -sha256 -sign`, as cosign signs with a P-384 key.
+    #[test]
+    fn a_p384_key_verifies_over_sha256_as_cosign_signs() {
+        let key = PublicKey::from_pem(include_bytes!("../../tests/data/p384/key.pub")).unwrap();
+        let payload = include_bytes!("../../tests/data/p384/payload");
+        let decode = |text: &str| STANDARD.decode(text.replace('\n', "")).unwrap();
+        let sha256 = decode(include_str!("../../tests/data/p384/signature"));
+        assert_eq!(verify_raw(&key, payload, &sha256), Ok(()));
+        let sha384 = decode(include_str!("../../tests/data/p384/signature-sha384"));
+        assert_eq!(verify_raw(&key, payload, &sha384), Err(VerifyError::Signature));
+        assert_eq!(verify_raw(&key, b"another payload", &sha256), Err(VerifyError::Signature));
+        assert_eq!(verify_raw(&key, payload, b""), Err(VerifyError::Signature));
+    }
+
+    #[test]
+    fn a_certificate_without_end_gives_a_window_without_end() {
+        let authority = |not_after: &str| Authority {
+            der: Vec::new(),
+            validity: super::super::certificate::Validity {
+                not_before: Timestamp::from_unix_seconds(0),
+                not_after: not_after.parse().unwrap(),
+            },
+        };
+        let start = "1970-01-01T00:00:00Z";
+        assert_eq!(window(&authority("2030-01-01T00:00:00Z")), json!({"start": start, "end": "2030-01-01T00:00:00Z"}));
+        let mut endless = authority("2030-01-01T00:00:00Z");
+        endless.validity.not_after = Timestamp::from_unix_seconds(253_402_300_799);
+        assert_eq!(window(&endless), json!({"start": start}));
+    }
+}

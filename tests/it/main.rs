@@ -2,3 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
 mod architecture;
+mod fixtures;
+mod forgery;
+mod real_signatures;
+mod weakening;
