@@ -19,6 +19,9 @@ use crate::store::{Staged, StagedReader, Store, StoreError};
 use crate::telemetry::{FillOutcome, Telemetry};
 use crate::upstream::{BlobBody, BlobRange, Upstream, UpstreamError};
 
+/// Pieces of a body that are written with one hop off the async threads.
+const PIECES_AT_ONCE: usize = 16;
+
 /// How far a fill is. All but the first two are final.
 #[derive(Debug, Clone)]
 pub(super) enum Progress {
@@ -261,19 +264,24 @@ impl Transfer {
         }
     }
 
-    /// Writes what comes; the inner error says how the transfer broke before the blob was whole.
+    /// Writes what comes, as much as is there at once; the inner error says how the transfer broke before the blob was whole.
     async fn copy(
         &self,
-        mut body: BlobBody,
+        body: BlobBody,
         staged: &mut Staged,
         seat: &mut Seat,
     ) -> Result<Result<(), UpstreamError>, Stop> {
-        while let Some(chunk) = body.stream.next().await {
-            let chunk = match chunk {
-                Ok(chunk) => chunk,
-                Err(error) => return Ok(Err(error)),
-            };
-            match staged.write(&chunk).await {
+        let mut arrivals = body.stream.ready_chunks(PIECES_AT_ONCE);
+        while let Some(arrived) = arrivals.next().await {
+            let mut broken = Ok(());
+            let mut pieces = Vec::with_capacity(arrived.len());
+            for piece in arrived {
+                match piece {
+                    Ok(piece) => pieces.push(piece),
+                    Err(error) => broken = Err(error),
+                }
+            }
+            match staged.write_pieces(pieces).await {
                 Ok(()) => {}
                 Err(StoreError::TooLong { .. }) => return Err(self.bad("too_large").into()),
                 Err(error) => return Err(self.unstorable(&error)),
@@ -281,6 +289,9 @@ impl Transfer {
             let written = staged.written();
             seat.bytes = written;
             seat.sender.send_replace(Progress::Streaming { written });
+            if broken.is_err() {
+                return Ok(broken);
+            }
         }
         if staged.written() < self.size { Ok(Err(self.bad("truncated"))) } else { Ok(Ok(())) }
     }
