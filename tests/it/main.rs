@@ -4,5 +4,6 @@
 mod architecture;
 mod fixtures;
 mod forgery;
+mod metrics;
 mod real_signatures;
 mod weakening;
