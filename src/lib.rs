@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod clock;
+pub mod http;
 pub mod limits;
 pub mod net;
 pub mod oci;

@@ -222,6 +222,24 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
 pub const DRAIN: Duration = Duration::from_secs(30);
 /// Bytes of the one line that explains a refusal.
 pub const REFUSAL_LINE_BYTES_MAX: usize = 250;
+/// Bytes of a refused write's body that may be left unread on a connection that stays open.
+pub const UNREAD_BODY_BYTES_MAX: u64 = 64 * KIB;
+/// Time that a connection which we end is read on, so that its client sees our last answer.
+pub const LINGER: Duration = Duration::from_secs(1);
+/// Bytes read and thrown away in that time.
+pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// Requests at once on one HTTP/2 connection.
+pub const HTTP2_STREAMS_MAX: u32 = 100;
+/// Bytes of one HTTP/2 request's headers, decoded.
+pub const HTTP2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// Time between pings on a quiet HTTP/2 connection, and what the peer gets to answer one.
+pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Time for the answer to a ping.
+pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a client is told to wait after "don't know"; missing things are remembered for no longer than twice that.
+pub const UNDECIDED_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// What a client is told to wait when too much is in flight.
+pub const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Bytes of a client's or upstream's text that a log field keeps.
 pub const LOG_FIELD_BYTES_MAX: usize = 256;
 

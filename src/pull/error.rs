@@ -14,6 +14,8 @@ pub struct Denial {
     pub digest: Digest,
     /// The verdict.
     pub verdict: VerdictId,
+    /// Fingerprint of the policy that said so.
+    pub policy: Digest,
     /// Its kind.
     pub reason: Reason,
     /// One line, without prefix.

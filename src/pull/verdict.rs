@@ -319,6 +319,7 @@ fn denied(basis: &Basis, verdict: &StoredVerdict) -> PullError {
         image: basis.image.clone(),
         digest: basis.digest,
         verdict: verdict.key.id(),
+        policy: verdict.key.policy,
         reason: verdict.reason,
         text: verdict.text.clone(),
     }))

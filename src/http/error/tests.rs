@@ -1,0 +1,181 @@
+use std::collections::BTreeSet;
+
+use http_body_util::BodyExt as _;
+
+use super::super::refusal::{Client, HardStop};
+use super::*;
+use crate::oci::{ImageReference, Repository};
+use crate::policy::Reason;
+use crate::pull::{Denial, PullError};
+use crate::upstream::UpstreamError;
+
+const DOCS: &str = include_str!("../../../docs/errors.md");
+
+fn image() -> ImageReference {
+    "docker.io/library/alpine:3.20".parse().unwrap()
+}
+
+fn denial() -> PullError {
+    PullError::Denied(Box::new(Denial {
+        image: image(),
+        digest: Digest::sha256(b"image"),
+        verdict: VerdictId([0xab; 8]),
+        policy: Digest::sha256(b"policy"),
+        reason: Reason::NoSignature,
+        text: "A signature was required, but no signature exists".to_owned(),
+    }))
+}
+
+fn rate_limited() -> UpstreamError {
+    UpstreamError::RateLimited { upstream: "docker.io".parse().unwrap(), retry_after: Duration::from_secs(7) }
+}
+
+fn asked(method: &Method, client: Client) -> Asked<'_> {
+    Asked { method, manifest: true, stop: Stop::of(HardStop::Auto, client), close: false }
+}
+
+/// The answer as it would stand on the wire.
+fn shown(error: &ApiError, asked: &Asked<'_>) -> String {
+    let response = error.respond(asked);
+    let reason = response.extensions().get::<ReasonPhrase>().map(|reason| reason.as_bytes().to_vec());
+    let reason = reason.map_or_else(|| "-".to_owned(), |reason| String::from_utf8(reason).unwrap());
+    let mut text = format!("{} {reason}\n", response.status().as_u16());
+    for (name, value) in response.headers() {
+        text += &format!("{name}: {}\n", value.to_str().unwrap());
+    }
+    let Content::Whole(bytes) = response.into_body() else { panic!("an error has a body") };
+    let json: Value = serde_json::from_slice(&bytes).unwrap();
+    text + "\n" + &serde_json::to_string_pretty(&json).unwrap()
+}
+
+#[test]
+fn the_page_about_errors_lists_what_the_code_does() {
+    let mut documented = Vec::new();
+    for row in DOCS.lines().filter(|line| line.starts_with("| `") && line.matches('|').count() == 8) {
+        let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        assert!(cells[5..8].iter().all(|cell| !cell.is_empty()), "{row}");
+        documented.push((cells[1], cells[2].to_owned(), cells[3], cells[4]));
+    }
+    let coded: Vec<_> = Failure::ALL
+        .iter()
+        .map(|failure| {
+            let stops = if failure.is_refusal() { "yes" } else { "no" };
+            (failure.as_label(), failure.status().as_str().to_owned(), failure.code().as_str(), stops)
+        })
+        .collect();
+    assert_eq!(documented, coded);
+    let labels: BTreeSet<_> = coded.iter().map(|(label, ..)| label).collect();
+    assert_eq!(labels.len(), coded.len(), "one label each");
+}
+
+#[test]
+fn a_denial_is_refused_by_client() {
+    let error = ApiError::from(denial()).about(&Want::Manifest(image()));
+    insta::assert_snapshot!("denial_other_get", shown(&error, &asked(&Method::GET, Client::Other)));
+    insta::assert_snapshot!("denial_docker_head", shown(&error, &asked(&Method::HEAD, Client::Docker)));
+    insta::assert_snapshot!("denial_containerd_head", shown(&error, &asked(&Method::HEAD, Client::Containerd)));
+    insta::assert_snapshot!("denial_containerd_get", shown(&error, &asked(&Method::GET, Client::Containerd)));
+}
+
+#[test]
+fn what_could_not_be_decided_is_no_denial() {
+    let reason = "docker.io limits our requests; try again in 7 s".to_owned();
+    let error = ApiError::from(PullError::Undecided { reason, cause: Some(rate_limited()) });
+    let error = error.about(&Want::Manifest(image()));
+    insta::assert_snapshot!("undecided_other_get", shown(&error, &asked(&Method::GET, Client::Other)));
+    insta::assert_snapshot!("undecided_docker_get", shown(&error, &asked(&Method::GET, Client::Docker)));
+}
+
+#[test]
+fn every_failure_of_a_manifest_but_a_true_404_stops_the_client() {
+    for failure in Failure::ALL {
+        let error = ApiError::new(*failure, "x");
+        let docker = error.respond(&asked(&Method::HEAD, Client::Docker));
+        let containerd = error.respond(&asked(&Method::HEAD, Client::Containerd));
+        if failure.is_refusal() {
+            assert_eq!((docker.status().as_u16(), containerd.status().as_u16()), (503, 300), "{failure:?}");
+            let reason = docker.extensions().get::<ReasonPhrase>().unwrap().as_bytes();
+            assert!(reason.ends_with(b"[no such process]"), "{failure:?}");
+        } else {
+            assert!(docker.status().is_client_error() && containerd.status() == docker.status(), "{failure:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_refused_names_another_place_or_asks_for_credentials() {
+    for failure in Failure::ALL {
+        for client in [Client::Docker, Client::Containerd, Client::Other] {
+            for method in [Method::HEAD, Method::GET] {
+                let response = ApiError::new(*failure, "x").respond(&asked(&method, client));
+                for forbidden in ["location", "www-authenticate", "docker-content-digest", "etag"] {
+                    assert!(!response.headers().contains_key(forbidden), "{failure:?} has {forbidden}");
+                }
+                assert_eq!(response.headers()["cache-control"], "no-store");
+                assert_ne!(response.status(), 401);
+            }
+        }
+    }
+}
+
+#[test]
+fn head_and_get_refuse_alike_for_clients_that_cannot_be_stopped() {
+    let error = ApiError::from(denial());
+    let (head, get) = (asked(&Method::HEAD, Client::Other), asked(&Method::GET, Client::Other));
+    assert_eq!(shown(&error, &head), shown(&error, &get));
+}
+
+#[test]
+fn blobs_get_the_status_that_fits_for_every_client() {
+    let error = ApiError::from(PullError::Upstream(rate_limited()));
+    let asked = Asked { manifest: false, ..asked(&Method::GET, Client::Docker) };
+    let response = error.respond(&asked);
+    assert_eq!(response.status(), 429);
+    assert_eq!(response.headers()["retry-after"], "7");
+}
+
+#[test]
+fn an_unknown_blob_looks_the_same_whatever_the_cache_holds() {
+    let repository = Repository::new("quay.io".parse().unwrap(), "a/b".parse().unwrap()).unwrap();
+    let want = Want::Blob(repository, Digest::sha256(b"x"));
+    let asked = Asked { manifest: false, ..asked(&Method::GET, Client::Other) };
+    insta::assert_snapshot!("blob_unknown", shown(&ApiError::from(PullError::BlobUnknown).about(&want), &asked));
+}
+
+#[test]
+fn upstream_errors_keep_their_kind() {
+    let upstream: crate::oci::Host = "docker.io".parse().unwrap();
+    let rows = [
+        (UpstreamError::NotFound { upstream: upstream.clone() }, Failure::RepositoryUnknown),
+        (UpstreamError::Refused { upstream: upstream.clone(), status: 401 }, Failure::UpstreamRefused),
+        (rate_limited(), Failure::UpstreamLimit),
+        (UpstreamError::Timeout { upstream: upstream.clone() }, Failure::UpstreamTimeout),
+        (UpstreamError::Failed { upstream: upstream.clone(), status: 504, retry_after: None }, Failure::UpstreamFailed),
+        (UpstreamError::Connect { upstream: upstream.clone(), reason: "tls" }, Failure::UpstreamFailed),
+        (UpstreamError::Bad { upstream: upstream.clone(), reason: "digest_mismatch" }, Failure::BadBytes),
+        (UpstreamError::Bad { upstream, reason: "redirect_blocked" }, Failure::UpstreamFailed),
+    ];
+    for (error, failure) in rows {
+        assert_eq!(ApiError::from(PullError::Upstream(error.clone())).failure(), failure, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_is_an_error_and_never_a_clean_end() {
+    use super::super::body::{Body, Held};
+    use super::super::connection::Connection;
+    use crate::telemetry::{MethodLabel, RouteLabel, Telemetry};
+
+    let collect = async |items: Vec<Result<Bytes, PullError>>, length: u64| {
+        let connection = std::sync::Arc::new(Connection::new("127.0.0.1:1".parse().unwrap()));
+        let guard = Telemetry::new(&[]).request(RouteLabel::Blob, MethodLabel::Get);
+        let held = Held { guard: Some(guard), _permit: None, _busy: connection.request(), handover: None };
+        let stream = Box::pin(futures_util::stream::iter(items));
+        Body::new(Content::Stream(stream, length), held).collect().await.map(http_body_util::Collected::to_bytes)
+    };
+    let bytes = || Ok(Bytes::from_static(b"abc"));
+    assert_eq!(collect(vec![bytes(), bytes()], 6).await.unwrap().as_ref(), b"abcabc");
+    assert!(collect(vec![bytes(), Err(PullError::Lost)], 6).await.is_err());
+    assert!(collect(vec![bytes()], 6).await.is_err(), "too short");
+    assert!(collect(vec![bytes(), bytes()], 5).await.is_err(), "too long");
+}

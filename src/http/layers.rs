@@ -1,0 +1,142 @@
+//! What every request passes, in this order: framing, raw-path grammar, upstream, place in flight, handler, panic catcher.
+//!
+//! The count of a request and its place in flight go into its body: they end when the last byte has left, or the client has.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use http::header::{CONNECTION, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::body::{Body, Content, Held};
+use super::connection::Connection;
+use super::error::{ApiError, Asked, Failure};
+use super::framing::{self, BodySeen};
+use super::refusal::{Client, Stop};
+use super::route::Route;
+use super::server::Server;
+use super::upstreams::{Routed, Upstreams, Want};
+use super::{Protocol, blobs, headers, manifests, referrers, tags};
+use crate::pull::Puller;
+use crate::telemetry::{CloseReason, MethodLabel, RouteLabel};
+
+/// Answers one request, whatever it is.
+pub(super) async fn answer(
+    server: Arc<Server>,
+    connection: Arc<Connection>,
+    protocol: Protocol,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let busy = connection.request();
+    // The body is dropped unread: nothing is asked of it but whether it is there, and hyper sends no `100 Continue`.
+    let (head, unread) = request.into_parts();
+    let seen = BodySeen { present: !unread.is_end_stream(), ambiguous: connection.is_ambiguous() };
+    drop(unread);
+    let read = Read::of(&head, seen, &server.upstreams);
+    let mut guard = server.telemetry.request(read.label, method_label(&head.method));
+    let permit = Arc::clone(&server.in_flight).try_acquire_owned().ok();
+    let asked = read.asked(&head, protocol, &server);
+    let outcome = match read.routed {
+        Ok(routed) if permit.is_none() => Err(ApiError::overloaded().about(&routed.want)),
+        Ok(routed) => handle(&server, &routed, &head).await,
+        Err(error) => Err(error),
+    };
+    let mut response = outcome.unwrap_or_else(|error| {
+        error.log(&asked, connection.peer, text(&head, USER_AGENT));
+        if error.failure() == Failure::Malformed {
+            server.telemetry.connection_closed(CloseReason::Malformed);
+        }
+        error.respond(&asked)
+    });
+    if asked.close {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    guard.status(response.status().as_u16());
+    if head.method == Method::HEAD {
+        *response.body_mut() = Content::Empty;
+    }
+    let handover = match protocol {
+        Protocol::Http1 => None,
+        Protocol::Http2 => Some(connection.handover()),
+    };
+    let tail = Held { guard: Some(guard), _permit: permit, _busy: busy, handover };
+    Ok(response.map(|content| Body::new(content, tail)))
+}
+
+/// A request as far as it is understood before anything is fetched.
+struct Read {
+    routed: Result<Routed, ApiError>,
+    label: RouteLabel,
+    /// The connection cannot go on after this request.
+    close: bool,
+}
+
+impl Read {
+    fn of(head: &Parts, seen: BodySeen, upstreams: &Upstreams) -> Self {
+        if let Err(error) = framing::check(head, seen) {
+            return Self { routed: Err(error.into()), label: RouteLabel::Other, close: true };
+        }
+        let close = framing::leaves_long_body(head) || head.method == Method::CONNECT;
+        match Route::parse(&head.method, head.uri.path(), head.uri.query().unwrap_or_default()) {
+            Ok(route) => {
+                let label = route.label();
+                Self { routed: upstreams.resolve(route).map_err(ApiError::from), label, close }
+            }
+            Err(error) => {
+                let error = ApiError::from(error);
+                let catalog = error.failure() == Failure::Catalog;
+                let label = if catalog { RouteLabel::Catalog } else { RouteLabel::Other };
+                Self { routed: Err(error), label, close }
+            }
+        }
+    }
+
+    fn asked<'a>(&self, head: &'a Parts, protocol: Protocol, server: &Server) -> Asked<'a> {
+        let stop = Stop::of(server.hard_stop, Client::of(text(head, USER_AGENT)));
+        let close = self.close && protocol == Protocol::Http1;
+        Asked { method: &head.method, manifest: self.label == RouteLabel::Manifest, stop, close }
+    }
+}
+
+/// Runs the handler; a panic fails this request alone.
+async fn handle(server: &Server, routed: &Routed, head: &Parts) -> Result<Response<Content>, ApiError> {
+    let handling = AssertUnwindSafe(serve(&server.puller, &routed.want, head)).catch_unwind();
+    let outcome = handling.await.unwrap_or_else(|_| {
+        server.telemetry.panicked("http");
+        Err(ApiError::internal())
+    });
+    let mut response = outcome.map_err(|error| error.about(&routed.want))?;
+    if let Some(namespace) = &routed.namespace {
+        headers::namespace(response.headers_mut(), namespace);
+    }
+    Ok(response)
+}
+
+async fn serve(puller: &Puller, want: &Want, head: &Parts) -> Result<Response<Content>, ApiError> {
+    match want {
+        Want::Base => Ok(headers::answer(StatusCode::OK, headers::JSON, Content::Whole("{}".into()))),
+        Want::Manifest(image) => manifests::answer(puller, image, &head.headers).await,
+        Want::Blob(repository, digest) => blobs::answer(puller, repository, digest, head).await,
+        Want::Tags(query) => tags::answer(puller, query).await,
+        Want::Referrers(repository, digest, artifact_type) => {
+            referrers::answer(puller, repository, digest, artifact_type.as_deref()).await
+        }
+    }
+}
+
+fn method_label(method: &Method) -> MethodLabel {
+    match *method {
+        Method::GET => MethodLabel::Get,
+        Method::HEAD => MethodLabel::Head,
+        _ => MethodLabel::Other,
+    }
+}
+
+fn text(head: &Parts, name: http::HeaderName) -> &str {
+    head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
