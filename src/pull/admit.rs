@@ -72,6 +72,9 @@ impl Puller {
         if let Ok(admitted) = &admitted {
             self.parts.telemetry.cache_asked(kind, admitted.cache);
         }
+        if let Err(PullError::Lost) = &admitted {
+            self.parts.telemetry.panicked("pull");
+        }
         if let Some((decision, reason)) = decided(&admitted) {
             self.parts.telemetry.verdict_applied(decision, reason);
         }

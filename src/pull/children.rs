@@ -51,11 +51,11 @@ impl Puller {
         }
         if children.len() > CHILDREN_EXAMINED_MAX {
             let text = format!("too many children: {} platform images in an unsigned index", children.len());
-            return Ok(Some(denial(own, Reason::TooManyChildren, text, Vec::new())));
+            return Ok(Some(denial(own, Reason::TooManyChildren, text, &[])));
         }
         if above >= INDEX_DEPTH_MAX {
             let text = format!("too many children: indexes are nested deeper than {INDEX_DEPTH_MAX}");
-            return Ok(Some(denial(own, Reason::TooManyChildren, text, Vec::new())));
+            return Ok(Some(denial(own, Reason::TooManyChildren, text, &[])));
         }
         let judging = self.judge_children(snapshot, basis, above, rule, own, children);
         timeout_at(deadline, judging).await.map_err(|_| too_late(basis))?.map(Some)
@@ -218,7 +218,7 @@ impl Tally {
             text: format!("admitted through {} of its platform images", self.evidence.len()),
             own: false,
             not_after: self.not_after,
-            evidence: evidence(own, self.evidence),
+            evidence: evidence(own, &self.evidence),
         }
     }
 
@@ -228,15 +228,15 @@ impl Tally {
             Some((platform, text)) if *text != own.text => format!("{} (and {platform}: {text})", own.text),
             _ => own.text.clone(),
         };
-        denial(own, own.reason, text, self.evidence)
+        denial(own, own.reason, text, &self.evidence)
     }
 }
 
-fn denial(own: &Verdict, reason: Reason, text: String, children: Vec<Value>) -> Reached {
+fn denial(own: &Verdict, reason: Reason, text: String, children: &[Value]) -> Reached {
     Reached { decision: Decision::Deny, reason, text, own: true, not_after: None, evidence: evidence(own, children) }
 }
 
-fn evidence(own: &Verdict, children: Vec<Value>) -> Evidence {
+fn evidence(own: &Verdict, children: &[Value]) -> Evidence {
     Evidence(json!({ "index": own.evidence.0, "children": children }))
 }
 
@@ -255,6 +255,13 @@ fn unread(error: PullError) -> Unreached {
         PullError::Upstream(cause) => {
             Unreached::Evidence { reason: format!("the index could not be read: {cause}"), cause }
         }
-        other => Unreached::Other(other),
+        PullError::Denied(_)
+        | PullError::Undecided { .. }
+        | PullError::ManifestUnknown
+        | PullError::BlobUnknown
+        | PullError::RepositoryUnknown
+        | PullError::Manifest(_)
+        | PullError::Overloaded
+        | PullError::Lost => Unreached::Other(error),
     }
 }

@@ -203,7 +203,7 @@ impl Search {
         Discovered { material: self.material, missing: self.missing, at, manifests: self.manifests }
     }
 
-    fn skip(&mut self, place: String, why: impl ToString) {
+    fn skip(&mut self, place: String, why: &(impl ToString + ?Sized)) {
         self.material.skipped.push(Skipped { place, why: why.to_string() });
     }
 
@@ -268,7 +268,7 @@ impl Search {
                 if !is_about_the_payload(&error) {
                     self.missing.get_or_insert_with(|| error.clone());
                 }
-                self.skip(format!("{} layer {}", source.tag, source.layer), error);
+                self.skip(format!("{} layer {}", source.tag, source.layer), &error);
             }
         }
     }

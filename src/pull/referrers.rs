@@ -11,6 +11,7 @@ use super::{PullError, Puller};
 use crate::limits::{CANDIDATES_MAX, MATERIAL_CONCURRENCY, REFERRERS_MAX};
 use crate::oci::{Descriptor, Digest, ManifestKind, MediaType, Reference, Repository, Tag};
 use crate::telemetry::{CacheKind, CacheResult};
+use crate::upstream::UpstreamError;
 
 /// Referrers as an OCI index.
 #[derive(Debug, Clone)]
@@ -70,9 +71,10 @@ impl Puller {
     async fn list(&self, repository: &Repository, digest: &Digest) -> Result<Listed, PullError> {
         let now = self.parts.clock.now();
         let upstream = &self.source(repository)?.upstream;
-        let mut descriptors = match upstream.referrers(repository.name(), digest).await? {
-            Some(list) => list.manifests,
-            None => self.fallback_list(repository, digest).await?,
+        let mut descriptors = match upstream.referrers(repository.name(), digest).await {
+            Ok(Some(list)) => list.manifests,
+            Ok(None) | Err(UpstreamError::NotFound { .. }) => self.fallback_list(repository, digest).await?,
+            Err(error) => return Err(error.into()),
         };
         descriptors.truncate(REFERRERS_MAX);
         let listed = Listed(descriptors.into());

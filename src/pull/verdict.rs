@@ -124,10 +124,7 @@ impl Puller {
         };
         match self.parts.deciding.join(basis.key(snapshot), work).await {
             Ok(result) => result,
-            Err(lost) => {
-                self.parts.telemetry.panicked("verdict");
-                Err(Unreached::Other(lost.into()))
-            }
+            Err(lost) => Err(Unreached::Other(lost.into())),
         }
     }
 
@@ -201,10 +198,8 @@ impl Puller {
     ) -> Result<Verdict, Unreached> {
         let no_answer =
             |reason: &str| Unreached::Other(PullError::Undecided { reason: reason.to_owned(), cause: None });
-        let permit = match timeout_at(deadline, Arc::clone(&self.parts.verify_permits).acquire_owned()).await {
-            Ok(Ok(permit)) => permit,
-            Ok(Err(_)) | Err(_) => return Err(Unreached::Other(PullError::Overloaded)),
-        };
+        let permit = timeout_at(deadline, Arc::clone(&self.parts.verify_permits).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Err(Unreached::Other(PullError::Overloaded)) };
         let (snapshot, basis, now) = (Arc::clone(snapshot), basis.clone(), self.parts.clock.now());
         let work = self.parts.tasks.spawn_blocking(move || {
             // The permit lives as long as the work, also when nobody waits for it any more.
