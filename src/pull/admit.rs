@@ -208,9 +208,11 @@ fn decided(admitted: &Result<AdmittedManifest, PullError>) -> Option<(DecisionLa
     match admitted {
         Ok(admitted) => Some((admitted.standing.decision, admitted.standing.reason)),
         Err(PullError::Denied(denial)) => Some((DecisionLabel::Deny, denial.reason.as_label())),
-        Err(PullError::Undecided { cause, .. }) => Some((DecisionLabel::Undecided, undecided_reason(cause.as_ref()))),
+        Err(PullError::Undecided { reason, cause }) => {
+            Some((DecisionLabel::Undecided, undecided_reason(reason, cause.as_ref())))
+        }
         Err(PullError::Overloaded) => Some((DecisionLabel::Undecided, "overloaded")),
-        Err(PullError::Lost) => Some((DecisionLabel::Undecided, undecided_reason(None))),
+        Err(PullError::Lost) => Some((DecisionLabel::Undecided, "internal")),
         Err(
             PullError::ManifestUnknown
             | PullError::BlobUnknown

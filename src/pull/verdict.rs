@@ -12,7 +12,7 @@ use super::{Denial, PullError, Puller, Snapshot};
 use crate::clock::Timestamp;
 use crate::limits::{REFUSAL_LINE_BYTES_MAX, VERDICT_BUDGET};
 use crate::oci::{Digest, ImageReference};
-use crate::policy::{Decision, Evidence, Material, Mode, Plan, Reason, Verdict};
+use crate::policy::{Decision, Evidence, Material, Mode, Plan, Reason, RestsOn, Verdict};
 use crate::store::{StoredVerdict, VerdictId, VerdictKey};
 use crate::telemetry::{DecisionLabel, VerifySource};
 use crate::upstream::UpstreamError;
@@ -145,6 +145,12 @@ impl Puller {
             Plan::NeedsMaterial => Some(self.discover_by(deadline, snapshot, basis).await?),
         };
         let own = self.evaluate(deadline, snapshot, basis, found.clone()).await?;
+        // Asked of every verdict, so that the largest time seen is known.
+        let went_back = self.parts.store.time_went_back(self.parts.clock.now());
+        if went_back && own.rests_on == RestsOn::Certificates {
+            let reason = CLOCK_STEPPED_BACK.to_owned();
+            return Err(Unreached::Other(PullError::Undecided { reason, cause: None }));
+        }
         let reached = match own.decision {
             // Without material there is nothing that a child could have and its index has not.
             Decision::Deny if found.is_some() => {
@@ -273,7 +279,7 @@ impl Puller {
             Err(Unreached::Evidence { cause, .. }) => {
                 self.relaxed(snapshot, basis, DecisionLabel::AuditUndecided).map(|decision| Standing {
                     decision,
-                    reason: undecided_reason(Some(cause)),
+                    reason: undecided_reason("", Some(cause)),
                     verdict: None,
                     extent: Extent::Whole,
                 })
@@ -300,9 +306,13 @@ impl Puller {
     }
 }
 
+/// Why certificates are not judged.
+const CLOCK_STEPPED_BACK: &str = "the clock stepped back, so certificates cannot be judged";
+
 /// The reason label of what could not be decided.
-pub(super) fn undecided_reason(cause: Option<&UpstreamError>) -> &'static str {
+pub(super) fn undecided_reason(reason: &str, cause: Option<&UpstreamError>) -> &'static str {
     match cause {
+        None if reason == CLOCK_STEPPED_BACK => "clock",
         None => "internal",
         Some(UpstreamError::Timeout { .. }) => "timeout",
         Some(_) => "upstream_error",
