@@ -1,7 +1,11 @@
 //! The forgery matrix: every way to make a signature look good that is not, each refused for its own reason.
 //!
-//! Rows are those of the matrix in `docs/threat-model.md`; ids such as V-08 are those of its catalogue. Each signature here has
-//! exactly one flaw, so a refusal proves the check of that one thing.
+//! Each signature here has exactly one flaw, so a refusal proves the check of that one thing. The numbers in the names:
+//!
+//! 1 another signer · 2 another manifest · 3 garbage with a good entry · 4 signature and entry of another payload · 5 a key used
+//! after its certificate · 6 an entry outside the certificate's validity · 7 time, index or promise edited · 8 no entry · 9 SCT ·
+//! 10 another authority · 11 another log · 12 the entry of another signature · 13 the payload · 14 key and certificate in each
+//! other's place. Ids such as V-08 are those of the catalogue in `docs/threat-model.md`.
 
 use std::sync::LazyLock;
 
