@@ -6,7 +6,7 @@ use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
 
-use super::error::{KeyError, VerifyError};
+use super::error::{KeyError, VerifyError, shown};
 use super::pem;
 use crate::clock::Timestamp;
 use crate::limits::IDENTITY_BYTES_MAX;
@@ -151,7 +151,9 @@ impl Leaf {
         };
         let issuer = match (v1, v2) {
             (None, None) => return Err(VerifyError::IssuerMissing),
-            (Some(v1), Some(v2)) if v1 != v2 => return Err(VerifyError::IssuerInconsistent { v1, v2 }),
+            (Some(v1), Some(v2)) if v1 != v2 => {
+                return Err(VerifyError::IssuerInconsistent { v1: shown(&v1), v2: shown(&v2) });
+            }
             (_, Some(issuer)) | (Some(issuer), None) => issuer,
         };
         bounded(&issuer)?;
@@ -185,7 +187,7 @@ pub(super) fn validity(der: &[u8]) -> Result<Validity, VerifyError> {
 }
 
 fn malformed(error: &x509_cert::der::Error) -> VerifyError {
-    VerifyError::CertificateMalformed { why: error.to_string() }
+    VerifyError::CertificateMalformed { why: shown(&error.to_string()) }
 }
 
 fn utf8(raw: &[u8], why: &'static str) -> Result<String, VerifyError> {

@@ -1,7 +1,7 @@
 //! Signatures by short-lived certificates of a Fulcio, logged by a Rekor (policy.json's `fulcio`, cosign's legacy format).
 
 use super::certificate::{Authority, NAMES_SHOWN_MAX};
-use super::error::{KeyError, VerifyError};
+use super::error::{KeyError, VerifyError, shown};
 use super::keys::RekorKeys;
 use super::legacy::Annotations;
 use super::sigstore::LogVerifier;
@@ -54,10 +54,10 @@ impl Fulcio {
         // 4. The certificate is the wanted signer's: exact issuer, exact address.
         let issuer = leaf.oidc_issuer()?;
         if issuer != self.issuer {
-            return Err(VerifyError::OtherIssuer { found: issuer });
+            return Err(VerifyError::OtherIssuer { found: shown(&issuer) });
         }
         if !leaf.emails.contains(&self.email) {
-            let found = leaf.emails.into_iter().take(NAMES_SHOWN_MAX).collect();
+            let found = leaf.emails.iter().take(NAMES_SHOWN_MAX).map(|email| shown(email)).collect();
             return Err(VerifyError::OtherEmail { wanted: self.email.clone(), found });
         }
         let signer = Signer::Certificate { issuer: Some(issuer), subjects: leaf.subjects() };

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::certificate::{self, Leaf};
-use super::error::VerifyError;
+use super::error::{VerifyError, shown};
 use super::pem;
 use crate::clock::Timestamp;
 use crate::limits::{ANNOTATION_BYTES_MAX, CHAIN_CERTIFICATES_MAX};
@@ -155,7 +155,7 @@ impl Claims {
         let document = json::parse(body).map_err(|error| malformed(format!("body: {error}")))?;
         let Kind { kind, version } = shaped(document.clone())?;
         if kind != "hashedrekord" || version != "0.0.1" {
-            return Err(VerifyError::LogEntryKind { kind, version });
+            return Err(VerifyError::LogEntryKind { kind: shown(&kind), version: shown(&version) });
         }
         let Body { spec } = shaped(document)?;
         if spec.data.hash.algorithm != "sha256" {
@@ -179,8 +179,8 @@ fn shaped<T: serde::de::DeserializeOwned>(document: serde_json::Value) -> Result
     json::shaped(document).map_err(|error| malformed(format!("body: {error}")))
 }
 
-fn malformed(why: impl Into<String>) -> VerifyError {
-    VerifyError::LogMalformed { why: why.into() }
+fn malformed(why: impl AsRef<str>) -> VerifyError {
+    VerifyError::LogMalformed { why: shown(why.as_ref()) }
 }
 
 /// Standard base64; line breaks in it mean nothing, as Go's decoder has it and `openssl base64` writes it.

@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage, RequiredEkuNotFoundContext};
 
 use super::certificate::{self, Authority, Leaf, NAMES_SHOWN_MAX, Validity};
-use super::error::{KeyError, VerifyError};
+use super::error::{KeyError, VerifyError, shown};
 use super::keys::PublicKey;
 use super::legacy::Annotations;
 use super::{Signer, sigstore};
@@ -126,7 +126,7 @@ impl Pki {
     }
 
     fn check_names(&self, end_entity: &EndEntityCert<'_>, leaf: &Leaf) -> Result<(), VerifyError> {
-        let shown = |names: &[String]| names.iter().take(NAMES_SHOWN_MAX).cloned().collect();
+        let shown = |names: &[String]| names.iter().take(NAMES_SHOWN_MAX).map(|name| shown(name)).collect();
         if let Some(email) = &self.email
             && !leaf.emails.contains(email)
         {
@@ -172,7 +172,7 @@ fn chain_error(error: &webpki::Error, now: Timestamp) -> VerifyError {
 }
 
 fn untrusted(error: &webpki::Error) -> VerifyError {
-    VerifyError::ChainUntrusted { why: error.to_string() }
+    VerifyError::ChainUntrusted { why: shown(&error.to_string()) }
 }
 
 const CODE_SIGNING: [usize; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 3];

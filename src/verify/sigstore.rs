@@ -24,7 +24,7 @@ use sigstore_verify::{
 };
 
 use super::certificate::{Authority, Leaf};
-use super::error::{KeyError, VerifyError};
+use super::error::{KeyError, VerifyError, shown};
 use super::keys::PublicKey;
 use super::legacy::LoggedEntry;
 use crate::clock::Timestamp;
@@ -167,23 +167,25 @@ impl LogVerifier {
             Error::ArtifactMismatch(_) => VerifyError::LogOtherPayload,
             Error::Certificate(error) => certificate_error(error, entry, leaf),
             Error::TransparencyLog(error) => self.log_error(error, entry, leaf),
-            other => VerifyError::Refused { why: other.to_string() },
+            other => VerifyError::Refused { why: shown(&other.to_string()) },
         }
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "their enum may grow; what has no name here is a refusal")]
     fn log_error(&self, error: TransparencyLogError, entry: &LoggedEntry, leaf: Option<&Leaf>) -> VerifyError {
         match error {
-            TransparencyLogError::UnknownLog { log_id } => VerifyError::LogUnknown { log_id },
+            TransparencyLogError::UnknownLog { log_id } => VerifyError::LogUnknown { log_id: shown(&log_id) },
             TransparencyLogError::InclusionPromise(_) if !self.knows(&entry.log_id) => {
-                VerifyError::LogUnknown { log_id: hex::encode(&entry.log_id) }
+                VerifyError::LogUnknown { log_id: shown(&hex::encode(&entry.log_id)) }
             }
             TransparencyLogError::InclusionPromise(_) => VerifyError::LogSet,
             TransparencyLogError::EntryMismatch(_) => VerifyError::LogOtherSignature,
-            TransparencyLogError::MalformedEntry(why) => VerifyError::LogMalformed { why },
+            TransparencyLogError::MalformedEntry(why) => VerifyError::LogMalformed { why: shown(&why) },
             // The SET has been checked by then, so the time is the log's.
-            TransparencyLogError::IntegratedTime(why) => outside(entry, leaf).unwrap_or(VerifyError::Refused { why }),
-            other => VerifyError::Refused { why: other.to_string() },
+            TransparencyLogError::IntegratedTime(why) => {
+                outside(entry, leaf).unwrap_or_else(|| VerifyError::Refused { why: shown(&why) })
+            }
+            other => VerifyError::Refused { why: shown(&other.to_string()) },
         }
     }
 
@@ -195,15 +197,17 @@ impl LogVerifier {
 #[expect(clippy::wildcard_enum_match_arm, reason = "their enum may grow; what has no name here is a refusal")]
 fn certificate_error(error: CertificateError, entry: &LoggedEntry, leaf: Option<&Leaf>) -> VerifyError {
     match error {
-        CertificateError::Malformed(why) => VerifyError::CertificateMalformed { why },
+        CertificateError::Malformed(why) => VerifyError::CertificateMalformed { why: shown(&why) },
         // The chain is looked at after the SET, so the time is the log's. A leaf used outside its validity is the
         // case that people must be able to tell from a foreign CA.
-        CertificateError::ChainInvalid(why) => outside(entry, leaf).unwrap_or(VerifyError::ChainUntrusted { why }),
+        CertificateError::ChainInvalid(why) => {
+            outside(entry, leaf).unwrap_or_else(|| VerifyError::ChainUntrusted { why: shown(&why) })
+        }
         CertificateError::NoValidAuthority { .. } => VerifyError::AuthorityTime { at: entry.integrated() },
         error @ (CertificateError::NotYetValid { .. } | CertificateError::Expired { .. }) => {
-            outside(entry, leaf).unwrap_or(VerifyError::Refused { why: error.to_string() })
+            outside(entry, leaf).unwrap_or_else(|| VerifyError::Refused { why: shown(&error.to_string()) })
         }
-        other => VerifyError::Refused { why: other.to_string() },
+        other => VerifyError::Refused { why: shown(&other.to_string()) },
     }
 }
 

@@ -4,9 +4,10 @@
 
 use serde_json::{Map, Value};
 
-use super::error::VerifyError;
+use super::error::{VerifyError, shown};
 use crate::limits::IDENTITY_BYTES_MAX;
-use crate::oci::{Digest, DockerReference, json};
+use crate::oci::json::JsonError;
+use crate::oci::{Digest, DigestError, DockerReference, json};
 
 /// What a payload says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub(super) struct SimpleSigning {
 impl SimpleSigning {
     /// Reads a payload.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, VerifyError> {
-        let document = json::parse(payload).map_err(VerifyError::PayloadJson)?;
+        let document = json::parse(payload).map_err(payload_json)?;
         let [critical, optional] = members(&document, "payload", ["critical", "optional"])?;
         let [kind, image, identity] = members(critical, "critical", ["type", "image", "identity"])?;
         let [digest] = members(image, "critical.image", ["docker-manifest-digest"])?;
@@ -29,15 +30,22 @@ impl SimpleSigning {
 
         let kind = text(kind, "critical.type")?;
         if kind != TYPE {
-            return Err(VerifyError::PayloadType { found: kind.to_owned() });
+            return Err(VerifyError::PayloadType { found: shown(kind) });
         }
         let digest = text(digest, "critical.image.docker-manifest-digest")?;
         let digest = digest
             .parse()
-            .map_err(|why| VerifyError::PayloadDigest { found: digest.to_owned(), why: format!("{why}") })?;
+            .map_err(|why| VerifyError::PayloadDigest { found: shown(digest), why: DigestError::to_string(&why) })?;
         let reference = text(reference, "critical.identity.docker-reference")?;
         Ok(Self { digest, docker_reference: reference.parse().map_err(|_| reference.to_owned()) })
     }
+}
+
+fn payload_json(error: JsonError) -> VerifyError {
+    VerifyError::PayloadJson(match error {
+        JsonError::Syntax(text) => JsonError::Syntax(shown(&text)),
+        other @ (JsonError::AmbiguousKey { .. } | JsonError::Shape(_)) => other,
+    })
 }
 
 /// The values of exactly those keys: one less or one more is an error, whatever its case.
@@ -48,7 +56,7 @@ fn members<'a, const N: usize>(
 ) -> Result<[&'a Value; N], VerifyError> {
     let object = object(value, field)?;
     if let Some(key) = object.keys().find(|key| !keys.contains(&key.as_str())) {
-        return Err(VerifyError::PayloadUnknownKey { key: key.clone() });
+        return Err(VerifyError::PayloadUnknownKey { key: shown(key) });
     }
     let mut values = [&Value::Null; N];
     for (slot, key) in values.iter_mut().zip(keys) {
