@@ -91,12 +91,22 @@ pub const UPSTREAM_FIRST_BYTE: Duration = Duration::from_secs(10);
 pub const UPSTREAM_MANIFEST_TOTAL: Duration = Duration::from_secs(30);
 /// Time without a byte after which a transfer has stalled.
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(30);
+/// Bytes that must arrive within [`UPSTREAM_IDLE`]: a transfer slower than 1 KiB/s has stalled too.
+pub const UPSTREAM_PROGRESS_BYTES: u64 = 30 * KIB;
 /// Attempts beyond the first for connect errors and 5xx.
 pub const UPSTREAM_RETRIES_MAX: usize = 2;
+/// Pause before the first repetition; doubles, and up to as much again is added at random.
+pub const UPSTREAM_RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Redirects followed by hand.
 pub const REDIRECTS_MAX: usize = 3;
 /// Concurrent requests to one upstream.
 pub const UPSTREAM_CONCURRENCY: usize = 32;
+/// Concurrent blob transfers of one upstream: fewer than all requests, so that manifests never wait for blobs.
+pub const UPSTREAM_BLOB_CONCURRENCY: usize = 24;
+/// Time a blob waits for its turn at an upstream.
+pub const UPSTREAM_BLOB_QUEUE: Duration = Duration::from_mins(2);
+/// Bytes of a URL that an upstream names: realm, redirect, next page.
+pub const UPSTREAM_URL_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a token response.
 pub const TOKEN_BYTES_MAX: u64 = MIB;
 /// Bytes of an upstream's error body that is read.
@@ -105,10 +115,26 @@ pub const UPSTREAM_ERROR_BYTES_MAX: u64 = 64 * KIB;
 pub const UPSTREAM_HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a `WWW-Authenticate` header.
 pub const CHALLENGE_BYTES_MAX: usize = 4096;
+/// Challenges in all `WWW-Authenticate` headers of one answer, and parameters of one challenge.
+pub const CHALLENGE_PARTS_MAX: usize = 16;
+/// Bytes of one token: it must fit into a request header.
+pub const TOKEN_LENGTH_MAX: usize = 16 * 1024;
 /// Shortest and longest time a token is kept, whatever the issuer says.
 pub const TOKEN_LIFE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
 /// Tokens kept for one upstream.
 pub const TOKENS_MAX: u64 = 10_000;
+/// Time a credential from a file or helper is kept.
+pub const CREDENTIAL_LIFE: Duration = Duration::from_mins(5);
+/// Age at which a refused credential is read again before giving up.
+pub const CREDENTIAL_REREAD: Duration = Duration::from_secs(30);
+/// Credentials of repository prefixes kept for one upstream.
+pub const CREDENTIALS_MAX: u64 = 1000;
+/// Time a credential helper may take.
+pub const CREDENTIAL_HELPER: Duration = Duration::from_secs(10);
+/// Bytes that a credential helper may answer.
+pub const CREDENTIAL_BYTES_MAX: u64 = 64 * KIB;
+/// Wait after a 429 that names no time.
+pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(10);
 /// Shortest and longest `Retry-After` that is believed.
 pub const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 /// Time a missing thing is remembered.

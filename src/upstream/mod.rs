@@ -1,76 +1,142 @@
-//! The client side of the distribution-spec: one [`Upstream`] a configured registry. May import: `net`, `telemetry`, `oci`, `limits`, `clock`.
+//! The client side of the distribution-spec: one [`Upstream`] a configured registry.
+//!
+//! Each call ends in one of three ways: the thing, a clean "it is not there" ([`UpstreamError::NotFound`], `None` for
+//! referrers), or an error that says nothing about the thing. What upstream claims in headers is compared, never
+//! believed. Files: `client` sends (tokens, redirects, repetitions), `manifests`, `blobs` and `lists` judge the answers;
+//! `challenge`, `reach`, `retry`, `breaker` and `checks` decide without I/O. May import: `net`, `telemetry`, `oci`,
+//! `limits`, `clock`.
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod authorization;
+mod blobs;
+mod breaker;
+mod challenge;
+mod checks;
+mod client;
+mod credentials;
+mod error;
+mod lists;
+mod manifests;
+mod reach;
+mod retry;
+mod settings;
+mod token;
+
+pub use error::{SettingsError, UpstreamError};
+pub use settings::{Credentials, Network, Settings};
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::oci::{Digest, Host, Reference, RepositoryName};
+use crate::oci::{Digest, Reference, RepositoryName};
 use crate::telemetry::Telemetry;
+use client::Client;
 
 /// One upstream registry; clones share connections, tokens and breaker.
 #[derive(Debug, Clone)]
-pub struct Upstream {}
+pub struct Upstream {
+    client: Arc<Client>,
+}
 
 impl Upstream {
     /// Builds the client; contacts nobody.
-    pub fn new(_settings: Settings, _telemetry: Telemetry) -> Result<Self, SettingsError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`SettingsError`] when an address, a name, a certificate or a proxy in the settings cannot be used.
+    pub fn new(settings: Settings, telemetry: Telemetry) -> Result<Self, SettingsError> {
+        Self::with_network(settings, telemetry, Network::default())
     }
+
+    /// As [`Self::new`], with other time limits or another resolver: for tests.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_network(settings: Settings, telemetry: Telemetry, network: Network) -> Result<Self, SettingsError> {
+        Ok(Self { client: Arc::new(Client::new(settings, telemetry, network)?) })
+    }
+
     /// HEAD of a manifest; moves no body.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; a digest that was asked for and another that is answered are `Bad`.
     pub async fn manifest_head(
         &self,
-        _name: &RepositoryName,
-        _reference: &Reference,
+        name: &RepositoryName,
+        reference: &Reference,
     ) -> Result<ManifestHead, UpstreamError> {
-        todo!()
+        manifests::head(&self.client, name, reference).await
     }
-    /// GET of a manifest, bounded, digest compared with what was asked and with what upstream says.
+
+    /// GET of a manifest, at most [`MANIFEST_BYTES_MAX`], digest compared with what was asked and with what upstream says.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; anything that is not exactly that manifest is `Bad`.
+    ///
+    /// [`MANIFEST_BYTES_MAX`]: crate::limits::MANIFEST_BYTES_MAX
     pub async fn manifest(
         &self,
-        _name: &RepositoryName,
-        _reference: &Reference,
+        name: &RepositoryName,
+        reference: &Reference,
     ) -> Result<FetchedManifest, UpstreamError> {
-        todo!()
+        manifests::get(&self.client, name, reference).await
     }
-    /// HEAD of a blob.
-    pub async fn blob_head(&self, _name: &RepositoryName, _digest: &Digest) -> Result<Option<u64>, UpstreamError> {
-        todo!()
+
+    /// HEAD of a blob: its size, when upstream says it.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn blob_head(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<u64>, UpstreamError> {
+        blobs::head(&self.client, name, digest).await
     }
-    /// GET of a blob from `offset` (0: all); headers have been checked, the body has not.
+
+    /// GET of a blob or of its end; headers have been checked, the body has not.
+    ///
+    /// Waits for its turn at most [`UPSTREAM_BLOB_QUEUE`]. The connection and the turn belong to the stream, and are given
+    /// back when it is dropped.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; an answer with another range than asked is `Bad` with the reason `protocol`.
+    ///
+    /// [`UPSTREAM_BLOB_QUEUE`]: crate::limits::UPSTREAM_BLOB_QUEUE
     pub async fn blob(
         &self,
-        _name: &RepositoryName,
-        _digest: &Digest,
-        _range: BlobRange,
+        name: &RepositoryName,
+        digest: &Digest,
+        range: BlobRange,
     ) -> Result<BlobBody, UpstreamError> {
-        todo!()
+        blobs::get(&self.client, name, digest, range).await
     }
+
     /// A small blob whole, at most `max` bytes, hashed and compared.
-    pub async fn small_blob(
-        &self,
-        _name: &RepositoryName,
-        _digest: &Digest,
-        _max: u64,
-    ) -> Result<Bytes, UpstreamError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; a longer blob is `Bad` with the reason `too_large`.
+    pub async fn small_blob(&self, name: &RepositoryName, digest: &Digest, max: u64) -> Result<Bytes, UpstreamError> {
+        blobs::small(&self.client, name, digest, max).await
     }
-    /// All pages (bounded) of the referrers of a digest: the descriptors as upstream's JSON. `Ok(None)`: upstream has no referrers API (404).
+
+    /// The referrers of a digest, page by page within [`REFERRERS_PAGES_MAX`] and [`REFERRERS_MAX`]. `Ok(None)`: upstream
+    /// has no referrers API (404), and the fallback tag is the place to look.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] for every other answer: it is then not known whether there are referrers.
+    ///
+    /// [`REFERRERS_PAGES_MAX`]: crate::limits::REFERRERS_PAGES_MAX
+    /// [`REFERRERS_MAX`]: crate::limits::REFERRERS_MAX
     pub async fn referrers(
         &self,
-        _name: &RepositoryName,
-        _digest: &Digest,
+        name: &RepositoryName,
+        digest: &Digest,
     ) -> Result<Option<ReferrersList>, UpstreamError> {
-        todo!()
+        lists::referrers(&self.client, name, digest).await
     }
-    /// One page of tags.
-    pub async fn tags(
-        &self,
-        _name: &RepositoryName,
-        _n: usize,
-        _last: Option<&str>,
-    ) -> Result<TagsPage, UpstreamError> {
-        todo!()
+
+    /// One page of tags, in upstream's order: about `n`, after `last`. Registries that know no pages send all.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; 404 is `NotFound`.
+    pub async fn tags(&self, name: &RepositoryName, n: usize, last: Option<&str>) -> Result<TagsPage, UpstreamError> {
+        lists::tags(&self.client, name, n, last).await
     }
 }
 
@@ -112,9 +178,9 @@ pub struct FetchedManifest {
 
 /// The body of a blob.
 pub struct BlobBody {
-    /// `Content-Length` of the body that follows.
+    /// Length of the body that follows, where upstream says it.
     pub length: Option<u64>,
-    /// The bytes; an item is an error when the transfer broke or stalled.
+    /// The bytes. An item is an error, and the last one, when the transfer broke, stalled, or had another length.
     pub stream: futures_util::stream::BoxStream<'static, Result<Bytes, UpstreamError>>,
 }
 
@@ -125,6 +191,8 @@ pub struct ReferrersList {
     pub manifests: Vec<crate::oci::Descriptor>,
     /// There were more pages or entries than are followed.
     pub more: bool,
+    /// Entries that are no descriptor, such as one with an unknown digest algorithm; they are passed over.
+    pub skipped: usize,
 }
 
 /// One page of tags.
@@ -136,119 +204,8 @@ pub struct TagsPage {
     pub more: bool,
 }
 
-/// Why an upstream gave no usable answer. Variants say what a caller does next.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum UpstreamError {
-    /// A clean 404: it is not there.
-    #[error("{upstream} does not have it")]
-    NotFound {
-        /// Which upstream.
-        upstream: Host,
-    },
-    /// 401 or 403 after one fresh token.
-    #[error("{upstream} refuses access ({status}); the repository may not exist or need other credentials")]
-    Refused {
-        /// Which upstream.
-        upstream: Host,
-        /// 401 or 403.
-        status: u16,
-    },
-    /// 429, or its breaker is open.
-    #[error("{upstream} limits our requests; try again in {} s", retry_after.as_secs())]
-    RateLimited {
-        /// Which upstream.
-        upstream: Host,
-        /// Clamped to 1–300 s.
-        retry_after: Duration,
-    },
-    /// No answer in time.
-    #[error("{upstream} did not answer in time")]
-    Timeout {
-        /// Which upstream.
-        upstream: Host,
-    },
-    /// 5xx after retries.
-    #[error("{upstream} failed with {status}")]
-    Failed {
-        /// Which upstream.
-        upstream: Host,
-        /// The status.
-        status: u16,
-        /// Its `Retry-After`.
-        retry_after: Option<Duration>,
-    },
-    /// No connection, a broken one, or TLS that cannot be trusted.
-    #[error("{upstream} cannot be reached: {reason}")]
-    Connect {
-        /// Which upstream.
-        upstream: Host,
-        /// `connect`, `tls`, `dns`, `reset`.
-        reason: &'static str,
-    },
-    /// An answer that must not be used: wrong digest, length, type, encoding, protocol, blocked redirect or realm.
-    #[error("{upstream} sent an unusable answer: {reason}")]
-    Bad {
-        /// Which upstream.
-        upstream: Host,
-        /// `digest_mismatch`, `truncated`, `too_large`, `size_mismatch`, `media_type`, `content_encoding`, `protocol`, `redirect`,
-        /// `redirect_blocked`, `realm_blocked`, `upstream_auth`.
-        reason: &'static str,
-    },
-}
-
-/// How to reach one upstream (design §3, `[[upstream]]`), checked by `config`.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Canonical name.
-    pub host: Host,
-    /// Base URL: http or https, no user, path, query or fragment.
-    pub endpoint: url::Url,
-    /// Where credentials come from.
-    pub credentials: Credentials,
-    /// Further hosts that the token realm may name.
-    pub auth_hosts: Vec<String>,
-    /// Only these redirect hosts; empty: any public https host.
-    pub redirect_hosts: Vec<String>,
-    /// The only roots for this upstream (PEM).
-    pub ca_pem: Option<Vec<u8>>,
-    /// Client certificate and key (PEM).
-    pub client_identity_pem: Option<Vec<u8>>,
-    /// HTTP proxy.
-    pub proxy: Option<url::Url>,
-    /// Whether private addresses may be dialled.
-    pub allow_private_addresses: bool,
-}
-
-/// Where an upstream's credentials come from.
-#[derive(Clone)]
-pub enum Credentials {
-    /// None.
-    Anonymous,
-    /// A name, and a password read from a file at load.
-    Static {
-        /// User.
-        username: String,
-        /// Password.
-        password: String,
-    },
-    /// docker's config.json.
-    DockerConfig(PathBuf),
-    /// `docker-credential-<name>`.
-    Helper(String),
-}
-
-impl std::fmt::Debug for Credentials {
+impl std::fmt::Debug for BlobBody {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Anonymous => "Anonymous",
-            Self::Static { .. } => "Static(****)",
-            Self::DockerConfig(_) => "DockerConfig",
-            Self::Helper(_) => "Helper",
-        })
+        formatter.debug_struct("BlobBody").field("length", &self.length).finish_non_exhaustive()
     }
 }
-
-/// Settings that cannot be used.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct SettingsError(pub String);

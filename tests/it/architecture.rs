@@ -45,7 +45,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 /// Where a crate may be named: a module, or one file.
 const HOMES: &[(&str, &[&str])] = &[
     ("arc_swap", &["app", "config", "admin", "http", "pull"]),
-    ("aws_lc_rs", &["oci", "store", "verify"]),
+    ("aws_lc_rs", &["oci", "store", "upstream", "verify"]),
     ("axum", &["admin"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
@@ -54,11 +54,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("humantime", &["cli", "config"]),
     ("hyper", &["http", "admin", "net"]),
     ("hyper_util", &["http", "admin"]),
-    ("jiff", &["clock", "verify", "trust"]),
+    ("jiff", &["clock", "verify", "trust", "upstream"]),
     ("libc", &["store"]),
     ("moka", &["store", "upstream", "pull"]),
     ("prometheus", &["telemetry"]),
     ("rcgen", &[]),
+    ("psl", &["upstream"]),
     ("reqwest", &["net"]),
     ("rustix", &["store"]),
     ("rustls", &["http", "net", "verify"]),

@@ -1,0 +1,301 @@
+//! Sending: one call becomes one usable answer, by way of tokens, redirects and repetitions.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use url::Url;
+
+use super::authorization::{KnownChallenge, Shown};
+use super::breaker::{self, Breaker};
+use super::credentials::CredentialSource;
+use super::reach::Reach;
+use super::retry;
+use super::token::Tokens;
+use super::{Network, Settings, SettingsError, UpstreamError, checks};
+use crate::clock::Clock;
+use crate::limits::{REDIRECTS_MAX, UPSTREAM_BLOB_CONCURRENCY, UPSTREAM_BLOB_QUEUE, UPSTREAM_CONCURRENCY};
+use crate::net::{Body, HttpClient, HttpSettings, NetError, Request, Response, Timeouts};
+use crate::oci::{Host, RepositoryName};
+use crate::telemetry::{CodeClass, Telemetry, UpstreamOp};
+
+/// One upstream.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) host: Host,
+    pub(super) reach: Reach,
+    pub(super) http: HttpClient,
+    pub(super) credentials: CredentialSource,
+    pub(super) tokens: Tokens,
+    /// What the last 401 asked for, so that the next request brings it along.
+    pub(super) challenge: Mutex<Option<Arc<KnownChallenge>>>,
+    pub(super) telemetry: Telemetry,
+    breaker: Breaker,
+    /// All requests.
+    turns: Arc<Semaphore>,
+    /// Blob transfers; the rest of `turns` is for requests that are over soon.
+    blob_turns: Arc<Semaphore>,
+    clock: Clock,
+}
+
+/// One call, built from typed parts only.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) op: UpstreamOp,
+    pub(super) method: Method,
+    pub(super) name: &'a RepositoryName,
+    pub(super) url: Url,
+    pub(super) accept: HeaderValue,
+    pub(super) range: Option<HeaderValue>,
+}
+
+/// A 2xx answer whose body has not been read. It holds the call's turn.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+    pub(super) turn: Turn,
+}
+
+/// The right to have one request under way; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _any: OwnedSemaphorePermit,
+    _blob: Option<OwnedSemaphorePermit>,
+}
+
+/// A response, and whether the upstream itself sent it or a place that it redirected to.
+pub(super) struct Exchange {
+    pub(super) response: Response,
+    pub(super) from_endpoint: bool,
+}
+
+impl Client {
+    pub(super) fn new(settings: Settings, telemetry: Telemetry, network: Network) -> Result<Self, SettingsError> {
+        let reach = Reach::new(settings.endpoint, &settings.auth_hosts, &settings.redirect_hosts)?;
+        let credentials = CredentialSource::new(settings.credentials, settings.host.clone(), reach.endpoint())?;
+        let http = HttpClient::new(HttpSettings {
+            ca_pem: settings.ca_pem,
+            client_identity_pem: settings.client_identity_pem,
+            proxy: settings.proxy,
+            addresses: reach.address_rules(settings.allow_private_addresses),
+            timeouts: network.timeouts,
+            lookup: network.lookup,
+        })
+        .map_err(|error| SettingsError(error.to_string()))?;
+        Ok(Self {
+            host: settings.host,
+            reach,
+            http,
+            credentials,
+            tokens: Tokens::new(),
+            challenge: Mutex::new(None),
+            telemetry,
+            breaker: Breaker::default(),
+            turns: Arc::new(Semaphore::new(UPSTREAM_CONCURRENCY)),
+            blob_turns: Arc::new(Semaphore::new(UPSTREAM_BLOB_CONCURRENCY)),
+            clock: Clock::System,
+        })
+    }
+
+    /// `<endpoint>/v2/<name>/<rest>`; all parts fit their grammars, so that none can leave its place.
+    pub(super) fn url(&self, name: &RepositoryName, rest: &str) -> Url {
+        let mut url = self.reach.endpoint().clone();
+        url.set_path(&format!("/v2/{name}/{rest}"));
+        url
+    }
+
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        self.http.timeouts()
+    }
+
+    pub(super) fn bad(&self, reason: &'static str) -> UpstreamError {
+        UpstreamError::Bad { upstream: self.host.clone(), reason }
+    }
+
+    /// Runs `work` within the total time of a manifest.
+    pub(super) async fn within_total<T>(
+        &self,
+        work: impl Future<Output = Result<T, UpstreamError>>,
+    ) -> Result<T, UpstreamError> {
+        let ended = tokio::time::timeout(self.timeouts().total, Box::pin(work)).await;
+        ended.unwrap_or_else(|_| Err(UpstreamError::Timeout { upstream: self.host.clone() }))
+    }
+
+    /// Waits for a turn. Manifests and lists wait within their total time, blobs up to [`UPSTREAM_BLOB_QUEUE`].
+    pub(super) async fn turn(&self, op: UpstreamOp) -> Result<Turn, UpstreamError> {
+        let blob = if op == UpstreamOp::BlobGet {
+            let waiting = Arc::clone(&self.blob_turns).acquire_owned();
+            let waited = tokio::time::timeout(UPSTREAM_BLOB_QUEUE, waiting).await;
+            Some(
+                waited
+                    .map_err(|_| UpstreamError::Timeout { upstream: self.host.clone() })?
+                    .map_err(|_| self.closed())?,
+            )
+        } else {
+            None
+        };
+        let any = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| self.closed())?;
+        Ok(Turn { _any: any, _blob: blob })
+    }
+
+    /// Nobody closes the semaphores; should it happen, nothing can be sent.
+    fn closed(&self) -> UpstreamError {
+        UpstreamError::Connect { upstream: self.host.clone(), reason: "connect" }
+    }
+
+    /// Sends the call until there is an answer or no point in going on.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] for everything but a 2xx.
+    pub(super) async fn answer(self: &Arc<Self>, call: &Call<'_>, turn: Turn) -> Result<Answer, UpstreamError> {
+        let mut failures = 0;
+        loop {
+            let error = match Box::pin(self.attempt(call)).await {
+                Ok(Response { status, headers, body }) => {
+                    checks::identity_encoding(&headers).map_err(|reason| self.bad(reason))?;
+                    return Ok(Answer { status, headers, body, turn });
+                }
+                Err(error) => error,
+            };
+            failures += 1;
+            let Some(pause) = retry::pause(failures, &error, self.timeouts().retry_pause, random_byte()) else {
+                return Err(error);
+            };
+            self.telemetry.upstream_retried(&self.host);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Sends the call once, and once more when the upstream wants another token than it got.
+    async fn attempt(self: &Arc<Self>, call: &Call<'_>) -> Result<Response, UpstreamError> {
+        self.check_breaker()?;
+        let shown = self.known_authorization(call.name).await?;
+        let mut exchange = self.follow(call, &shown).await?;
+        if exchange.response.status == StatusCode::UNAUTHORIZED && exchange.from_endpoint {
+            let shown = self.reauthorise(call.name, &exchange.response.headers, &shown).await?;
+            exchange = self.follow(call, &shown).await?;
+            if exchange.response.status == StatusCode::UNAUTHORIZED {
+                self.forget_challenge();
+            }
+        }
+        self.judge(exchange.response)
+    }
+
+    /// Sends the call and follows redirects by hand. The authorization goes to the upstream's own origin only.
+    async fn follow(&self, call: &Call<'_>, shown: &Shown) -> Result<Exchange, UpstreamError> {
+        let mut url = call.url.clone();
+        for hop in 0..=REDIRECTS_MAX {
+            let from_endpoint = self.reach.is_endpoint(&url);
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, call.accept.clone());
+            if let Some(range) = &call.range {
+                headers.insert(RANGE, range.clone());
+            }
+            if let Some(authorization) = shown.header().filter(|_| from_endpoint) {
+                headers.insert(AUTHORIZATION, authorization.clone());
+            }
+            let request = Request { method: call.method.clone(), url: url.clone(), headers, body: Bytes::new() };
+            let response = self.exchange(call.op, request).await.map_err(|error| match error {
+                NetError::AddressBlocked { .. } if hop > 0 => self.bad("redirect_blocked"),
+                // A connection that ends before the headers has broken; only a body can be cut short.
+                NetError::Truncated => UpstreamError::of(&self.host, NetError::Reset),
+                other => UpstreamError::of(&self.host, other),
+            })?;
+            if !is_redirect(response.status) {
+                return Ok(Exchange { response, from_endpoint });
+            }
+            let location =
+                checks::single(&response.headers, &LOCATION).ok().flatten().ok_or_else(|| self.bad("redirect"))?;
+            url = self.reach.redirect(&url, location).map_err(|_| self.bad("redirect_blocked"))?;
+        }
+        Err(self.bad("redirect"))
+    }
+
+    /// Sends one request and reports how it went.
+    pub(super) async fn exchange(&self, op: UpstreamOp, request: Request) -> Result<Response, NetError> {
+        let began = Instant::now();
+        let result = self.http.send(request).await;
+        let class = match &result {
+            Ok(response) => class_of(response.status),
+            Err(NetError::Timeout) => CodeClass::Timeout,
+            Err(NetError::Tls) => CodeClass::Tls,
+            Err(
+                NetError::AddressBlocked { .. }
+                | NetError::Dns
+                | NetError::Connect
+                | NetError::Reset
+                | NetError::Protocol
+                | NetError::Truncated
+                | NetError::TooLarge { .. },
+            ) => CodeClass::Connect,
+        };
+        self.telemetry.upstream_answered(&self.host, op, class, began.elapsed());
+        result
+    }
+
+    /// Turns a status into an answer or an error.
+    pub(super) fn judge(&self, response: Response) -> Result<Response, UpstreamError> {
+        let upstream = self.host.clone();
+        let status = response.status;
+        let wait = checks::single(&response.headers, &RETRY_AFTER).ok().flatten();
+        match status.as_u16() {
+            200..=299 => Ok(response),
+            401 | 403 => Err(UpstreamError::Refused { upstream, status: status.as_u16() }),
+            404 => Err(UpstreamError::NotFound { upstream }),
+            429 => {
+                let retry_after = breaker::limited_for(wait, self.clock.now());
+                self.breaker.open(retry_after);
+                Err(UpstreamError::RateLimited { upstream, retry_after })
+            }
+            500..=599 => {
+                let retry_after = breaker::retry_after(wait, self.clock.now());
+                Err(UpstreamError::Failed { upstream, status: status.as_u16(), retry_after })
+            }
+            _ => Err(self.bad("protocol")),
+        }
+    }
+
+    pub(super) fn check_breaker(&self) -> Result<(), UpstreamError> {
+        match self.breaker.remaining() {
+            None => Ok(()),
+            // Whole seconds, rounded up: who comes back then finds it closed.
+            Some(left) => Err(UpstreamError::RateLimited {
+                upstream: self.host.clone(),
+                retry_after: Duration::from_secs(left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0))),
+            }),
+        }
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+fn class_of(status: StatusCode) -> CodeClass {
+    match status.as_u16() {
+        200..=299 => CodeClass::Success,
+        300..=399 => CodeClass::Redirect,
+        401 => CodeClass::Unauthorized,
+        403 => CodeClass::Forbidden,
+        404 => CodeClass::NotFound,
+        429 => CodeClass::TooManyRequests,
+        500..=599 => CodeClass::Server,
+        _ => CodeClass::Client,
+    }
+}
+
+/// Spreads repetitions; that it cannot be had is no reason to fail.
+fn random_byte() -> u8 {
+    let mut byte = [0];
+    match aws_lc_rs::rand::fill(&mut byte) {
+        Ok(()) => u8::from_be_bytes(byte),
+        Err(_) => 0,
+    }
+}

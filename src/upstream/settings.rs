@@ -1,0 +1,67 @@
+//! What `config` hands over, checked.
+
+use std::path::PathBuf;
+
+use crate::net::{Lookup, Timeouts};
+use crate::oci::Host;
+
+/// How to reach one upstream (design §3, `[[upstream]]`), checked by `config`.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Canonical name.
+    pub host: Host,
+    /// Base URL: http or https, no user, path, query or fragment.
+    pub endpoint: url::Url,
+    /// Where credentials come from.
+    pub credentials: Credentials,
+    /// Further hosts that the token realm may name.
+    pub auth_hosts: Vec<String>,
+    /// Only these redirect hosts; empty: any public https host.
+    pub redirect_hosts: Vec<String>,
+    /// The only roots for this upstream (PEM).
+    pub ca_pem: Option<Vec<u8>>,
+    /// Client certificate and key (PEM).
+    pub client_identity_pem: Option<Vec<u8>>,
+    /// HTTP proxy.
+    pub proxy: Option<url::Url>,
+    /// Whether private addresses may be dialled.
+    pub allow_private_addresses: bool,
+}
+
+/// Where an upstream's credentials come from.
+#[derive(Clone)]
+pub enum Credentials {
+    /// None.
+    Anonymous,
+    /// A name, and a password read from a file at load.
+    Static {
+        /// User.
+        username: String,
+        /// Password.
+        password: String,
+    },
+    /// docker's config.json.
+    DockerConfig(PathBuf),
+    /// `docker-credential-<name>`.
+    Helper(String),
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Anonymous => "Anonymous",
+            Self::Static { .. } => "Static(****)",
+            Self::DockerConfig(_) => "DockerConfig",
+            Self::Helper(_) => "Helper",
+        })
+    }
+}
+
+/// What tests change about the network.
+#[derive(Debug, Clone, Default)]
+pub struct Network {
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// Where addresses of names come from.
+    pub lookup: Lookup,
+}
