@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use moka::sync::Cache;
 
+use super::buffers::Buffers;
 use super::layout::{self, Layout};
 use super::ledger::Ledger;
 use super::{CacheStats, Settings, StoreError, lock};
@@ -25,6 +26,7 @@ pub(super) struct Blobs {
     pub(super) min_free_bytes: u64,
     pub(super) clock: Clock,
     pub(super) telemetry: Telemetry,
+    buffers: Arc<Buffers>,
     /// Files that this process hashed whole, as they were then.
     verified: Cache<Digest, FileIdentity>,
 }
@@ -58,6 +60,7 @@ impl Blobs {
             min_free_bytes: settings.min_free_bytes,
             clock,
             telemetry,
+            buffers: Arc::default(),
             verified: Cache::new(VERIFIED_BLOBS_MAX),
         }
     }
@@ -113,7 +116,7 @@ impl Blobs {
             victims
         };
         self.unlink(&victims, EvictionReason::Size);
-        if let Err(error) = file.sync_data().and_then(|()| self.rename(staged, &target)) {
+        if let Err(error) = file.sync_data().and_then(|()| Self::rename(staged, &target)) {
             lock(&self.ledger).remove(digest);
             return Err(refused(error));
         }
@@ -127,25 +130,19 @@ impl Blobs {
         Ok(())
     }
 
-    fn rename(&self, staged: &Path, target: &Path) -> io::Result<()> {
+    fn rename(staged: &Path, target: &Path) -> io::Result<()> {
         let shard = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        match std::fs::create_dir(shard) {
-            Ok(()) => Self::shard_created(shard)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        match std::fs::symlink_metadata(shard) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.layout.create()?;
                 layout::create_directory(shard)?;
-                Self::shard_created(shard)?;
+                shard.parent().map_or(Ok(()), layout::sync_directory)?;
             }
             Err(error) => return Err(error),
         }
         std::fs::rename(staged, target)?;
         layout::sync_directory(shard)
-    }
-
-    fn shard_created(shard: &Path) -> io::Result<()> {
-        std::fs::set_permissions(shard, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-        shard.parent().map_or(Ok(()), layout::sync_directory)
     }
 
     /// Removes a blob, whoever reads it: an open file stays readable. Blocks.
@@ -212,7 +209,7 @@ impl BlobFile {
     /// # Errors
     /// What the file system says.
     pub async fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        read_chunk(Arc::clone(&self.file), offset, length).await
+        read_chunk(&self.blobs, &self.file, offset, length).await
     }
 
     /// All of it, or `None` when it is longer than `bytes_max`. Blocks.
@@ -220,7 +217,9 @@ impl BlobFile {
         let Some(length) = usize::try_from(self.size()).ok().filter(|length| *length <= bytes_max) else {
             return Ok(None);
         };
-        pread_full(&self.file, 0, length).map(Some)
+        let mut buffer = Vec::with_capacity(length);
+        pread_full(&self.file, 0, length, &mut buffer)?;
+        Ok(Some(Bytes::from(buffer)))
     }
 
     /// Records that a whole service hashed it and it matched.
@@ -229,22 +228,30 @@ impl BlobFile {
     }
 }
 
-/// How bytes leave the disk: one `pread` into memory that nobody has written to before, off the async threads.
-pub(super) async fn read_chunk(file: Arc<File>, offset: u64, length: usize) -> io::Result<Bytes> {
+/// How bytes leave the disk: one `pread`, off the async threads, into a buffer that is used again.
+pub(super) async fn read_chunk(blobs: &Blobs, file: &Arc<File>, offset: u64, length: usize) -> io::Result<Bytes> {
+    let (buffers, file) = (Arc::clone(&blobs.buffers), Arc::clone(file));
     let length = length.min(BLOB_CHUNK_BYTES);
-    super::off_thread(move || pread_full(&file, offset, length)).await?
+    super::off_thread(move || {
+        let mut buffer = buffers.take(length);
+        pread_full(&file, offset, length, buffer.as_mut())?;
+        Ok(Bytes::from_owner(buffer))
+    })
+    .await?
 }
 
-fn pread_full(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
-    let mut buffer = Vec::with_capacity(length);
+/// Fills an empty buffer, at most to its capacity, up to `length` bytes or the file's end. Nothing is zeroed first.
+fn pread_full(file: &File, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
     let mut at = offset;
     while buffer.len() < length {
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut buffer), at) {
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(buffer), at) {
             Ok(0) => break,
             Ok(read) => at = at.saturating_add(u64::try_from(read).unwrap_or(u64::MAX)),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(Bytes::from(buffer))
+    // A buffer that is used again may hold more than was asked.
+    buffer.truncate(length);
+    Ok(())
 }

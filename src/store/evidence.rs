@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -57,28 +57,24 @@ impl EvidenceFiles {
             }
             Self::Disk { directory, files, fresh } => {
                 let mut fresh = lock(fresh);
-                if let Some(fresh) = fresh.as_mut() {
-                    fresh.insert(digest);
-                }
                 let (shard, name) = Layout::place(&digest);
                 let path = directory.join(shard).join(name);
-                if path.exists() {
-                    return Some(digest);
-                }
-                if files.load(Ordering::Relaxed) >= EVIDENCE_FILES_MAX {
+                let is_there = path.exists();
+                if !is_there && files.load(Ordering::Relaxed) >= EVIDENCE_FILES_MAX {
                     tracing::warn!(files = EVIDENCE_FILES_MAX, "evidence is not kept: too many files");
                     return None;
                 }
-                match write(&path, &content) {
-                    Ok(()) => {
-                        files.fetch_add(1, Ordering::Relaxed);
-                        Some(digest)
-                    }
-                    Err(error) => {
+                if !is_there {
+                    if let Err(error) = write(&path, &content) {
                         tracing::warn!(%error, "evidence is not kept");
-                        None
+                        return None;
                     }
+                    files.fetch_add(1, Ordering::Relaxed);
                 }
+                if let Some(fresh) = fresh.as_mut() {
+                    fresh.insert(digest);
+                }
+                Some(digest)
             }
         }
     }
@@ -100,15 +96,15 @@ impl EvidenceFiles {
 
     /// Removes documents. Blocks.
     pub(super) fn remove(&self, digests: &[Digest]) {
-        for digest in digests {
-            match self {
-                Self::Memory(cache) => cache.invalidate(digest),
-                Self::Disk { directory, files, .. } => {
-                    let (shard, name) = Layout::place(digest);
-                    if std::fs::remove_file(directory.join(shard).join(name)).is_ok() {
-                        let less = |count: u64| Some(count.saturating_sub(1));
-                        let _counted = files.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        match self {
+            Self::Memory(cache) => digests.iter().for_each(|digest| cache.invalidate(digest)),
+            Self::Disk { directory, files, fresh } => {
+                let mut fresh = lock(fresh);
+                for digest in digests {
+                    if let Some(fresh) = fresh.as_mut() {
+                        fresh.remove(digest);
                     }
+                    unlink(directory, files, digest);
                 }
             }
         }
@@ -131,7 +127,7 @@ impl EvidenceFiles {
                 if let Some(digest) = digest {
                     files.fetch_add(1, Ordering::Relaxed);
                     if !wanted(&digest) && !young.contains(&digest) {
-                        self.remove(&[digest]);
+                        unlink(directory, files, &digest);
                     }
                 }
             }
@@ -140,8 +136,16 @@ impl EvidenceFiles {
     }
 }
 
+fn unlink(directory: &Path, files: &AtomicU64, digest: &Digest) {
+    let (shard, name) = Layout::place(digest);
+    if std::fs::remove_file(directory.join(shard).join(name)).is_ok() {
+        let less = |count: u64| Some(count.saturating_sub(1));
+        let _counted = files.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
 /// Writes a file under its final name only when it is whole. Not synced: a torn one fails its digest and is none.
-fn write(path: &std::path::Path, content: &[u8]) -> io::Result<()> {
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(shard) = path.parent() {
         create_directory(shard)?;
     }
@@ -152,4 +156,56 @@ fn write(path: &std::path::Path, content: &[u8]) -> io::Result<()> {
     }
     create_file(&beside)?.write_all(content)?;
     std::fs::rename(beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(directory: &Path) -> EvidenceFiles {
+        let layout = Layout::kept(directory.to_owned());
+        layout.create().unwrap();
+        EvidenceFiles::new(&layout)
+    }
+
+    #[test]
+    fn a_document_is_found_by_its_digest_unless_its_file_was_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        let digest = files.put(b"{}".to_vec()).unwrap();
+        assert_eq!(files.put(b"{}".to_vec()), Some(digest));
+        assert_eq!(files.find(&digest), Some(b"{}".to_vec()));
+        let (shard, name) = Layout::place(&digest);
+        std::fs::write(directory.path().join("evidence").join(shard).join(name), "[]").unwrap();
+        assert_eq!(files.find(&digest), None);
+    }
+
+    #[test]
+    fn documents_and_their_number_are_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        assert!(files.put(vec![b' '; EVIDENCE_BYTES_MAX]).is_some());
+        assert!(files.put(vec![b' '; EVIDENCE_BYTES_MAX + 1]).is_none());
+        let EvidenceFiles::Disk { files: count, .. } = &files else { panic!("on disk") };
+        count.store(EVIDENCE_FILES_MAX - 1, Ordering::Relaxed);
+        let last = files.put(b"last".to_vec()).unwrap();
+        assert_eq!(files.put(b"one more".to_vec()), None);
+        assert_eq!(files.put(b"last".to_vec()), Some(last));
+        files.remove(&[last]);
+        assert!(files.put(b"one more".to_vec()).is_some());
+    }
+
+    #[test]
+    fn what_no_verdict_points_at_goes_after_a_start_but_not_what_is_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let before = files(directory.path());
+        let [old, wanted] = [b"old", b"one"].map(|content| before.put(content.to_vec()).unwrap());
+        let after = files(directory.path());
+        let new = after.put(b"new".to_vec()).unwrap();
+        after.sweep(|digest| *digest == wanted).unwrap();
+        assert_eq!([old, wanted, new].map(|digest| after.find(&digest).is_some()), [false, true, true]);
+        // Only once: later, verdicts themselves say what is not needed any more.
+        after.sweep(|_| false).unwrap();
+        assert!(after.find(&new).is_some());
+    }
 }

@@ -5,6 +5,7 @@
 //! `telemetry`, `policy`, `verify`, `oci`, `limits`, `clock`.
 
 mod blobs;
+mod buffers;
 mod content;
 mod decisions;
 mod error;
@@ -23,6 +24,7 @@ mod tags;
 mod testing;
 mod verdict;
 mod verdicts;
+mod worker;
 
 pub use blobs::BlobFile;
 pub use error::StoreError;
@@ -49,7 +51,7 @@ use self::mark::SeenTime;
 use self::records::Records;
 use self::tags::Tags;
 use crate::clock::{Clock, Timestamp};
-use crate::limits::{STORE_UPKEEP, VERDICT_SWEEP};
+use crate::limits::{STORE_UPKEEP, VERDICT_STORE_CLOSE, VERDICT_SWEEP};
 use crate::oci::{Algorithm, Digest, ImageReference, MediaType, Repository, Tag};
 use crate::policy::Evidence;
 use crate::telemetry::{EvictionReason, Telemetry};
@@ -141,11 +143,13 @@ impl Store {
         Ok(Self { inner })
     }
 
-    /// Flushes and closes (bounded by 5 s). What is asked afterwards is answered from memory.
+    /// Flushes and closes; bounded by twice `limits::VERDICT_STORE_CLOSE`. What is asked afterwards is answered from memory.
     pub async fn close(&self) {
         self.inner.stop.cancel();
         self.inner.tasks.close();
-        self.inner.tasks.wait().await;
+        if tokio::time::timeout(VERDICT_STORE_CLOSE, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!("the store's upkeep did not end in time");
+        }
         self.inner.persist().await;
         self.inner.records.close().await;
         lock(&self.inner.lock).take();
@@ -200,7 +204,6 @@ impl Store {
 
     /// The verdict of that key, if it is current at `now` (not past its `not_after`).
     pub async fn verdict(&self, key: &VerdictKey, now: Timestamp) -> Option<Arc<StoredVerdict>> {
-        // One from the future was reached under a clock that was wrong then or is wrong now.
         self.verdict_any_age(key).await.filter(|verdict| now <= verdict.not_after)
     }
 

@@ -123,7 +123,7 @@ impl Staged {
     /// # Errors
     /// None today.
     pub fn reader(&self) -> io::Result<StagedReader> {
-        Ok(StagedReader { file: Arc::clone(&self.inner.file) })
+        Ok(StagedReader { file: Arc::clone(&self.inner.file), blobs: Arc::clone(&self.inner.slot.blobs) })
     }
 
     /// The digest of what was written so far.
@@ -192,6 +192,7 @@ impl Drop for Slot {
 #[derive(Debug, Clone)]
 pub struct StagedReader {
     file: Arc<File>,
+    blobs: Arc<Blobs>,
 }
 
 impl StagedReader {
@@ -200,7 +201,7 @@ impl StagedReader {
     /// # Errors
     /// What the file system says.
     pub async fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        read_chunk(Arc::clone(&self.file), offset, length).await
+        read_chunk(&self.blobs, &self.file, offset, length).await
     }
 }
 

@@ -6,4 +6,5 @@ mod fixtures;
 mod forgery;
 mod metrics;
 mod real_signatures;
+mod store_faults;
 mod weakening;

@@ -1,0 +1,786 @@
+//! Storage faults: what lies on the disk is changed, taken away, locked or full, and the store is opened over it.
+//! Ids such as S-05 are those of the test catalogue in `docs/threat-model.md`.
+
+use std::collections::HashMap;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sealgate::clock::{Clock, ManualClock, Timestamp};
+use sealgate::oci::{Algorithm, Digest, ImageReference, MediaType, Repository};
+use sealgate::policy::{Decision, Evidence, Reason};
+use sealgate::store::{
+    BlobFile, Grant, GrantKind, Settings, Store, StoreError, StoredVerdict, TagPointer, VerdictFilter, VerdictKey,
+};
+use sealgate::telemetry::Telemetry;
+use serde_json::json;
+
+/// A data directory, and a clock that stands still.
+struct Disk {
+    directory: tempfile::TempDir,
+    clock: ManualClock,
+    max_bytes: u64,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let clock = ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000));
+        Self { directory: tempfile::tempdir().unwrap(), clock, max_bytes: 1 << 30 }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    async fn open(&self) -> Store {
+        self.try_open().await.unwrap()
+    }
+
+    async fn try_open(&self) -> Result<Store, StoreError> {
+        let settings =
+            Settings { data_dir: Some(self.path().to_owned()), max_bytes: self.max_bytes, min_free_bytes: 0 };
+        Store::open(settings, Clock::Manual(self.clock.clone()), Telemetry::default()).await
+    }
+
+    fn blob(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.path().join("blobs").join(digest.algorithm().as_str()).join(&hex[..2]).join(&hex)
+    }
+
+    fn entries(&self, prefix: &str) -> Vec<String> {
+        let names = std::fs::read_dir(self.path()).unwrap();
+        names
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with(prefix))
+            .collect()
+    }
+
+    fn staged(&self) -> usize {
+        std::fs::read_dir(self.path().join("staging")).unwrap().count()
+    }
+
+    fn verdict(&self, image: &str, decision: Decision) -> StoredVerdict {
+        StoredVerdict {
+            key: key(image),
+            decision,
+            reason: if decision == Decision::Allow { Reason::Verified } else { Reason::NoSignature },
+            text: format!("{decision:?} for {image}"),
+            own: decision == Decision::Allow,
+            issued: self.now(),
+            not_after: self.now().plus(Duration::from_hours(24)),
+            evidence: None,
+            material: vec![Digest::sha256(image.as_bytes())],
+            material_complete: true,
+        }
+    }
+}
+
+fn key(image: &str) -> VerdictKey {
+    VerdictKey {
+        image: image.parse().unwrap(),
+        digest: Digest::sha256(image.as_bytes()),
+        policy: Digest::sha256(b"policy"),
+        trust_root: Digest::sha256(b"trust root"),
+    }
+}
+
+fn grant(image: &str, kind: GrantKind) -> Grant {
+    Grant { kind, size: 7, admitting: Digest::sha256(b"manifest"), image: image.parse().unwrap() }
+}
+
+fn repository(image: &str) -> Repository {
+    image.parse::<ImageReference>().unwrap().repository
+}
+
+fn evidence() -> Evidence {
+    Evidence(json!({ "candidates": 0 }))
+}
+
+async fn put_blob(store: &Store, content: &[u8]) -> Digest {
+    let digest = Digest::sha256(content);
+    let mut staged = store.stage(Algorithm::Sha256, 1 << 30).await.unwrap();
+    staged.write(&Bytes::copy_from_slice(content)).await.unwrap();
+    staged.commit(&digest).await.unwrap();
+    digest
+}
+
+async fn read(blob: &BlobFile) -> Vec<u8> {
+    let mut content = Vec::new();
+    loop {
+        let chunk = blob.read_at(u64::try_from(content.len()).unwrap(), 1 << 20).await.unwrap();
+        if chunk.is_empty() {
+            return content;
+        }
+        content.extend_from_slice(&chunk);
+    }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_verdicts_grants_tags_and_content() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let (allow, deny) = (disk.verdict("quay.io/a/b:1", Decision::Allow), disk.verdict("quay.io/a/b:2", Decision::Deny));
+    let repository = repository("quay.io/a/b:1");
+    let manifest = Bytes::from_static(b"{}");
+    let pointer = TagPointer { digest: allow.key.digest, media_type: Some(MediaType::OciIndex), checked: disk.now() };
+    store.put_verdict(allow.clone(), &evidence()).await;
+    store.put_verdict(deny.clone(), &evidence()).await;
+    store.put_grants(&repository, vec![(Digest::sha256(b"layer"), grant("quay.io/a/b:1", GrantKind::Blob))]).await;
+    store.put_tag(&repository, &"1".parse().unwrap(), pointer.clone()).await;
+    store.put_media_type(&allow.key.digest, MediaType::OciIndex).await;
+    store.put_media_type(&allow.key.digest, MediaType::OciManifest).await;
+    store.keep_content(&Digest::sha256(&manifest), manifest.clone()).await;
+    let blob = put_blob(&store, b"layer").await;
+    store.close().await;
+    drop(store);
+
+    let store = disk.open().await;
+    let found = store.verdict(&allow.key, disk.now()).await.unwrap();
+    assert_eq!(*found, StoredVerdict { evidence: found.evidence, ..allow.clone() });
+    assert_eq!(store.verdict(&deny.key, disk.now()).await.unwrap().decision, Decision::Deny);
+    assert_eq!(*store.grants(&repository, &blob).await, [grant("quay.io/a/b:1", GrantKind::Blob)]);
+    assert_eq!(store.tag(&repository, &"1".parse().unwrap()).await, Some(pointer));
+    assert_eq!(store.media_type(&allow.key.digest).await, Some(MediaType::OciIndex));
+    assert_eq!(store.content(&Digest::sha256(&manifest)).await, Some(manifest));
+    let blob = store.blob(&blob).await.unwrap();
+    assert!(!blob.is_verified(), "this process has not hashed it");
+    assert_eq!((blob.size(), read(&blob).await.as_slice()), (5, b"layer".as_slice()));
+    let (_, shown) = store.verdict_by_id(&deny.key.id()).await.unwrap();
+    assert_eq!(shown, Some(evidence().0));
+    assert!(store.cache_stats().verdicts_on_disk);
+}
+
+#[tokio::test]
+async fn an_expired_verdict_is_found_only_by_who_asks_for_it_and_a_forgotten_one_not_at_all() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let verdict = disk.verdict("quay.io/a/b:1", Decision::Deny);
+    store.put_verdict(verdict.clone(), &evidence()).await;
+    assert!(store.verdict(&verdict.key, verdict.not_after).await.is_some());
+    let later = verdict.not_after.plus(Duration::from_millis(1));
+    assert!(store.verdict(&verdict.key, later).await.is_none());
+    assert!(store.verdict_any_age(&verdict.key).await.is_some());
+    assert_eq!(store.verdicts(&VerdictFilter::default()).await.len(), 1);
+    assert!(store.forget_verdict(&verdict.key.id()).await);
+    assert!(!store.forget_verdict(&verdict.key.id()).await);
+    for store in [store.clone(), reopened(&disk, store).await] {
+        assert!(store.verdict_any_age(&verdict.key).await.is_none());
+        assert!(store.verdict_by_id(&verdict.key.id()).await.is_none());
+    }
+}
+
+async fn reopened(disk: &Disk, store: Store) -> Store {
+    store.close().await;
+    drop(store);
+    disk.open().await
+}
+
+#[tokio::test]
+async fn a_verdict_with_much_material_finds_it_again() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let material: Vec<Digest> = (0_u8..64).map(|number| Digest::sha256(&[number])).collect();
+    let verdict = StoredVerdict { material: material.clone(), ..disk.verdict("quay.io/a/b:1", Decision::Allow) };
+    store.put_verdict(verdict.clone(), &evidence()).await;
+    let store = reopened(&disk, store).await;
+    let found = store.verdict_any_age(&verdict.key).await.unwrap();
+    assert_eq!((&found.material, found.material_complete), (&material, true));
+    // Without the file it is the same answer, but nothing to reach it again with.
+    std::fs::remove_dir_all(disk.path().join("evidence")).unwrap();
+    let store = reopened(&disk, store).await;
+    let found = store.verdict_any_age(&verdict.key).await.unwrap();
+    assert_eq!((found.decision, found.material_complete), (Decision::Allow, false));
+}
+
+#[tokio::test]
+async fn s_05_a_manifest_whose_file_is_not_what_its_name_says_is_dropped() {
+    let faults: [fn(&Path); 4] = [
+        |path| flip_bit(path, 1),
+        |path| std::fs::write(path, b"{").unwrap(),
+        |path| std::fs::write(path, b"{\"swapped\":1}").unwrap(),
+        |path| std::fs::write(path, b"").unwrap(),
+    ];
+    for fault in faults {
+        let disk = Disk::new();
+        let store = disk.open().await;
+        let manifest = Bytes::from_static(b"{\"layers\":[]}");
+        let digest = Digest::sha256(&manifest);
+        store.keep_content(&digest, manifest.clone()).await;
+        let store = reopened(&disk, store).await;
+        fault(&disk.blob(&digest));
+        assert_eq!(store.content(&digest).await, None);
+        assert!(!disk.blob(&digest).exists());
+        store.keep_content(&digest, manifest.clone()).await;
+        assert_eq!(reopened(&disk, store).await.content(&digest).await, Some(manifest));
+    }
+}
+
+fn flip_bit(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Small and good enough to place faults; the seed is printed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(bound.max(1)).unwrap()).unwrap()
+    }
+}
+
+const FAULTS: usize = 200;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn s_06_no_corruption_of_the_database_makes_an_allow_or_stops_the_start() {
+    let template = Disk::new();
+    let mut written = HashMap::new();
+    for session in 0..3 {
+        let store = template.open().await;
+        for number in 0..24 {
+            let decision = if number % 2 == 0 { Decision::Allow } else { Decision::Deny };
+            let verdict = template.verdict(&format!("quay.io/a/b:{session}-{number}"), decision);
+            written.insert(verdict.key.clone(), verdict.clone());
+            store.put_verdict(verdict, &evidence()).await;
+        }
+        store.close().await;
+    }
+    let written = std::sync::Arc::new(written);
+    let mut running = tokio::task::JoinSet::new();
+    let mut outcomes: HashMap<Outcome, usize> = HashMap::new();
+    for seed in 0..FAULTS {
+        let disk = Disk::new();
+        copy(template.path(), disk.path());
+        running.spawn(one_corruption(disk, seed, std::sync::Arc::clone(&written)));
+        if running.len() == 4 {
+            *outcomes.entry(running.join_next().await.unwrap().unwrap()).or_default() += 1;
+        }
+    }
+    while let Some(done) = running.join_next().await {
+        *outcomes.entry(done.unwrap()).or_default() += 1;
+    }
+    println!("{outcomes:?}");
+    // Else the faults hit nothing that matters.
+    assert!([Outcome::Lost, Outcome::Quarantined].iter().all(|outcome| outcomes.contains_key(outcome)));
+}
+
+/// What a fault led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Outcome {
+    Unharmed,
+    Lost,
+    Quarantined,
+}
+
+async fn one_corruption(
+    disk: Disk,
+    seed: usize,
+    written: std::sync::Arc<HashMap<VerdictKey, StoredVerdict>>,
+) -> Outcome {
+    let fault = corrupt(&disk.path().join("verdicts-v1"), seed);
+    println!("seed {seed}: {fault}");
+    let opened = tokio::time::timeout(Duration::from_secs(35), disk.try_open()).await;
+    let store = opened.expect("the store starts in time").expect("the store starts");
+    let mut found_ones = 0;
+    for (key, written) in written.iter() {
+        if let Some(found) = store.verdict_any_age(key).await {
+            assert_eq!(*found, StoredVerdict { evidence: found.evidence, ..written.clone() }, "seed {seed}: {fault}");
+            found_ones += 1;
+        }
+    }
+    assert!(store.verdict_any_age(&key("quay.io/a/b:never")).await.is_none());
+    // Whatever happened, it works again, on disk.
+    let fresh = disk.verdict("quay.io/a/b:fresh", Decision::Allow);
+    store.put_verdict(fresh.clone(), &evidence()).await;
+    assert!(store.verdict(&fresh.key, disk.now()).await.is_some(), "seed {seed}: {fault}");
+    store.close().await;
+    match disk.entries("verdicts.quarantine-").len() {
+        0 if found_ones == written.len() => Outcome::Unharmed,
+        0 => Outcome::Lost,
+        copies => {
+            assert_eq!(copies, 1);
+            Outcome::Quarantined
+        }
+    }
+}
+
+/// Damages one file; says how.
+fn corrupt(database: &Path, seed: usize) -> String {
+    let mut random =
+        Random(0x9e37_79b9_7f4a_7c15 ^ (u64::try_from(seed).unwrap() + 1).wrapping_mul(0xd134_2543_de82_ef95));
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(database).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+    files.sort();
+    // Mostly the file with the records.
+    let file = if seed % 4 == 3 { files[random.below(files.len())].clone() } else { database.join("db") };
+    let mut bytes = std::fs::read(&file).unwrap();
+    // Most of a young database is zeros: faults go to where something is.
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
+    let at = random.below(used);
+    let end = (at + 4096).min(bytes.len());
+    let how = match random.below(4) {
+        0 => {
+            bytes.truncate(at);
+            "truncated"
+        }
+        1 => {
+            bytes[at..end].fill(0);
+            "4 KiB zeroed"
+        }
+        2 => {
+            bytes[at..end].iter_mut().for_each(|byte| *byte = u8::try_from(random.below(256)).unwrap());
+            "4 KiB random"
+        }
+        _ => {
+            bytes[at.min(used - 1)] ^= 1 << random.below(8);
+            "one bit flipped"
+        }
+    };
+    std::fs::write(&file, bytes).unwrap();
+    format!("{} {how} at {at}", file.file_name().unwrap().display())
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn s_07_a_record_edited_or_copied_under_another_key_is_none() {
+    let faults: [fn(&mut Vec<(sled::IVec, sled::IVec)>); 2] = [
+        // The allow's record under the denial's key, and the other way round.
+        |records| {
+            let (first, second) = (records[0].1.clone(), records[1].1.clone());
+            (records[0].1, records[1].1) = (second, first);
+        },
+        // Every byte of the body that could be the decision.
+        |records| {
+            for (_, value) in records.iter_mut() {
+                let place = value.windows(b"Deny".len()).position(|window| window == b"Deny").unwrap_or(60);
+                let mut edited = value.to_vec();
+                edited[place - 4..place].fill(1);
+                *value = edited.into();
+            }
+        },
+    ];
+    for fault in faults {
+        let disk = Disk::new();
+        let store = disk.open().await;
+        let (allow, deny) =
+            (disk.verdict("quay.io/a/b:1", Decision::Allow), disk.verdict("quay.io/a/b:2", Decision::Deny));
+        store.put_verdict(allow.clone(), &evidence()).await;
+        store.put_verdict(deny.clone(), &evidence()).await;
+        store.close().await;
+        drop(store);
+        let database = sled::open(disk.path().join("verdicts-v1")).unwrap();
+        let mut records: Vec<_> = database.iter().map(Result::unwrap).collect();
+        assert_eq!(records.len(), 2);
+        fault(&mut records);
+        for (place, record) in records {
+            database.insert(place, record).unwrap();
+        }
+        drop(database);
+        let store = disk.open().await;
+        assert!(store.verdict_any_age(&allow.key).await.is_none());
+        assert!(store.verdict_any_age(&deny.key).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn s_07_records_sealed_with_another_key_are_none() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let verdict = disk.verdict("quay.io/a/b:1", Decision::Allow);
+    store.put_verdict(verdict.clone(), &evidence()).await;
+    store.close().await;
+    drop(store);
+    std::fs::write(disk.path().join("verdict.key"), "00".repeat(32)).unwrap();
+    assert!(disk.open().await.verdict_any_age(&verdict.key).await.is_none());
+}
+
+#[tokio::test]
+async fn s_07_an_old_database_put_back_is_bounded_by_its_times_and_its_policy() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let verdict = disk.verdict("quay.io/a/b:1", Decision::Allow);
+    store.put_verdict(verdict.clone(), &evidence()).await;
+    store.close().await;
+    drop(store);
+    let old = Disk::new();
+    copy(disk.path(), old.path());
+    let store = disk.open().await;
+    assert!(store.forget_verdict(&verdict.key.id()).await);
+    store.close().await;
+    drop(store);
+    std::fs::remove_dir_all(disk.path().join("verdicts-v1")).unwrap();
+    copy(&old.path().join("verdicts-v1"), &disk.path().join("verdicts-v1"));
+    let store = disk.open().await;
+    let after = VerdictKey { policy: Digest::sha256(b"the policy after the revocation"), ..verdict.key.clone() };
+    assert!(store.verdict_any_age(&after).await.is_none());
+    assert!(store.verdict(&verdict.key, verdict.not_after.plus(Duration::from_millis(1))).await.is_none());
+}
+
+#[tokio::test]
+async fn s_08_a_second_store_on_the_same_directory_is_refused_and_harms_nothing() {
+    let disk = Disk::new();
+    let first = disk.open().await;
+    let mut staged = first.stage(Algorithm::Sha256, 100).await.unwrap();
+    staged.write(&Bytes::from_static(b"half")).await.unwrap();
+    let refused = disk.try_open().await;
+    assert!(matches!(&refused, Err(StoreError::Locked { path }) if path == disk.path()), "{refused:?}");
+    assert_eq!(disk.staged(), 1);
+    assert_eq!(disk.entries("verdicts.quarantine-"), [""; 0]);
+    staged.commit(&Digest::sha256(b"half")).await.unwrap();
+    assert!(first.blob(&Digest::sha256(b"half")).await.is_some());
+    // Memory-only stores, as `sealgate verify` has them, run beside it.
+    let settings = Settings { data_dir: None, max_bytes: 100, min_free_bytes: 0 };
+    assert!(Store::open(settings, Clock::System, Telemetry::default()).await.is_ok());
+}
+
+#[tokio::test]
+async fn s_09_what_is_no_plain_file_of_ours_is_never_read() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let secret = disk.path().join("secret");
+    std::fs::write(&secret, "secret").unwrap();
+    let digest = Digest::sha256(b"secret");
+    let path = disk.blob(&digest);
+    let shard = path.parent().unwrap();
+    std::fs::create_dir_all(shard).unwrap();
+    let plant: [fn(&Path, &Path); 4] = [
+        |secret, path| symlink(secret, path).unwrap(),
+        |secret, path| std::fs::hard_link(secret, path).unwrap(),
+        |_, path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
+        |_, path| symlink("/dev/zero", path).unwrap(),
+    ];
+    for plant in plant {
+        plant(&secret, &path);
+        assert!(store.blob(&digest).await.is_none());
+        assert_eq!(store.content(&digest).await, None);
+        // The next fill puts the real one in its place.
+        assert_eq!(put_blob(&store, b"secret").await, digest);
+        assert_eq!(read(&store.blob(&digest).await.unwrap()).await, b"secret");
+        assert_eq!(std::fs::read(&secret).unwrap(), b"secret");
+        std::fs::remove_file(&path).unwrap();
+    }
+    // A link in place of a shard's directory.
+    std::fs::remove_dir(shard).unwrap();
+    let elsewhere = disk.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::write(elsewhere.join(digest.hex()), "secret").unwrap();
+    symlink(&elsewhere, shard).unwrap();
+    assert!(store.blob(&digest).await.is_none());
+}
+
+#[tokio::test]
+async fn s_10_an_evicted_blob_stays_readable_for_who_reads_it() {
+    let mut disk = Disk::new();
+    disk.max_bytes = 1 << 20;
+    let store = disk.open().await;
+    let content = vec![7; 700_000];
+    let digest = put_blob(&store, &content).await;
+    let mut readers = Vec::new();
+    for _ in 0..10 {
+        let blob = store.blob(&digest).await.unwrap();
+        assert_eq!(blob.read_at(0, 10).await.unwrap().len(), 10);
+        readers.push(blob);
+    }
+    put_blob(&store, &vec![8; 700_000]).await;
+    assert!(store.blob(&digest).await.is_none());
+    assert!(!disk.blob(&digest).exists());
+    for reader in readers {
+        assert_eq!(read(&reader).await, content);
+    }
+    assert_eq!((store.cache_stats().bytes, store.cache_stats().entries), (700_000, 1));
+}
+
+#[tokio::test]
+async fn s_11_a_grant_without_a_file_is_a_miss_and_nothing_worse() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let digest = put_blob(&store, b"layer").await;
+    let repository = repository("quay.io/a/b:1");
+    store.put_grants(&repository, vec![(digest, grant("quay.io/a/b:1", GrantKind::Blob))]).await;
+    std::fs::remove_file(disk.blob(&digest)).unwrap();
+    assert!(store.blob(&digest).await.is_none());
+    assert_eq!((store.cache_stats().bytes, store.cache_stats().entries), (0, 0));
+    assert_eq!(store.grants(&repository, &digest).await.len(), 1);
+    put_blob(&store, b"layer").await;
+    assert!(store.blob(&digest).await.is_some());
+}
+
+#[tokio::test]
+async fn s_12_directories_taken_away_while_it_runs_come_back() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let digest = put_blob(&store, b"layer").await;
+    let verdict = disk.verdict("quay.io/a/b:1", Decision::Allow);
+    let mut staged = store.stage(Algorithm::Sha256, 100).await.unwrap();
+    staged.write(&Bytes::from_static(b"half")).await.unwrap();
+    let reader = staged.reader().unwrap();
+    for entry in std::fs::read_dir(disk.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
+    }
+    assert!(store.blob(&digest).await.is_none());
+    assert!(matches!(staged.commit(&Digest::sha256(b"half")).await, Err(StoreError::Io { .. })));
+    assert_eq!(reader.read_at(0, 10).await.unwrap(), "half");
+    store.put_verdict(verdict.clone(), &evidence()).await;
+    assert!(store.verdict(&verdict.key, disk.now()).await.is_some());
+    put_blob(&store, b"layer").await;
+    assert_eq!(read(&store.blob(&digest).await.unwrap()).await, b"layer");
+    assert_eq!(store.cache_stats().entries, 1);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn s_13_databases_of_other_forms_are_left_alone() {
+    let disk = Disk::new();
+    for other in ["verdicts-v0", "verdicts-v2"] {
+        std::fs::create_dir(disk.path().join(other)).unwrap();
+        std::fs::write(disk.path().join(other).join("db"), "another form").unwrap();
+    }
+    let store = disk.open().await;
+    store.put_verdict(disk.verdict("quay.io/a/b:1", Decision::Allow), &evidence()).await;
+    store.close().await;
+    for other in ["verdicts-v0", "verdicts-v2"] {
+        assert_eq!(std::fs::read(disk.path().join(other).join("db")).unwrap(), b"another form");
+    }
+    assert!(disk.path().join("verdicts-v1").is_dir());
+}
+
+#[tokio::test]
+async fn s_02_without_a_usable_database_everything_goes_on_in_memory() {
+    let disk = Disk::new();
+    std::fs::write(disk.path().join("verdicts-v1"), "not a directory").unwrap();
+    let store = disk.open().await;
+    assert!(!store.cache_stats().verdicts_on_disk);
+    let verdict = disk.verdict("quay.io/a/b:1", Decision::Allow);
+    let repository = repository("quay.io/a/b:1");
+    store.put_verdict(verdict.clone(), &evidence()).await;
+    store.put_grants(&repository, vec![(verdict.key.digest, grant("quay.io/a/b:1", GrantKind::Manifest))]).await;
+    assert!(store.verdict(&verdict.key, disk.now()).await.is_some());
+    assert_eq!(store.grants(&repository, &verdict.key.digest).await.len(), 1);
+    store.close().await;
+    assert_eq!(std::fs::read(disk.path().join("verdicts-v1")).unwrap(), b"not a directory");
+    assert_eq!(disk.entries("verdicts.quarantine-"), [""; 0]);
+}
+
+#[tokio::test]
+async fn r_04_a_blob_larger_than_the_cache_is_not_cached_and_evicts_nothing() {
+    let mut disk = Disk::new();
+    disk.max_bytes = 100;
+    let store = disk.open().await;
+    let small = put_blob(&store, b"small").await;
+    for _ in 0..3 {
+        let large = vec![1; 101];
+        let mut staged = store.stage(Algorithm::Sha256, 1000).await.unwrap();
+        staged.write(&Bytes::from(large.clone())).await.unwrap();
+        let reader = staged.reader().unwrap();
+        assert!(matches!(staged.commit(&Digest::sha256(&large)).await, Err(StoreError::NoSpace)));
+        assert_eq!(reader.read_at(0, 1000).await.unwrap(), large);
+    }
+    assert!(store.blob(&small).await.is_some());
+    assert_eq!((store.cache_stats().entries, disk.staged()), (1, 0));
+    // Exactly as large is cached.
+    put_blob(&store, &[2; 100]).await;
+    assert_eq!(store.cache_stats().bytes, 100);
+}
+
+#[tokio::test]
+async fn a_blob_that_three_repositories_share_is_stored_once() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    for image in ["quay.io/a/a:1", "quay.io/b/b:1", "docker.io/c/c:1"] {
+        let digest = put_blob(&store, b"shared layer").await;
+        store.put_grants(&repository(image), vec![(digest, grant(image, GrantKind::Blob))]).await;
+    }
+    assert_eq!((store.cache_stats().bytes, store.cache_stats().entries), (12, 1));
+    assert!(store.grants(&repository("quay.io/d/d:1"), &Digest::sha256(b"shared layer")).await.is_empty());
+}
+
+#[tokio::test]
+async fn grants_on_disk_are_not_lost_to_new_ones_and_a_revoked_one_stays_away() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let (layer, repository) = (Digest::sha256(b"layer"), repository("quay.io/a/b:1"));
+    let [one, two] = ["quay.io/a/b:1", "quay.io/a/b:2"].map(|image| grant(image, GrantKind::Blob));
+    store.put_grants(&repository, vec![(layer, one.clone())]).await;
+    let store = reopened(&disk, store).await;
+    store.put_grants(&repository, vec![(layer, two.clone())]).await;
+    assert_eq!(*store.grants(&repository, &layer).await, [two.clone(), one.clone()]);
+    store.revoke_grants(&repository, &layer, &two.image).await;
+    assert_eq!(*store.grants(&repository, &layer).await, [one.clone()]);
+    let store = reopened(&disk, store).await;
+    assert_eq!(*store.grants(&repository, &layer).await, [one.clone()]);
+    store.revoke_grants(&repository, &layer, &one.image).await;
+    assert!(store.grants(&repository, &layer).await.is_empty());
+    assert!(reopened(&disk, store).await.grants(&repository, &layer).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_grant_given_after_it_was_asked_for_in_vain_is_found() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let (layer, repository) = (Digest::sha256(b"layer"), repository("quay.io/a/b:1"));
+    assert_eq!(store.find_grants(&repository, &layer).await.unwrap().len(), 0);
+    store.put_grants(&repository, vec![(layer, grant("quay.io/a/b:1", GrantKind::Blob))]).await;
+    assert_eq!(store.find_grants(&repository, &layer).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_half_written_is_gone_after_the_start() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let digest = put_blob(&store, b"whole").await;
+    let mut staged = store.stage(Algorithm::Sha256, 100).await.unwrap();
+    staged.write(&Bytes::from_static(b"half")).await.unwrap();
+    // As after kill -9: the files as they are now, and nobody who tidies up.
+    let after = Disk::new();
+    copy(disk.path(), after.path());
+    assert_eq!(after.staged(), 1);
+    let restarted = after.open().await;
+    assert_eq!(after.staged(), 0);
+    assert_eq!(read(&restarted.blob(&digest).await.unwrap()).await, b"whole");
+    assert!(restarted.blob(&Digest::sha256(b"half")).await.is_none());
+}
+
+#[tokio::test]
+async fn a_staged_file_is_removed_unless_its_digest_and_size_are_right() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let mut staged = store.stage(Algorithm::Sha256, 4).await.unwrap();
+    staged.write(&Bytes::from_static(b"half")).await.unwrap();
+    let more = staged.write(&Bytes::from_static(b"!")).await;
+    assert!(matches!(more, Err(StoreError::TooLong { allowed: 4 })), "{more:?}");
+    assert_eq!((staged.written(), staged.digest()), (4, Digest::sha256(b"half")));
+    let reader = staged.reader().unwrap();
+    let wrong = staged.commit(&Digest::sha256(b"whole")).await;
+    assert!(matches!(wrong, Err(StoreError::DigestMismatch { .. })), "{wrong:?}");
+    assert_eq!(disk.staged(), 0);
+    assert!(!disk.blob(&Digest::sha256(b"half")).exists());
+    assert_eq!(reader.read_at(1, 2).await.unwrap(), "al");
+    drop(store.stage(Algorithm::Sha256, 4).await.unwrap());
+    assert_eq!(disk.staged(), 0);
+    // The same bytes by another algorithm are another blob.
+    let long = Digest::of(Algorithm::Sha512, b"half");
+    let mut staged = store.stage(Algorithm::Sha512, 4).await.unwrap();
+    staged.write_pieces(vec![Bytes::from_static(b"ha"), Bytes::from_static(b"lf")]).await.unwrap();
+    staged.commit(&long).await.unwrap();
+    assert_eq!(read(&store.blob(&long).await.unwrap()).await, b"half");
+    assert!(store.blob(&Digest::sha256(b"half")).await.is_none());
+}
+
+#[tokio::test]
+async fn a_commit_whose_caller_leaves_ends_all_the_same() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let content = Bytes::from_static(b"layer");
+    let digest = Digest::sha256(&content);
+    let mut staged = store.stage(Algorithm::Sha256, 5).await.unwrap();
+    staged.write(&content).await.unwrap();
+    let mut commit = Box::pin(staged.commit(&digest));
+    // Polled once, then dropped.
+    assert!(futures_util::poll!(&mut commit).is_pending());
+    drop(commit);
+    while store.blob(&digest).await.is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(disk.staged(), 0);
+}
+
+#[tokio::test]
+async fn a_blob_is_verified_until_its_file_is_another() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let digest = put_blob(&store, b"layer").await;
+    assert!(store.blob(&digest).await.unwrap().is_verified());
+    flip_bit(&disk.blob(&digest), 0);
+    // Another time of modification, whatever the clock's resolution.
+    let touched = std::fs::File::options().write(true).open(disk.blob(&digest)).unwrap();
+    touched.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let blob = store.blob(&digest).await.unwrap();
+    assert!(!blob.is_verified());
+    blob.mark_verified();
+    assert!(store.blob(&digest).await.unwrap().is_verified());
+    store.drop_blob(&digest).await;
+    assert!(store.blob(&digest).await.is_none());
+    put_blob(&store, b"layer").await;
+    let store = reopened(&disk, store).await;
+    assert!(!store.blob(&digest).await.unwrap().is_verified());
+}
+
+#[tokio::test]
+async fn listed_verdicts_outlive_the_process() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    for (tag, decision) in [("1", Decision::Allow), ("2", Decision::Deny), ("3", Decision::Deny)] {
+        let verdict = disk.verdict(&format!("quay.io/a/b:{tag}"), decision);
+        store.put_verdict(verdict, &Evidence(json!({ "tag": tag }))).await;
+        disk.clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(evidence_files(&disk), 3);
+    let store = reopened(&disk, store).await;
+    let denied = VerdictFilter { decision: Some(Decision::Deny), ..VerdictFilter::default() };
+    // The list is read in the background.
+    let mut listed = store.verdicts(&denied).await;
+    while listed.len() < 2 {
+        tokio::task::yield_now().await;
+        listed = store.verdicts(&denied).await;
+    }
+    let images: Vec<String> = listed.iter().map(|verdict| verdict.key.image.to_string()).collect();
+    assert_eq!(images, ["quay.io/a/b:3", "quay.io/a/b:2"]);
+    // A verdict reached again takes its old evidence along.
+    let again = disk.verdict("quay.io/a/b:3", Decision::Allow);
+    store.put_verdict(again, &Evidence(json!({ "tag": "3, again" }))).await;
+    assert_eq!(evidence_files(&disk), 3);
+}
+
+fn evidence_files(disk: &Disk) -> usize {
+    let shards = std::fs::read_dir(disk.path().join("evidence")).unwrap();
+    shards.map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap().count()).sum()
+}
+
+#[tokio::test]
+async fn time_that_steps_back_is_noticed_after_a_restart_too() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    assert!(!store.time_went_back(disk.now()));
+    let store = reopened(&disk, store).await;
+    assert!(!store.time_went_back(disk.now().minus(Duration::from_mins(5))));
+    assert!(store.time_went_back(disk.now().minus(Duration::from_hours(24))));
+}
+
+#[tokio::test]
+async fn a_store_in_memory_leaves_nothing_behind() {
+    let settings = Settings { data_dir: None, max_bytes: 1 << 20, min_free_bytes: 0 };
+    let store = Store::open(settings, Clock::System, Telemetry::default()).await.unwrap();
+    let disk = Disk::new();
+    let verdict = disk.verdict("quay.io/a/b:1", Decision::Allow);
+    let (manifest, digest) = (Bytes::from_static(b"{}"), Digest::sha256(b"{}"));
+    store.keep_content(&digest, manifest.clone()).await;
+    store.put_verdict(verdict.clone(), &evidence()).await;
+    assert_eq!(store.content(&digest).await, Some(manifest));
+    assert_eq!(store.verdict_by_id(&verdict.key.id()).await.unwrap().1, Some(evidence().0));
+    assert!(!store.cache_stats().verdicts_on_disk);
+    let blob = put_blob(&store, b"layer").await;
+    assert_eq!(read(&store.blob(&blob).await.unwrap()).await, b"layer");
+    store.close().await;
+}
