@@ -3,12 +3,25 @@
 //! [`PolicySet`] is all that was configured under `[policy]`, with the key files read in. It answers what it needs
 //! ([`PolicySet::plan`]) and what it decides ([`PolicySet::evaluate`]); both are pure. May import: `verify`, `oci`, `limits`, `clock`.
 
+mod containers_policy;
+mod explain;
+mod fingerprint;
+mod lint;
+mod overrides;
 mod verdict;
 
+pub use containers_policy::{
+    ContainersPolicy, ContainersPolicyDocument, DocumentError, NamedFile, ReadFile, ResolveError, SignedIdentity,
+};
+pub use explain::{Explanation, Requires};
+pub use lint::{Finding, Severity};
+pub use overrides::{Exemption, Override, Scope, ScopeError};
 pub use verdict::{Decision, Evidence, Material, Reason, RestsOn, Skipped, Verdict};
 
+use containers_policy::Question;
+
 use crate::clock::Timestamp;
-use crate::oci::{Digest, ImageReference};
+use crate::oci::{Digest, ImageReference, Reference};
 
 /// Serve or only record (design §3, `mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,57 +52,117 @@ pub enum Plan {
     NeedsMaterial,
 }
 
+/// What was configured under `[policy]`.
+#[derive(Debug)]
+pub struct Settings {
+    /// The policy.json; none: that format is not configured.
+    pub containers_policy: Option<ContainersPolicy>,
+    /// `mode`
+    pub mode: Mode,
+    /// `multi_arch`
+    pub multi_arch: MultiArch,
+    /// `[[policy.override]]`, in their order.
+    pub overrides: Vec<Override>,
+    /// `[[policy.exemption]]`, in their order.
+    pub exemptions: Vec<Exemption>,
+}
+
+/// The settings do not make a policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// No format is configured, and an absent policy is not one that allows.
+    #[error("no policy is configured: set policy.containers_policy to a containers-policy.json")]
+    NotConfigured,
+    /// Two overrides for one scope would leave it to their order which counts.
+    #[error("policy.override[{index}]: the scope {scope} has an override already; put their keys together")]
+    OverrideTwice {
+        /// The second one's place, from 0.
+        index: usize,
+        /// Their scope.
+        scope: Scope,
+    },
+    /// An exemption that nobody answers for, or that has no reason.
+    #[error("policy.exemption[{index}].{key}: empty; say why the image is exempt and who answers for it")]
+    ExemptionIncomplete {
+        /// Its place, from 0.
+        index: usize,
+        /// What is empty.
+        key: &'static str,
+    },
+}
+
 /// All that was configured under `[policy]`. Immutable; a reload makes a new one.
 #[derive(Debug)]
-pub struct PolicySet {}
+pub struct PolicySet {
+    containers_policy: ContainersPolicy,
+    mode: Mode,
+    multi_arch: MultiArch,
+    overrides: Vec<Override>,
+    exemptions: Vec<Exemption>,
+    fingerprint: Digest,
+}
 
 impl PolicySet {
-    /// Digest over everything that can change an answer: policies, key bytes, overrides, multi_arch, limits. Not exemptions and
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when there is no policy, or an override or exemption is ambiguous or incomplete.
+    pub fn new(settings: Settings) -> Result<Self, PolicyError> {
+        let Settings { containers_policy, mode, multi_arch, overrides, exemptions } = settings;
+        let containers_policy = containers_policy.ok_or(PolicyError::NotConfigured)?;
+        let mut scopes = std::collections::BTreeSet::new();
+        for (index, over) in overrides.iter().enumerate() {
+            if !scopes.insert(&over.scope) {
+                return Err(PolicyError::OverrideTwice { index, scope: over.scope.clone() });
+            }
+        }
+        for (index, exemption) in exemptions.iter().enumerate() {
+            for (key, text) in [("reason", &exemption.reason), ("owner", &exemption.owner)] {
+                if text.trim().is_empty() {
+                    return Err(PolicyError::ExemptionIncomplete { index, key });
+                }
+            }
+        }
+        let fingerprint = fingerprint::of(&containers_policy, multi_arch, &overrides);
+        Ok(Self { containers_policy, mode, multi_arch, overrides, exemptions, fingerprint })
+    }
+
+    /// Digest over everything that can change an answer: policies, key bytes, overrides, `multi_arch`, limits. Not exemptions and
     /// modes, which are applied when a verdict is read.
     pub fn fingerprint(&self) -> Digest {
-        todo!()
+        self.fingerprint
     }
+
     /// What deciding about `image` needs.
-    pub fn plan(&self, _image: &ImageReference) -> Plan {
-        todo!()
+    pub fn plan(&self, image: &ImageReference) -> Plan {
+        containers_policy::plan(&self.containers_policy, image)
     }
+
     /// Decides. `digest` is the digest of the manifest's bytes.
-    pub fn evaluate(
-        &self,
-        _image: &ImageReference,
-        _digest: &Digest,
-        _material: &Material,
-        _now: Timestamp,
-    ) -> Verdict {
-        todo!()
+    pub fn evaluate(&self, image: &ImageReference, digest: &Digest, material: &Material, now: Timestamp) -> Verdict {
+        containers_policy::evaluate(&self.containers_policy, Question { image, digest, material, now })
     }
+
     /// Whether a policy scope names this very digest (design §2, "Tag, then digest").
-    pub fn has_digest_scope(&self, _image: &ImageReference) -> bool {
-        todo!()
+    pub fn has_digest_scope(&self, image: &ImageReference) -> bool {
+        matches!(image.reference, Reference::Digest(_)) && self.containers_policy.has_scope(image)
     }
+
     /// The mode for that image, after overrides (digest beats tag beats repository beats namespace).
-    pub fn mode(&self, _image: &ImageReference, _digest: &Digest) -> Mode {
-        todo!()
+    pub fn mode(&self, image: &ImageReference, digest: &Digest) -> Mode {
+        overrides::overridden(&self.overrides, image, Some(digest), |over| over.mode).unwrap_or(self.mode)
     }
+
     /// How the image's index relates to its children, after overrides.
-    pub fn multi_arch(&self, _image: &ImageReference) -> MultiArch {
-        todo!()
+    pub fn multi_arch(&self, image: &ImageReference) -> MultiArch {
+        overrides::overridden(&self.overrides, image, None, |over| over.multi_arch).unwrap_or(self.multi_arch)
     }
+
     /// The exemption in force for that image at `now`, if any.
-    pub fn exemption(&self, _image: &ImageReference, _digest: &Digest, _now: Timestamp) -> Option<&Exemption> {
-        todo!()
+    pub fn exemption(&self, image: &ImageReference, digest: &Digest, now: Timestamp) -> Option<&Exemption> {
+        overrides::exempted(&self.exemptions, image, digest, now)
     }
 }
 
-/// A `[[policy.exemption]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exemption {
-    /// Scope as in policy.json, or a digest.
-    pub scope: String,
-    /// Why.
-    pub reason: String,
-    /// Who answers for it.
-    pub owner: String,
-    /// When it becomes inert.
-    pub expires: Timestamp,
-}
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ mod architecture;
 mod fixtures;
 mod forgery;
 mod metrics;
+mod policy_vectors;
 mod real_signatures;
 mod store_faults;
 mod weakening;

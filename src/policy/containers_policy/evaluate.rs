@@ -1,0 +1,275 @@
+//! The answer about one image (`signature/policy_eval*.go`): AND over requirements, OR over signatures.
+
+use std::collections::BTreeMap;
+
+use super::evidence::{self, CandidateRecord, Outcome, RequirementRecord};
+use super::resolve::{ContainersPolicy, Requirement, Rules, SigstoreSigned};
+use super::signed_identity::SignedIdentity;
+use super::texts;
+use crate::clock::Timestamp;
+use crate::limits::CANDIDATES_MAX;
+use crate::oci::{Algorithm, Digest, DockerReference, ImageReference, Reference};
+use crate::policy::{Decision, Material, Plan, Reason, RestsOn, Verdict};
+use crate::verify::{Cause, SignatureMaterial, Signer, SigstoreTrust, VerifiedSignature, VerifyError};
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::policy) struct Question<'a> {
+    /// As requested.
+    pub(in crate::policy) image: &'a ImageReference,
+    /// Of the manifest's bytes.
+    pub(in crate::policy) digest: &'a Digest,
+    /// All that discovery found for that digest.
+    pub(in crate::policy) material: &'a Material,
+    pub(in crate::policy) now: Timestamp,
+}
+
+/// Whether the answer about `image` depends on signatures at all. Requirements are looked at in their order, and the first
+/// that is not satisfied ends it.
+pub(in crate::policy) fn plan(policy: &ContainersPolicy, image: &ImageReference) -> Plan {
+    for requirement in &policy.rules_for(image).requirements {
+        match requirement {
+            Requirement::InsecureAcceptAnything => {}
+            Requirement::Reject | Requirement::SignedBy(_) | Requirement::SignedBaseLayer(_) => break,
+            Requirement::SigstoreSigned(_) => {
+                return match &image.reference {
+                    Reference::Digest(digest) if !is_bound_by_signatures(digest) => Plan::WithoutMaterial,
+                    Reference::Digest(_) | Reference::Tag(_) => Plan::NeedsMaterial,
+                };
+            }
+        }
+    }
+    Plan::WithoutMaterial
+}
+
+fn is_bound_by_signatures(digest: &Digest) -> bool {
+    digest.algorithm() == Algorithm::Sha256
+}
+
+/// Decides.
+pub(in crate::policy) fn evaluate(policy: &ContainersPolicy, question: Question<'_>) -> Verdict {
+    let rules = policy.rules_for(question.image);
+    let mut examination = Examination::new(question);
+    let mut records = Vec::new();
+    let mut state = Conclusion::Allowed(Allowed { reason: Reason::AcceptAnything, text: ACCEPTED, not_after: None });
+    for requirement in &rules.requirements {
+        if let Conclusion::Allowed(allowed) = state {
+            let (outcome, candidates) = examination.judge(requirement);
+            state = allowed.and(&outcome);
+            records.push(RequirementRecord { requirement, outcome, candidates });
+        } else {
+            records.push(RequirementRecord { requirement, outcome: Outcome::NotEvaluated, candidates: Vec::new() });
+        }
+    }
+    let rests_on = examination.rests_on;
+    state.verdict(rules, question, &records, rests_on)
+}
+
+const ACCEPTED: String = String::new();
+
+/// What the requirements so far come to.
+enum Conclusion {
+    Allowed(Allowed),
+    Denied { reason: Reason, text: String },
+}
+
+struct Allowed {
+    reason: Reason,
+    text: String,
+    not_after: Option<Timestamp>,
+}
+
+impl Allowed {
+    /// With one more requirement.
+    fn and(self, outcome: &Outcome) -> Conclusion {
+        match outcome {
+            Outcome::Accepts | Outcome::NotEvaluated => Conclusion::Allowed(self),
+            Outcome::Signed { signer, not_after } => Conclusion::Allowed(Self {
+                reason: Reason::Verified,
+                text: if self.text.is_empty() { signer.clone() } else { format!("{}; {signer}", self.text) },
+                not_after: [self.not_after, *not_after].into_iter().flatten().min(),
+            }),
+            Outcome::Denied { reason, text } => Conclusion::Denied { reason: *reason, text: text.clone() },
+        }
+    }
+}
+
+impl Conclusion {
+    fn verdict(
+        self,
+        rules: &Rules,
+        question: Question<'_>,
+        records: &[RequirementRecord<'_>],
+        rests_on: RestsOn,
+    ) -> Verdict {
+        let (decision, reason, text, not_after) = match self {
+            Self::Allowed(Allowed { reason: Reason::AcceptAnything, .. }) => {
+                let text = "policy accepts anything here, signed or not".to_owned();
+                (Decision::Allow, Reason::AcceptAnything, text, None)
+            }
+            Self::Allowed(Allowed { reason, text, not_after }) => {
+                (Decision::Allow, reason, texts::verdict_line(&format!("signed by {text}")), not_after)
+            }
+            Self::Denied { reason, text } => (Decision::Deny, reason, texts::verdict_line(&text), None),
+        };
+        let evidence = evidence::document(rules, question, records, decision, reason, &text);
+        Verdict { decision, reason, text, not_after, rests_on, evidence }
+    }
+}
+
+/// One evaluation: each candidate is verified at most once under each trust.
+struct Examination<'a> {
+    question: Question<'a>,
+    asked: DockerReference,
+    /// Certificates as soon as one was judged, for or against.
+    rests_on: RestsOn,
+    verified: BTreeMap<(Digest, usize), Result<VerifiedSignature, VerifyError>>,
+}
+
+impl<'a> Examination<'a> {
+    fn new(question: Question<'a>) -> Self {
+        let (tag, digest) = match &question.image.reference {
+            Reference::Tag(tag) => (Some(tag.clone()), None),
+            Reference::Digest(digest) => (None, Some(*digest)),
+        };
+        let asked = DockerReference { repository: question.image.repository.clone(), tag, digest };
+        Self { question, asked, rests_on: RestsOn::Timeless, verified: BTreeMap::new() }
+    }
+
+    fn judge(&mut self, requirement: &Requirement) -> (Outcome, Vec<CandidateRecord<'a>>) {
+        let outcome = match requirement {
+            Requirement::InsecureAcceptAnything => Outcome::Accepts,
+            Requirement::Reject => Outcome::denied(Reason::Rejected, texts::rejected_by_policy(self.question.image)),
+            Requirement::SignedBy(_) => Outcome::denied(Reason::NotSupported, texts::SIGNED_BY),
+            Requirement::SignedBaseLayer(_) => Outcome::denied(Reason::NotSupported, texts::BASE_LAYER),
+            Requirement::SigstoreSigned(sigstore) => return self.sigstore_signed(sigstore),
+        };
+        (outcome, Vec::new())
+    }
+
+    fn sigstore_signed(&mut self, requirement: &SigstoreSigned) -> (Outcome, Vec<CandidateRecord<'a>>) {
+        if !is_bound_by_signatures(self.question.digest) {
+            return (Outcome::denied(Reason::UnsupportedDigest, texts::UNSUPPORTED_DIGEST), Vec::new());
+        }
+        let mut candidates = Vec::new();
+        let mut accepted = None;
+        for (index, candidate) in self.question.material.candidates.iter().take(CANDIDATES_MAX).enumerate() {
+            let record = match &accepted {
+                Some(_) => CandidateRecord::not_examined(candidate),
+                None => self.candidate(index, candidate, requirement),
+            };
+            if record.is_accepted() {
+                accepted.clone_from(&record.signature);
+            }
+            candidates.push(record);
+        }
+        let outcome = match accepted {
+            // One accepted signature is enough.
+            Some(signature) => Outcome::Signed { signer: signer(&signature.signer), not_after: signature.not_after },
+            None => self.summary(&candidates),
+        };
+        (outcome, candidates)
+    }
+
+    fn candidate(
+        &mut self,
+        index: usize,
+        candidate: &'a SignatureMaterial,
+        requirement: &SigstoreSigned,
+    ) -> CandidateRecord<'a> {
+        if requirement.rests_on == RestsOn::Certificates {
+            self.rests_on = RestsOn::Certificates;
+        }
+        // Signature, signer and digest first, the signed reference last: the order of containers/image, so that its text
+        // about another identity is never said of a signature that is no signature.
+        let (signature, rejected) = match self.verify(index, candidate, &requirement.trust) {
+            Err(error) => (None, Some((reason_of(&error), error.to_string()))),
+            Ok(signature) => {
+                let rejected = identity_rejected(&requirement.identity, &self.asked, &signature);
+                (Some(signature), rejected.map(|text| (Reason::IdentityMismatch, text)))
+            }
+        };
+        CandidateRecord { material: candidate, signature, rejected, examined: true }
+    }
+
+    fn verify(
+        &mut self,
+        index: usize,
+        candidate: &SignatureMaterial,
+        trust: &SigstoreTrust,
+    ) -> Result<VerifiedSignature, VerifyError> {
+        let Question { digest, now, .. } = self.question;
+        let verified = self.verified.entry((trust.fingerprint(), index));
+        verified.or_insert_with(|| trust.verify(candidate, digest, now)).clone()
+    }
+
+    /// Why no candidate was accepted.
+    fn summary(&self, candidates: &[CandidateRecord<'_>]) -> Outcome {
+        let material = self.question.material;
+        if material.more || material.candidates.len() > CANDIDATES_MAX {
+            let text = format!(
+                "too many signatures: none of the first {} candidates is accepted, and there are more",
+                candidates.len()
+            );
+            return Outcome::denied(Reason::TooManySignatures, text);
+        }
+        if candidates.is_empty() {
+            return Outcome::denied(Reason::NoSignature, no_signature(material));
+        }
+        let rejected = || candidates.iter().filter_map(|candidate| candidate.rejected.as_ref());
+        let reasons: Vec<String> = rejected().map(|(_, text)| text.clone()).collect();
+        // Of several the one that came closest is counted.
+        let closest = [Reason::IdentityMismatch, Reason::Expired, Reason::NoLogEntry]
+            .into_iter()
+            .find(|closest| rejected().any(|(reason, _)| reason == closest));
+        Outcome::denied(closest.unwrap_or(Reason::BadSignature), texts::rejections(&reasons))
+    }
+}
+
+fn identity_rejected(
+    identity: &SignedIdentity,
+    asked: &DockerReference,
+    signature: &VerifiedSignature,
+) -> Option<String> {
+    match &signature.docker_reference {
+        Ok(signed) if identity.accepts(asked, signed) => None,
+        Ok(signed) => Some(texts::identity_not_accepted(&signed.to_string())),
+        Err(text) => Some(texts::identity_not_accepted(text)),
+    }
+}
+
+fn no_signature(material: &Material) -> String {
+    let mut notes = Vec::new();
+    if material.other_attachments > 0 {
+        let attachments = material.other_attachments;
+        notes.push(format!("0 non-sigstore signatures, {attachments} sigstore non-signature attachments"));
+    }
+    if let Some(first) = material.skipped.first() {
+        let count = material.skipped.len();
+        let noun = if count == 1 { "candidate" } else { "candidates" };
+        notes.push(format!("{count} {noun} could not be read: {}: {}", first.place, first.why));
+    }
+    if notes.is_empty() {
+        texts::NO_SIGNATURE.to_owned()
+    } else {
+        format!("{} ({})", texts::NO_SIGNATURE, notes.join("; "))
+    }
+}
+
+fn reason_of(error: &VerifyError) -> Reason {
+    match error.cause() {
+        Cause::Malformed | Cause::OtherImage | Cause::Signature | Cause::Certificate => Reason::BadSignature,
+        Cause::Log => Reason::NoLogEntry,
+        Cause::Time => Reason::Expired,
+        Cause::Identity => Reason::IdentityMismatch,
+    }
+}
+
+/// Who signed, for people.
+fn signer(signer: &Signer) -> String {
+    match signer {
+        Signer::Key(fingerprint) => format!("the key {fingerprint}"),
+        Signer::Certificate { issuer: Some(issuer), subjects } => format!("{} ({issuer})", subjects.join(", ")),
+        Signer::Certificate { issuer: None, subjects } => subjects.join(", "),
+    }
+}

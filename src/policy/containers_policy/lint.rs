@@ -1,0 +1,193 @@
+//! Traps of the format: what loads and does not mean what it seems to mean.
+
+use super::document::{ContainersPolicyDocument, DOCKER, TRANSPORTS, json_path};
+use super::requirement::RequirementDocument;
+use super::scopes::trap;
+use super::signed_identity::SignedIdentity;
+use super::sigstore_signed::{SigstoreSignedDocument, TrustDocument};
+use crate::policy::lint::{Finding, Severity};
+use crate::verify::quote::go_quote;
+
+impl ContainersPolicyDocument {
+    /// What deserves a look, in the order of the document.
+    pub fn lint(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for transport in self.transports.iter().filter(|transport| transport.name != DOCKER) {
+            let known = TRANSPORTS.contains(&transport.name.as_str());
+            let json_path = format!("transports.{}", transport.name);
+            findings.push(if known {
+                let text = "a registry mirror evaluates only the transport docker; these scopes are for other programs";
+                Finding::new(Severity::Note, json_path, text)
+            } else {
+                let text = format!("no program has a transport {}; is docker meant?", go_quote(&transport.name));
+                Finding::new(Severity::Warning, json_path, text)
+            });
+        }
+        for (scope, _) in self.docker_scopes() {
+            if let Some(trap) = trap(scope) {
+                findings.push(Finding::of_scope(json_path(DOCKER, scope), trap));
+            }
+        }
+        if let [RequirementDocument::InsecureAcceptAnything] = self.default.as_slice() {
+            let text =
+                "whatever no scope matches is accepted unsigned; `reject` makes the policy a list of what may pass";
+            findings.push(Finding::new(Severity::Warning, "default", text));
+        }
+        let docker = self.docker_scopes().map(|(scope, list)| (json_path(DOCKER, scope), list));
+        for (json_path, list) in std::iter::once(("default".to_owned(), &self.default)).chain(docker) {
+            requirements(&mut findings, &json_path, list);
+        }
+        findings
+    }
+}
+
+fn requirements(findings: &mut Vec<Finding>, json_path: &str, list: &[RequirementDocument]) {
+    let count = |wanted: fn(&RequirementDocument) -> bool| list.iter().filter(|one| wanted(one)).count();
+    let signatures =
+        count(|one| matches!(one, RequirementDocument::SigstoreSigned(_) | RequirementDocument::SignedBy(_)));
+    if signatures > 1 {
+        let text = format!(
+            "all {signatures} signature requirements must be satisfied at once; where any one is enough, \
+             name the keys in keyPaths or keyDatas of one requirement"
+        );
+        findings.push(Finding::new(Severity::Warning, json_path, text));
+    }
+    if list.len() > 1 && count(|one| matches!(one, RequirementDocument::InsecureAcceptAnything)) > 0 {
+        let text = "insecureAcceptAnything changes nothing beside other requirements: all of them must be satisfied";
+        findings.push(Finding::new(Severity::Warning, json_path, text));
+    }
+    for (index, requirement) in list.iter().enumerate() {
+        let json_path = format!("{json_path}[{index}]");
+        match requirement {
+            RequirementDocument::InsecureAcceptAnything | RequirementDocument::Reject => {}
+            RequirementDocument::SignedBy(_) => {
+                let text = "signedBy is read but not supported yet: everything in this scope is refused";
+                findings.push(Finding::new(Severity::Warning, json_path, text));
+            }
+            RequirementDocument::SignedBaseLayer(_) => {
+                let text = "no program implements signedBaseLayer: everything in this scope is refused";
+                findings.push(Finding::new(Severity::Warning, json_path, text));
+            }
+            RequirementDocument::SigstoreSigned(sigstore) => sigstore_signed(findings, &json_path, sigstore),
+        }
+    }
+}
+
+fn sigstore_signed(findings: &mut Vec<Finding>, json_path: &str, sigstore: &SigstoreSignedDocument) {
+    let by_default = if sigstore.identity_given { "" } else { "without signedIdentity, " };
+    let wants_a_tag = match &sigstore.identity {
+        SignedIdentity::MatchExact | SignedIdentity::MatchRepoDigestOrExact | SignedIdentity::RemapIdentity { .. } => {
+            true
+        }
+        SignedIdentity::MatchRepository
+        | SignedIdentity::ExactReference { .. }
+        | SignedIdentity::ExactRepository { .. } => false,
+    };
+    if wants_a_tag {
+        let text = format!(
+            "{by_default}{} wants the tag in the signature, which cosign does not write: signatures of \
+             `cosign sign` will not count; use matchRepository or exactRepository",
+            sigstore.identity.as_str()
+        );
+        findings.push(Finding::new(Severity::Warning, format!("{json_path}.signedIdentity"), text));
+    }
+    if let Some(key) = sigstore.empty_rekor {
+        let text = "it is empty, so no log entry is asked for; remove it, or name the log's key";
+        findings.push(Finding::new(Severity::Warning, format!("{json_path}.{key}"), text));
+    }
+    let wanted = match &sigstore.trust {
+        TrustDocument::Keys(_) => Vec::new(),
+        TrustDocument::Fulcio(fulcio) => {
+            vec![("fulcio.oidcIssuer", &fulcio.issuer), ("fulcio.subjectEmail", &fulcio.email)]
+        }
+        TrustDocument::Pki(pki) => {
+            let email = pki.email.iter().map(|email| ("pki.subjectEmail", email));
+            email.chain(pki.hostname.iter().map(|hostname| ("pki.subjectHostname", hostname))).collect()
+        }
+    };
+    for (key, text) in wanted {
+        if text.contains(['*', '^', '$', '(', '\\', '?']) || text.starts_with("(?") {
+            let text = format!("{} is compared to the letter, not as a pattern", go_quote(text));
+            findings.push(Finding::new(Severity::Warning, format!("{json_path}.{key}"), text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lint(text: &str) -> Vec<(Severity, String)> {
+        let findings = ContainersPolicyDocument::parse(text.as_bytes()).unwrap().lint();
+        findings.into_iter().map(|finding| (finding.severity, finding.json_path)).collect()
+    }
+
+    fn scope(scope: &str, requirements: &str) -> String {
+        format!(r#"{{"default":[{{"type":"reject"}}],"transports":{{"docker":{{"{scope}":[{requirements}]}}}}}}"#)
+    }
+
+    const SIGNED: &str = r#"{"type":"sigstoreSigned","keyPath":"k","signedIdentity":{"type":"matchRepository"}}"#;
+
+    #[test]
+    fn a_sound_policy_has_no_findings() {
+        assert_eq!(lint(&scope("quay.io/a", SIGNED)), []);
+        assert_eq!(lint(r#"{"default":[{"type":"reject"}]}"#), []);
+    }
+
+    #[test]
+    fn two_signature_requirements_are_an_and() {
+        let path = r#"transports.docker["quay.io/a"]"#.to_owned();
+        assert_eq!(lint(&scope("quay.io/a", &format!("{SIGNED},{SIGNED}"))), [(Severity::Warning, path)]);
+    }
+
+    #[test]
+    fn scopes_that_never_match_are_errors() {
+        for bad in ["*", "*bad*", "docker://quay.io", "QUAY.io/a", "docker.io/alpine:3"] {
+            let path = format!("transports.docker[\"{bad}\"]");
+            assert_eq!(lint(&scope(bad, SIGNED)), [(Severity::Error, path)], "{bad}");
+        }
+        let path = r#"transports.docker["docker.io/alpine"]"#.to_owned();
+        assert_eq!(lint(&scope("docker.io/alpine", SIGNED)), [(Severity::Warning, path)]);
+    }
+
+    #[test]
+    fn an_identity_that_wants_a_tag_is_a_trap_also_by_default() {
+        let path = r#"transports.docker["quay.io/a"][0].signedIdentity"#.to_owned();
+        for identity in ["", r#","signedIdentity":{"type":"matchExact"}"#] {
+            let requirement = format!(r#"{{"type":"sigstoreSigned","keyPath":"k"{identity}}}"#);
+            assert_eq!(lint(&scope("quay.io/a", &requirement)), [(Severity::Warning, path.clone())], "{identity}");
+        }
+    }
+
+    #[test]
+    fn an_open_default_and_unknown_transports_are_found() {
+        let policy = r#"{"default":[{"type":"insecureAcceptAnything"}],"transports":{"dokcer":{},"oci":{}}}"#;
+        assert_eq!(
+            lint(policy),
+            [
+                (Severity::Warning, "transports.dokcer".to_owned()),
+                (Severity::Note, "transports.oci".to_owned()),
+                (Severity::Warning, "default".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn c_04_a_pattern_where_text_is_compared_is_found() {
+        let requirement = r#"{"type":"sigstoreSigned","signedIdentity":{"type":"matchRepository"},"rekorPublicKeyPath":"r",
+            "fulcio":{"caPath":"c","oidcIssuer":"https://i","subjectEmail":".*"}}"#;
+        let path = r#"transports.docker["quay.io/a"][0].fulcio.subjectEmail"#.to_owned();
+        assert_eq!(lint(&scope("quay.io/a", requirement)), [(Severity::Warning, path)]);
+    }
+
+    #[test]
+    fn what_refuses_or_asks_for_nothing_unawares_is_found() {
+        let signed_by = r#"{"type":"signedBy","keyType":"GPGKeys","keyPath":"k"}"#;
+        let anything = r#"{"type":"insecureAcceptAnything"}"#;
+        let path = r#"transports.docker["quay.io/a"]"#;
+        assert_eq!(lint(&scope("quay.io/a", signed_by)), [(Severity::Warning, format!("{path}[0]"))]);
+        assert_eq!(lint(&scope("quay.io/a", &format!("{anything},{SIGNED}"))), [(Severity::Warning, path.to_owned())]);
+        let empty = SIGNED.replace("\"keyPath\"", "\"rekorPublicKeyPath\":\"\",\"keyPath\"");
+        assert_eq!(lint(&scope("quay.io/a", &empty)), [(Severity::Warning, format!("{path}[0].rekorPublicKeyPath"))]);
+    }
+}

@@ -1,0 +1,48 @@
+//! One digest over everything that can change an answer, so that an old verdict never counts under another policy.
+
+use super::MultiArch;
+use super::containers_policy::ContainersPolicy;
+use super::overrides::Override;
+use crate::limits::{
+    CANDIDATES_MAX, CHAIN_CERTIFICATES_MAX, CHILDREN_EXAMINED_MAX, IDENTITY_BYTES_MAX, INDEX_CHILDREN_MAX,
+    INDEX_DEPTH_MAX, MATERIAL_BYTES_MAX, REFERRERS_MAX, REFERRERS_PAGES_MAX, SIGNATURE_BYTES_MAX,
+};
+use crate::oci::{Algorithm, Digest, Hasher};
+
+/// The fingerprint. Independent of where keys were read from, of the order of scopes and overrides, and of formatting;
+/// the order of requirements counts, since the first that is not satisfied gives the answer's text.
+pub(super) fn of(containers_policy: &ContainersPolicy, multi_arch: MultiArch, overrides: &[Override]) -> Digest {
+    let mut lines = vec![VERSION.to_owned(), format!("multi_arch {multi_arch:?}"), limits()];
+    lines.push("containers_policy".to_owned());
+    lines.extend(containers_policy.canonical());
+    // A mode does not change the raw verdict, which is what is kept.
+    let mut changing: Vec<String> = overrides
+        .iter()
+        .filter_map(|over| over.multi_arch.map(|value| format!("override {} multi_arch {value:?}", over.scope)))
+        .collect();
+    changing.sort();
+    lines.extend(changing);
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    for line in lines {
+        hasher.update(&u64::try_from(line.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hasher.update(line.as_bytes());
+    }
+    hasher.finish()
+}
+
+/// To be raised when the same policy begins to mean something else.
+const VERSION: &str = "sealgate policy 1";
+
+fn limits() -> String {
+    let counts = [
+        CANDIDATES_MAX,
+        CHAIN_CERTIFICATES_MAX,
+        CHILDREN_EXAMINED_MAX,
+        IDENTITY_BYTES_MAX,
+        INDEX_CHILDREN_MAX,
+        INDEX_DEPTH_MAX,
+        REFERRERS_MAX,
+        REFERRERS_PAGES_MAX,
+    ];
+    format!("limits {counts:?} {:?}", [MATERIAL_BYTES_MAX, SIGNATURE_BYTES_MAX])
+}
