@@ -6,6 +6,7 @@ mod fixtures;
 mod forgery;
 mod metrics;
 mod policy_vectors;
+mod real_policies;
 mod real_signatures;
 mod store_faults;
 mod weakening;
