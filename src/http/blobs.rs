@@ -75,8 +75,8 @@ fn select(request: &HeaderMap, etag: &str, size: u64) -> Selection {
 
 #[cfg(test)]
 mod tests {
-    use super::super::range::Span;
     use super::*;
+    use crate::http::range::Span;
 
     #[test]
     fn p16_a_range_counts_once_and_only_while_its_condition_holds() {

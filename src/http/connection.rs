@@ -128,7 +128,7 @@ impl Connection {
         self.expired.store(code, Ordering::Release);
     }
 
-    fn expiry(&self) -> Option<Expiry> {
+    pub(super) fn expiry(&self) -> Option<Expiry> {
         match self.expired.load(Ordering::Acquire) {
             1 => Some(Expiry::Header),
             2 => Some(Expiry::Idle),

@@ -204,3 +204,176 @@ impl<K: PartialEq> Timer<K> {
         sleep.as_mut().poll(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::*;
+    use crate::http::connection::Busy;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Pair {
+        client: DuplexStream,
+        server: Watched<DuplexStream>,
+        connection: Arc<Connection>,
+    }
+
+    fn pair(protocol: Protocol) -> Pair {
+        let (client, stream) = duplex(64);
+        let connection = Arc::new(Connection::new("192.0.2.1:1".parse().unwrap()));
+        let server = Watched::new(stream, Arc::clone(&connection), protocol, Timeouts::default());
+        Pair { client, server, connection }
+    }
+
+    impl Pair {
+        /// Takes in bytes as hyper would, and begins a request.
+        async fn request(&mut self) -> Busy {
+            self.client.write_all(b"GET").await.unwrap();
+            let mut head = [0; 3];
+            self.server.read_exact(&mut head).await.unwrap();
+            self.connection.request()
+        }
+
+        /// How long the server waits for bytes until it gives up.
+        async fn waited(&mut self) -> Duration {
+            let began = Instant::now();
+            let error = self.server.read_u8().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            began.elapsed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p12_a_silent_connection_gets_the_time_of_a_head() {
+        let mut pair = pair(Protocol::Http1);
+        assert_eq!(pair.waited().await.as_secs(), crate::limits::HEADER_READ.as_secs());
+        assert_eq!(pair.connection.expiry(), Some(Expiry::Header));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p12_a_byte_a_second_does_not_lengthen_a_head() {
+        let Pair { mut client, mut server, .. } = pair(Protocol::Http1);
+        let began = Instant::now();
+        let dripping = async {
+            loop {
+                client.write_all(b"P").await.unwrap();
+                sleep(SECOND).await;
+            }
+        };
+        let reading = async {
+            loop {
+                if let Err(error) = server.read_u8().await {
+                    return error;
+                }
+            }
+        };
+        // Losing the writer is the point.
+        let error = tokio::select! { error = reading => error, () = dripping => unreachable!() };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), crate::limits::HEADER_READ.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_may_take_its_time_and_an_idle_connection_has_a_minute() {
+        let mut pair = pair(Protocol::Http1);
+        let busy = pair.request().await;
+        assert!(timeout(Duration::from_hours(1), pair.server.read_u8()).await.is_err(), "busy: no deadline");
+        drop(busy);
+        assert_eq!(pair.waited().await.as_secs(), crate::limits::KEEP_ALIVE_IDLE.as_secs());
+        assert_eq!(pair.connection.expiry(), Some(Expiry::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_pause_between_requests_is_measured_anew() {
+        let mut pair = pair(Protocol::Http1);
+        for _ in 0..5 {
+            drop(pair.request().await);
+            assert!(timeout(SECOND * 50, pair.server.read_u8()).await.is_err(), "50 s are not too long");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_head_has_its_time_from_its_first_byte() {
+        let mut pair = pair(Protocol::Http1);
+        drop(pair.request().await);
+        assert!(timeout(SECOND * 50, pair.server.read_u8()).await.is_err());
+        pair.client.write_all(b"P").await.unwrap();
+        assert_eq!(pair.server.read_u8().await.unwrap(), b'P');
+        assert_eq!(pair.waited().await.as_secs(), crate::limits::HEADER_READ.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p12_pings_do_not_keep_an_idle_http2_connection() {
+        let mut pair = pair(Protocol::Http2);
+        drop(pair.request().await);
+        let began = Instant::now();
+        let Pair { mut client, mut server, .. } = pair;
+        let error = loop {
+            client.write_all(b"ping").await.unwrap();
+            let reading = async {
+                loop {
+                    if let Err(error) = server.read_u8().await {
+                        return error;
+                    }
+                }
+            };
+            if let Ok(error) = timeout(SECOND * 7, reading).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() <= crate::limits::KEEP_ALIVE_IDLE + SECOND * 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p14_a_peer_that_takes_nothing_is_dropped() {
+        let mut pair = pair(Protocol::Http1);
+        let _busy = pair.request().await;
+        let began = Instant::now();
+        let error = pair.server.write_all(&[0; 1000]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), crate::limits::WRITE_IDLE.as_secs());
+        assert_eq!(pair.connection.expiry(), Some(Expiry::Write));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p14_a_peer_that_takes_a_little_is_not() {
+        let Pair { mut client, mut server, .. } = pair(Protocol::Http1);
+        let taking = async {
+            let mut byte = [0; 1];
+            for _ in 0..200 {
+                sleep(SECOND * 20).await;
+                client.read_exact(&mut byte).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(server.write_all(&[0; 256]), taking);
+        assert!(written.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tls_on_a_plaintext_listener_ends_at_once() {
+        let Pair { mut client, mut server, .. } = pair(Protocol::Http1);
+        client.write_all(&[TLS_HANDSHAKE_BYTE, 3, 1]).await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_answer_is_followed_by_a_bounded_wait_for_the_peer() {
+        let Pair { mut client, mut server, .. } = pair(Protocol::Http1);
+        let began = Instant::now();
+        server.shutdown().await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), LINGER.as_secs(), "a peer that neither sends nor leaves");
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "and sees the end");
+
+        let Pair { client, mut server, .. } = pair(Protocol::Http1);
+        drop(client);
+        let began = Instant::now();
+        server.shutdown().await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO, "a peer that has left");
+    }
+}

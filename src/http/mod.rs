@@ -2,7 +2,7 @@
 //!
 //! [`serve`] accepts connections under time limits and caps, [`Route`] reads each raw path once, [`Upstreams`] finds the repository,
 //! and a handler asks [`Puller`](crate::pull::Puller). What is sent is an admitted manifest, an admitted blob, a list, or an error that
-//! this module alone words. May import: `pull`, `store`, `telemetry`, `upstream` (its error), `policy`, `oci`, `limits`, `clock`.
+//! this module alone words. May import: `pull`, `store`, `telemetry`, `policy`, `oci`, `limits`, `clock`.
 
 mod blobs;
 mod body;

@@ -3,7 +3,8 @@
 use crate::oci::{Digest, ImageReference, ManifestError};
 use crate::policy::Reason;
 use crate::store::VerdictId;
-use crate::upstream::UpstreamError;
+/// The cause that some of the errors below have; `http` words it and knows no upstream otherwise.
+pub use crate::upstream::UpstreamError;
 
 /// Policy says no.
 #[derive(Debug, Clone, PartialEq, Eq)]

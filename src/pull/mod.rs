@@ -25,7 +25,7 @@ mod verdict;
 
 pub use admit::AdmittedManifest;
 pub use blob::{AdmittedBlob, BlobHead};
-pub use error::{Denial, PullError};
+pub use error::{Denial, PullError, UpstreamError};
 pub use referrers::ReferrersDocument;
 pub use tags::TagList;
 

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::super::refusal::Opening;
+use crate::http::refusal::Opening;
 use crate::oci::ErrorCode;
 
 /// Everything that can be answered but the thing asked for; one row each in `docs/errors.md`.

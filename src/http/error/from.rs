@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use super::super::framing::FramingError;
-use super::super::query::QueryError;
-use super::super::route::RouteError;
 use super::{About, ApiError, Failure};
+use crate::http::framing::FramingError;
+use crate::http::query::QueryError;
+use crate::http::route::RouteError;
 use crate::oci::NameError;
-use crate::pull::{Denial, PullError};
-use crate::upstream::UpstreamError;
+use crate::pull::{Denial, PullError, UpstreamError};
 
 impl From<FramingError> for ApiError {
     fn from(error: FramingError) -> Self {

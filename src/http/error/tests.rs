@@ -2,12 +2,11 @@ use std::collections::BTreeSet;
 
 use http_body_util::BodyExt as _;
 
-use super::super::refusal::{Client, HardStop};
 use super::*;
+use crate::http::refusal::{Client, HardStop};
 use crate::oci::{ImageReference, Repository};
 use crate::policy::Reason;
-use crate::pull::{Denial, PullError};
-use crate::upstream::UpstreamError;
+use crate::pull::{Denial, PullError, UpstreamError};
 
 const DOCS: &str = include_str!("../../../docs/errors.md");
 
@@ -162,8 +161,8 @@ fn upstream_errors_keep_their_kind() {
 
 #[tokio::test]
 async fn a_body_that_breaks_is_an_error_and_never_a_clean_end() {
-    use super::super::body::{Body, Held};
-    use super::super::connection::Connection;
+    use crate::http::body::{Body, Held};
+    use crate::http::connection::Connection;
     use crate::telemetry::{MethodLabel, RouteLabel, Telemetry};
 
     let collect = async |items: Vec<Result<Bytes, PullError>>, length: u64| {
