@@ -228,7 +228,7 @@ async fn speak<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Timeouts { keep_alive_idle, .. } = server.timeouts;
+    let Timeouts { keep_alive_idle, header_read, .. } = server.timeouts;
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&connection), protocol, server.timeouts));
     let service = {
         let (server, connection) = (Arc::clone(server), Arc::clone(&connection));
@@ -238,7 +238,7 @@ where
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
             // Ours runs out first; hyper's covers a head that lay in its buffer when the answer before it ended.
-            builder.timer(TokioTimer::new()).header_read_timeout(keep_alive_idle);
+            builder.timer(TokioTimer::new()).header_read_timeout(keep_alive_idle + header_read);
             builder.max_headers(REQUEST_HEADERS_MAX);
             builder.max_header_size(REQUEST_HEADER_BYTES_MAX).max_buf_size(REQUEST_HEADER_BYTES_MAX);
             let serving = pin!(builder.serve_connection(io, service));

@@ -1,0 +1,174 @@
+//! The registry listener over TLS: which protocols, which clients, and what is closed.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use sealgate::http::Tls;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::protocol::Listener;
+use crate::wire::Wire;
+
+/// A CA with a certificate for the mirror and one for a client.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+struct Issued {
+    cert: String,
+    key: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn issue(&self, name: &str) -> Issued {
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        Issued { cert: cert.pem(), key: key.serialize_pem() }
+    }
+
+    fn connector(&self, client: Option<&Issued>, protocols: &[&[u8]]) -> TlsConnector {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.0.pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.unwrap().with_root_certificates(roots);
+        let mut config = match client {
+            None => builder.with_no_client_auth(),
+            Some(Issued { cert, key }) => {
+                let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+async fn mirror(authority: &Authority, client_ca: Option<&Authority>) -> Listener {
+    let Issued { cert, key } = authority.issue("mirror");
+    let ca = client_ca.map(|ca| ca.0.pem());
+    let tls = Tls::from_pem(cert.as_bytes(), key.as_bytes(), ca.as_ref().map(String::as_bytes)).unwrap();
+    Listener::start(|settings| settings.tls = Some(tls)).await
+}
+
+async fn connect(mirror: &Listener, connector: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(mirror.address).await.unwrap();
+    connector.connect(ServerName::try_from("mirror").unwrap(), stream).await
+}
+
+const BASE: &str = "GET /v2/ HTTP/1.1\r\nHost: mirror\r\nConnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn clients_that_speak_http_1_get_it_with_the_reason_phrase() {
+    let authority = Authority::new();
+    let mirror = mirror(&authority, None).await;
+    for protocols in [&[][..], &[b"http/1.1".as_slice()]] {
+        let mut wire = Wire::over(connect(&mirror, &authority.connector(None, protocols)).await.unwrap());
+        wire.send(BASE).await;
+        assert_eq!(wire.answer().await.status, 200);
+    }
+    mirror.stop().await;
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_where_alpn_chose_it() {
+    let authority = Authority::new();
+    let mirror = mirror(&authority, None).await;
+    let stream = connect(&mirror, &authority.connector(None, &[b"h2", b"http/1.1"])).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+    drop(stream);
+    let client = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(authority.0.pem().as_bytes()).unwrap()])
+        .resolve("mirror", mirror.address)
+        .no_proxy()
+        .build()
+        .unwrap();
+    let url = |path: &str| format!("https://mirror:{}{path}", mirror.address.port());
+    let answer = client.get(url("/v2/")).send().await.unwrap();
+    assert_eq!((answer.version(), answer.status().as_u16()), (http::Version::HTTP_2, 200));
+    for (path, status) in [("/v2/_catalog", 404), ("/v2/A/manifests/x", 400), ("/v2/a/manifests/x?ns=ghcr.io", 404)] {
+        assert_eq!(client.get(url(path)).send().await.unwrap().status().as_u16(), status, "{path}");
+    }
+    let push = client.put(url("/v2/a/manifests/x")).body(vec![0; 100_000]).send().await.unwrap();
+    assert_eq!((push.status().as_u16(), push.headers()["allow"].to_str().unwrap()), (405, "GET, HEAD"));
+    let body = client.get(url("/v2/")).body("x").send().await.unwrap();
+    assert_eq!(body.status(), 400, "no body in HTTP/2 either");
+    drop(client);
+    mirror.stop().await;
+}
+
+#[tokio::test]
+async fn p12_a_preface_and_silence_are_closed() {
+    let authority = Authority::new();
+    let Issued { cert, key } = authority.issue("mirror");
+    let tls = Tls::from_pem(cert.as_bytes(), key.as_bytes(), None).unwrap();
+    let mirror = Listener::start(|settings| {
+        settings.tls = Some(tls);
+        settings.timeouts.header_read = std::time::Duration::from_millis(200);
+    })
+    .await;
+    for sent in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"]
+    {
+        let mut wire = Wire::over(connect(&mirror, &authority.connector(None, &[b"h2"])).await.unwrap());
+        wire.send(sent).await;
+        wire.rest().await;
+    }
+    assert_eq!(mirror.stop().await.closed("header_timeout"), 3);
+}
+
+#[tokio::test]
+async fn a_client_without_the_right_certificate_gets_no_further_than_the_handshake() {
+    let (authority, clients, strangers) = (Authority::new(), Authority::new(), Authority::new());
+    let mirror = mirror(&authority, Some(&clients)).await;
+    let known = clients.issue("node-1");
+    let mut wire = Wire::over(connect(&mirror, &authority.connector(Some(&known), &[])).await.unwrap());
+    wire.send(BASE).await;
+    assert_eq!(wire.answer().await.status, 200);
+    for client in [None, Some(strangers.issue("node-1"))] {
+        // In TLS 1.3 the client may learn of it only when it reads.
+        if let Ok(stream) = connect(&mirror, &authority.connector(client.as_ref(), &[])).await {
+            let mut wire = Wire::over(stream);
+            wire.try_send(BASE).await;
+            assert!(wire.rest().await.is_empty());
+        }
+    }
+    drop(wire);
+    assert_eq!(mirror.stop().await.closed("tls"), 2);
+}
+
+#[tokio::test]
+async fn plain_http_on_a_tls_listener_is_no_handshake() {
+    let authority = Authority::new();
+    let mirror = mirror(&authority, None).await;
+    let mut wire = Wire::open(mirror.address).await;
+    wire.try_send(BASE).await;
+    let said = wire.rest().await;
+    assert!(!said.starts_with(b"HTTP/"), "{:?}", String::from_utf8_lossy(&said));
+    assert_eq!(mirror.stop().await.closed("tls"), 1);
+}
+
+#[test]
+fn what_is_no_certificate_or_key_is_an_error_without_the_key() {
+    let authority = Authority::new();
+    let Issued { cert, key } = authority.issue("mirror");
+    let other = authority.issue("mirror").key;
+    for (cert, key, ca) in [
+        ("", key.as_str(), None),
+        (cert.as_str(), "", None),
+        (cert.as_str(), cert.as_str(), None),
+        (cert.as_str(), other.as_str(), None),
+        (cert.as_str(), key.as_str(), Some("")),
+    ] {
+        let error = Tls::from_pem(cert.as_bytes(), key.as_bytes(), ca.map(str::as_bytes)).unwrap_err();
+        assert!(!format!("{error:?}").contains("PRIVATE"), "{error:?}");
+    }
+}
