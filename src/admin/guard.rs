@@ -157,9 +157,9 @@ mod tests {
         }
     }
 
-    fn status(guard: &Guard, method: Method, pairs: &[(&'static str, &str)]) -> u16 {
+    fn status(guard: &Guard, method: &Method, pairs: &[(&'static str, &str)]) -> u16 {
         let uri = Uri::from_static("/api/v1/reload");
-        guard.check(&method, &uri, &headers(pairs)).map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
+        guard.check(method, &uri, &headers(pairs)).map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
     }
 
     #[test]
@@ -168,12 +168,12 @@ mod tests {
         for good in
             ["localhost", "localhost:5001", "LOCALHOST", "127.0.0.1:5001", "127.9.9.9", "[::1]:5001", "mirror.example"]
         {
-            assert_eq!(status(&guard, Method::GET, &[("host", good)]), 200, "{good}");
+            assert_eq!(status(&guard, &Method::GET, &[("host", good)]), 200, "{good}");
         }
         for bad in
             ["attacker.example", "localhost.attacker.example", "10.0.0.1:5001", "node-7", "169.254.169.254", "a b", ""]
         {
-            assert_eq!(status(&guard, Method::GET, &[("host", bad)]), 403, "{bad}");
+            assert_eq!(status(&guard, &Method::GET, &[("host", bad)]), 403, "{bad}");
         }
     }
 
@@ -181,16 +181,16 @@ mod tests {
     fn an_open_listener_answers_to_addresses_and_its_own_names() {
         let guard = guard(!LOCAL, None);
         for good in ["10.0.0.1:5001", "[2001:db8::1]:5001", "node-7:5001", "localhost", "mirror.example"] {
-            assert_eq!(status(&guard, Method::GET, &[("host", good)]), 200, "{good}");
+            assert_eq!(status(&guard, &Method::GET, &[("host", good)]), 200, "{good}");
         }
-        assert_eq!(status(&guard, Method::GET, &[("host", "attacker.example")]), 403);
+        assert_eq!(status(&guard, &Method::GET, &[("host", "attacker.example")]), 403);
     }
 
     #[test]
     fn a_request_names_exactly_one_host() {
         let guard = guard(LOCAL, None);
-        assert_eq!(status(&guard, Method::GET, &[]), 400);
-        assert_eq!(status(&guard, Method::GET, &[("host", "localhost"), ("host", "localhost")]), 400);
+        assert_eq!(status(&guard, &Method::GET, &[]), 400);
+        assert_eq!(status(&guard, &Method::GET, &[("host", "localhost"), ("host", "localhost")]), 400);
         let uri = Uri::from_static("http://attacker.example/livez");
         let refused = guard.check(&Method::GET, &uri, &headers(&[("host", "localhost")])).unwrap_err();
         assert_eq!(refused.status, StatusCode::FORBIDDEN);
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_script_of_another_site_is_refused() {
         let guard = guard(LOCAL, None);
-        let from = |origin| status(&guard, Method::GET, &[("host", "localhost:5001"), ("origin", origin)]);
+        let from = |origin| status(&guard, &Method::GET, &[("host", "localhost:5001"), ("origin", origin)]);
         assert_eq!(from("http://localhost:5001"), 200);
         for bad in ["https://attacker.example", "null", "http://localhost:8080", "http://localhost", "localhost:5001"] {
             assert_eq!(from(bad), 403, "{bad}");
@@ -209,11 +209,11 @@ mod tests {
     #[test]
     fn a_change_needs_the_header_even_on_loopback() {
         let guard = guard(LOCAL, Some("secret"));
-        let post = |value| status(&guard, Method::POST, &[("host", "localhost"), ("sealgate-admin", value)]);
+        let post = |value| status(&guard, &Method::POST, &[("host", "localhost"), ("sealgate-admin", value)]);
         assert_eq!(post("1"), 200);
         assert_eq!(post("0"), 403);
-        assert_eq!(status(&guard, Method::POST, &[("host", "localhost")]), 403);
-        assert_eq!(status(&guard, Method::DELETE, &[("host", "localhost")]), 403);
+        assert_eq!(status(&guard, &Method::POST, &[("host", "localhost")]), 403);
+        assert_eq!(status(&guard, &Method::DELETE, &[("host", "localhost")]), 403);
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         let send = |guard: &Guard, authorization: Option<&str>| {
             let mut pairs = vec![("host", "10.0.0.1"), ("sealgate-admin", "1")];
             pairs.extend(authorization.map(|value| ("authorization", value)));
-            status(guard, Method::POST, &pairs)
+            status(guard, &Method::POST, &pairs)
         };
         let with = guard(!LOCAL, Some("secret"));
         assert_eq!(send(&with, Some("Bearer secret")), 200);

@@ -140,12 +140,8 @@ mod tests {
     #[test]
     fn a_verdict_counts_until_its_end_and_under_its_policy_only() {
         let (policy, trust_root) = (Digest::sha256(b"policy"), Digest::sha256(b"root"));
-        let key = VerdictKey {
-            image: "quay.io/a/b:1".parse().unwrap(),
-            digest: Digest::sha256(b""),
-            policy: policy.clone(),
-            trust_root: trust_root.clone(),
-        };
+        let key =
+            VerdictKey { image: "quay.io/a/b:1".parse().unwrap(), digest: Digest::sha256(b""), policy, trust_root };
         let verdict = StoredVerdict {
             key,
             decision: Decision::Allow,
