@@ -73,7 +73,8 @@ impl NetError {
         }
         if let Some(io) = link.downcast_ref::<io::Error>() {
             // The error inside an `io::Error` is not in its `source` chain.
-            return io.get_ref().and_then(|inner| Self::of_link(inner));
+            let inner = io.get_ref().and_then(|inner| Self::of_link(inner));
+            return inner.or_else(|| (io.kind() == io::ErrorKind::UnexpectedEof).then_some(Self::Truncated));
         }
         let hyper = link.downcast_ref::<hyper::Error>()?;
         if hyper.is_parse() || hyper.is_parse_too_large() {

@@ -108,6 +108,9 @@ impl HttpClient {
     pub fn new(settings: HttpSettings) -> Result<Self, HttpSettingsError> {
         let HttpSettings { ca_pem, client_identity_pem, proxy, addresses, timeouts, lookup } = settings;
         let tls = tls::client_config(ca_pem.as_deref(), client_identity_pem.as_deref())?;
+        if proxy.as_ref().is_some_and(|proxy| !matches!(proxy.scheme(), "http" | "https")) {
+            return Err(HttpSettingsError::Proxy);
+        }
         let proxy_host = proxy.as_ref().and_then(Url::host_str).map(str::to_owned);
         let resolver = CheckedResolver { lookup, addresses: addresses.clone(), proxy_host };
         // `no_proxy` comes first: it also clears proxies that were set before.

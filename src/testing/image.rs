@@ -206,7 +206,8 @@ impl ImageBuilder {
         };
         let (config_type, config) = self.config.unwrap_or_else(|| {
             let (os, architecture) = &self.platform;
-            let diff_ids: Vec<String> = self.layers.iter().map(|layer| Digest::sha256(&layer.bytes).to_string()).collect();
+            let diff_ids: Vec<String> =
+                self.layers.iter().map(|layer| Digest::sha256(&layer.bytes).to_string()).collect();
             let config = json!({
                 "architecture": architecture,
                 "os": os,

@@ -13,4 +13,6 @@ pub mod sigstore;
 
 pub use chaos::{Chaos, ChaosProxy, RawServer};
 pub use image::{BuiltImage, Content, ImageBuilder, IndexBuilder, pseudo_random};
-pub use registry::{Auth, FakeRegistry, FakeRegistryBuilder, Fault, Recorded, Referrers, TestCa, TestIdentity, TokenAuth};
+pub use registry::{
+    Auth, FakeRegistry, FakeRegistryBuilder, Fault, Recorded, Referrers, TestCa, TestIdentity, TokenAuth,
+};

@@ -12,5 +12,6 @@ mod real_policies;
 mod real_signatures;
 mod store_faults;
 mod tls;
+mod upstream;
 mod weakening;
 mod wire;

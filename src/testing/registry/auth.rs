@@ -126,8 +126,7 @@ impl Guard {
                 if sent.and_then(|sent| self.tokens.get(sent)).is_some_and(opens) {
                     return None;
                 }
-                let true_one =
-                    format!(r#"Bearer realm="{origin}/token",service="{}",scope="{scope}""#, token.service);
+                let true_one = format!(r#"Bearer realm="{origin}/token",service="{}",scope="{scope}""#, token.service);
                 Some(challenge(token.challenge.as_deref().unwrap_or(true_one.as_bytes())))
             }
         }

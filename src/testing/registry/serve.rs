@@ -72,7 +72,8 @@ async fn answer(
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let query = head.uri.query().unwrap_or_default().to_owned();
-    let recorded = Recorded { method: head.method.clone(), path: path.clone(), query, headers: head.headers, connection };
+    let recorded =
+        Recorded { method: head.method.clone(), path: path.clone(), query, headers: head.headers, connection };
     let effect = {
         let mut state = shared.state();
         state.requests.push(recorded.clone());
@@ -242,7 +243,8 @@ impl State {
             return error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN");
         };
         let size = bytes.len();
-        let range = headers.get(RANGE).and_then(|range| range.to_str().ok()).and_then(|range| range.strip_prefix("bytes="));
+        let range =
+            headers.get(RANGE).and_then(|range| range.to_str().ok()).and_then(|range| range.strip_prefix("bytes="));
         let mut reply = match range.map(|range| bounds(range, size)) {
             None => Reply::new(bytes),
             Some(None) => {

@@ -1,0 +1,156 @@
+//! The upstream client against registries that break one thing each (threats.md §4.2, U-01 to U-26).
+
+mod answers;
+mod lists;
+mod network;
+mod redirects;
+mod tokens;
+
+use std::time::Duration;
+
+use sealgate::net::{Lookup, Timeouts};
+use sealgate::oci::{Digest, Reference, RepositoryName};
+use sealgate::telemetry::Telemetry;
+use sealgate::testing::{BuiltImage, FakeRegistry, ImageBuilder};
+use sealgate::upstream::{Network, Settings, Upstream, UpstreamError};
+
+const HOST: &str = "registry.test";
+
+/// A client with the product's time limits, but no pause before repetitions.
+fn client(settings: Settings) -> Upstream {
+    client_with(settings, Network { timeouts: quick(), lookup: Lookup::System })
+}
+
+fn client_with(settings: Settings, network: Network) -> Upstream {
+    let telemetry = Telemetry::new(std::slice::from_ref(&settings.host));
+    Upstream::with_network(settings, telemetry, network).unwrap()
+}
+
+fn quick() -> Timeouts {
+    Timeouts { retry_pause: Duration::from_millis(1), ..Timeouts::default() }
+}
+
+/// A client whose peers have no time; for peers that never answer.
+fn impatient(settings: Settings) -> Upstream {
+    let short = Duration::from_millis(200);
+    let timeouts = Timeouts { first_byte: short, idle: short, ..quick() };
+    client_with(settings, Network { timeouts, lookup: Lookup::System })
+}
+
+fn name() -> RepositoryName {
+    "team/app".parse().unwrap()
+}
+
+fn tag() -> Reference {
+    "1.0".parse().unwrap()
+}
+
+/// A registry with one image under `team/app:1.0`, and a client of it.
+async fn registry() -> (FakeRegistry, BuiltImage, Upstream) {
+    let registry = FakeRegistry::start().await;
+    let image = ImageBuilder::new(1).layer(100_000).build();
+    registry.put("team/app", "1.0", &image);
+    let client = client(registry.settings(HOST));
+    (registry, image, client)
+}
+
+/// The reason of an unusable answer, or the whole error where it is another kind.
+fn bad<T: std::fmt::Debug>(result: Result<T, UpstreamError>) -> String {
+    match result.unwrap_err() {
+        UpstreamError::Bad { reason, .. } => reason.to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn connect<T: std::fmt::Debug>(result: Result<T, UpstreamError>) -> String {
+    match result.unwrap_err() {
+        UpstreamError::Connect { reason, .. } => reason.to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Reads a blob to its end.
+async fn read_blob(client: &Upstream, digest: &Digest) -> Result<Vec<u8>, UpstreamError> {
+    read_range(client, digest, sealgate::upstream::BlobRange::Whole).await
+}
+
+async fn read_range(
+    client: &Upstream,
+    digest: &Digest,
+    range: sealgate::upstream::BlobRange,
+) -> Result<Vec<u8>, UpstreamError> {
+    use futures_util::TryStreamExt as _;
+    let body = client.blob(&name(), digest, range).await?;
+    let pieces: Vec<bytes::Bytes> = body.stream.try_collect().await?;
+    Ok(pieces.concat())
+}
+
+#[tokio::test]
+async fn what_a_registry_has_arrives_as_it_is() {
+    let (registry, image, client) = registry().await;
+    let fetched = client.manifest(&name(), &tag()).await.unwrap();
+    assert_eq!((fetched.bytes, fetched.digest), (image.manifest.bytes.clone(), image.digest()));
+    assert_eq!(fetched.content_type, image.manifest.media_type);
+    let by_digest = client.manifest(&name(), &Reference::Digest(image.digest())).await.unwrap();
+    assert_eq!(by_digest.digest, image.digest());
+    let head = client.manifest_head(&name(), &tag()).await.unwrap();
+    assert_eq!((head.digest, head.size), (Some(image.digest()), u64::try_from(image.manifest.bytes.len()).ok()));
+    let layer = &image.blobs[1];
+    assert_eq!(read_blob(&client, &layer.digest).await.unwrap(), layer.bytes);
+    assert_eq!(client.blob_head(&name(), &layer.digest).await.unwrap(), Some(100_000));
+    assert_eq!(client.small_blob(&name(), &layer.digest, 100_000).await.unwrap(), layer.bytes);
+    assert_eq!(bad(client.small_blob(&name(), &layer.digest, 99_999).await), "too_large");
+    let range = sealgate::upstream::BlobRange::From { start: 60_000, end: None };
+    assert_eq!(read_range(&client, &layer.digest, range).await.unwrap(), layer.bytes[60_000..]);
+    let range = sealgate::upstream::BlobRange::From { start: 1, end: Some(2) };
+    assert_eq!(read_range(&client, &layer.digest, range).await.unwrap(), layer.bytes[1..=2]);
+    assert_eq!(registry.count("*", "*"), 9);
+}
+
+#[tokio::test]
+async fn a_sha512_manifest_is_hashed_by_sha512() {
+    let registry = FakeRegistry::start().await;
+    let image = ImageBuilder::new(1).layer(10).sha512().build();
+    registry.put("team/app", "1.0", &image);
+    let client = client(registry.settings(HOST));
+    let fetched = client.manifest(&name(), &Reference::Digest(image.digest())).await.unwrap();
+    assert_eq!(fetched.digest, image.digest());
+    assert_eq!(client.manifest(&name(), &tag()).await.unwrap().digest, Digest::sha256(&image.manifest.bytes));
+}
+
+#[tokio::test]
+async fn a_clean_404_is_not_found_and_nothing_else_is() {
+    let (registry, image, client) = registry().await;
+    let missing: Reference = "2.0".parse().unwrap();
+    assert!(matches!(client.manifest(&name(), &missing).await, Err(UpstreamError::NotFound { .. })));
+    assert!(matches!(client.manifest_head(&name(), &missing).await, Err(UpstreamError::NotFound { .. })));
+    let absent = Digest::sha256(b"absent");
+    assert!(matches!(client.blob_head(&name(), &absent).await, Err(UpstreamError::NotFound { .. })));
+    assert!(matches!(read_blob(&client, &absent).await, Err(UpstreamError::NotFound { .. })));
+    let other = "other/app".parse().unwrap();
+    assert!(matches!(client.tags(&other, 10, None).await, Err(UpstreamError::NotFound { .. })));
+    registry.fault(sealgate::testing::Fault::on("*/manifests/*").status(410));
+    assert_eq!(bad(client.manifest(&name(), &Reference::Digest(image.digest())).await), "protocol");
+}
+
+#[tokio::test]
+async fn connections_are_used_again() {
+    let (registry, image, client) = registry().await;
+    for _ in 0..10 {
+        client.manifest(&name(), &tag()).await.unwrap();
+        read_blob(&client, &image.blobs[1].digest).await.unwrap();
+        client.manifest_head(&name(), &tag()).await.unwrap();
+    }
+    assert_eq!((registry.count("*", "*"), registry.connections()), (30, 1));
+}
+
+#[tokio::test]
+async fn requests_say_no_more_than_needed() {
+    let (registry, _, client) = registry().await;
+    client.manifest(&name(), &tag()).await.unwrap();
+    let requests = registry.requests();
+    let mut sent: Vec<&str> = requests[0].headers.keys().map(http::HeaderName::as_str).collect();
+    sent.sort_unstable();
+    assert_eq!(sent, ["accept", "accept-encoding", "host", "user-agent"]);
+    assert_eq!(requests[0].header("accept-encoding"), Some("identity"));
+}
