@@ -186,7 +186,7 @@ fn is_index(child: &Descriptor) -> bool {
 struct Tally {
     evidence: Vec<Value>,
     not_after: Option<crate::clock::Timestamp>,
-    last: Option<(String, String)>,
+    last: Option<(String, Reason, String)>,
     unreached: Option<Unreached>,
 }
 
@@ -208,7 +208,7 @@ impl Tally {
             let end = self.not_after.map_or(verdict.not_after, |end| end.min(verdict.not_after));
             self.not_after = Some(end);
         }
-        self.last = Some((platform, verdict.text.clone()));
+        self.last = Some((platform, verdict.reason, verdict.text.clone()));
     }
 
     fn allow(self, own: &Verdict) -> Reached {
@@ -222,13 +222,17 @@ impl Tally {
         }
     }
 
-    /// The index's own reason, since that is what its publisher can mend first.
+    /// The index's own reason, since that is what its publisher can mend first, unless a bound was passed below.
     fn deny(self, own: &Verdict) -> Reached {
-        let text = match &self.last {
-            Some((platform, text)) if *text != own.text => format!("{} (and {platform}: {text})", own.text),
-            _ => own.text.clone(),
-        };
-        denial(own, own.reason, text, &self.evidence)
+        match &self.last {
+            Some((_, Reason::TooManyChildren, text)) => {
+                denial(own, Reason::TooManyChildren, text.clone(), &self.evidence)
+            }
+            Some((platform, _, text)) if *text != own.text => {
+                denial(own, own.reason, format!("{} (and {platform}: {text})", own.text), &self.evidence)
+            }
+            Some(_) | None => denial(own, own.reason, own.text.clone(), &self.evidence),
+        }
     }
 }
 

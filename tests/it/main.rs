@@ -4,12 +4,16 @@
 mod architecture;
 mod fixtures;
 mod forgery;
+mod lab;
 mod metrics;
+mod multi_arch;
 mod parts;
 mod policy_vectors;
 mod protocol;
+mod pull;
 mod real_policies;
 mod real_signatures;
+mod restart;
 mod store_faults;
 mod tls;
 mod upstream;

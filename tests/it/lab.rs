@@ -1,0 +1,537 @@
+//! A `Puller` between a fake registry and a real store on disk, on a clock that the tests move.
+//!
+//! Everything happens in `registry.test/team/app` unless a test says otherwise. Signatures are made by a key without a log,
+//! so that no test depends on the machine's clock.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt as _;
+use sealgate::clock::{Clock, ManualClock, Timestamp};
+use sealgate::oci::{Digest, ImageReference, MediaType, Reference, Repository};
+use sealgate::policy::{
+    ContainersPolicy, ContainersPolicyDocument, Exemption, Mode, MultiArch, Override, PolicySet, Reason,
+    Settings as PolicySettings,
+};
+use sealgate::pull::{AdmittedManifest, PullError, Puller, Snapshot, Source, TagList, VerdictTtl};
+use sealgate::store::{Settings as StoreSettings, Store, StoredVerdict, VerdictFilter};
+use sealgate::telemetry::Telemetry;
+use sealgate::testing::sigstore::{FakeKey, FakeSignature, FakeSigstore, Flaw, key_requirement, signature_manifest};
+use sealgate::testing::{BuiltImage, Content, FakeRegistry, Fault, ImageBuilder};
+use sealgate::upstream::Upstream;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
+
+const HOST: &str = "registry.test";
+const OTHER_HOST: &str = "other.test";
+const REPOSITORY: &str = "team/app";
+const EMAIL: &str = "signer@team.test";
+const ISSUER: &str = "https://issuer.test";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What policy wants.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Policy {
+    /// A signature by the lab's key.
+    Signed,
+    /// A signature by another key.
+    SignedByAnother,
+    /// Nothing.
+    AcceptAnything,
+    /// A signature for this tag, nothing for the others.
+    SignedTag(&'static str),
+    /// A signature, and never this digest.
+    RejectDigest(Digest),
+    /// A keyless signature by the lab's signer.
+    Keyless,
+    /// As `Signed`, for indexes under `index-or-any-leaf`.
+    AnyLeaf,
+    /// As `Signed`, under `leaf-only`.
+    LeafOnly,
+    /// As `Signed`, in audit mode.
+    Audit,
+    /// As `Signed`, with audit mode for this tag.
+    AuditTag(&'static str),
+    /// As `Signed`, with an exemption that ends.
+    Exempt { scope: &'static str, hours: u32 },
+}
+
+/// An image, index or artefact that the registry has.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    pub(crate) bytes: Bytes,
+    pub(crate) digest: Digest,
+    pub(crate) config: Digest,
+    pub(crate) layers: Vec<Digest>,
+    built: BuiltImage,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lab {
+    pub(crate) registry: FakeRegistry,
+    pub(crate) clock: ManualClock,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    store: Store,
+    puller: Puller,
+    tasks: TaskTracker,
+    sigstore: FakeSigstore,
+    contents: Mutex<HashMap<Digest, Bytes>>,
+    dir: TempDir,
+}
+
+impl Lab {
+    pub(crate) async fn new(policy: Policy) -> Self {
+        // The library that verifies certificates reads the machine's clock, so the lab starts there.
+        let start = Clock::System.now();
+        let (registry, clock) = (FakeRegistry::start().await, ManualClock::at(start));
+        let sigstore = FakeSigstore::from_seed(7, start);
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot(policy, &sigstore, start)));
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir, &clock).await;
+        let tasks = TaskTracker::new();
+        let puller = puller(&registry, &store, &snapshot, &clock, &tasks);
+        Self { registry, clock, snapshot, store, puller, tasks, sigstore, contents: Mutex::default(), dir }
+    }
+
+    /// The same store and policy behind a puller (and an upstream client) that has nothing in memory.
+    pub(crate) fn with_another_puller(mut self) -> Self {
+        self.puller = puller(&self.registry, &self.store, &self.snapshot, &self.clock, &self.tasks);
+        self
+    }
+
+    /// As after a restart of the process.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.store.close().await;
+        self.tasks = TaskTracker::new();
+        self.store = open(&self.dir, &self.clock).await;
+        self.with_another_puller()
+    }
+
+    pub(crate) fn reload(&self, policy: Policy) {
+        self.snapshot.store(Arc::new(snapshot(policy, &self.sigstore, self.clock.now())));
+    }
+
+    // ---- what the registry has ----
+
+    /// An image, by digest alone. Each name makes another one.
+    pub(crate) fn image(&self, name: &str) -> Image {
+        let seed = Digest::sha256(name.as_bytes());
+        let seed = u64::from_le_bytes(seed.as_bytes()[..8].try_into().unwrap());
+        self.put(ImageBuilder::new(seed).layer(2000).layer(100_000).build())
+    }
+
+    /// An image under a tag, with a good signature.
+    pub(crate) fn signed_image(&self, tag: &str) -> Image {
+        let image = self.image(&format!("signed {tag}"));
+        self.tag(tag, &image);
+        self.sign(&image.digest);
+        image
+    }
+
+    pub(crate) fn index(&self, children: &[&Image]) -> Image {
+        self.put(ImageBuilder::index(children.iter().map(|child| child.built.clone())).build())
+    }
+
+    /// An index whose children after `children` are labelled as attestations.
+    pub(crate) fn index_with_attestations(&self, children: &[&Image], attestations: &[&Image]) -> Image {
+        let label = |image: &&Image| {
+            let unknown = "unknown".to_owned();
+            BuiltImage { platform: (unknown.clone(), unknown), ..image.built.clone() }
+        };
+        let children = children.iter().map(|child| child.built.clone()).chain(attestations.iter().map(label));
+        self.put(ImageBuilder::index(children).build())
+    }
+
+    /// As registries without the referrers API keep them.
+    pub(crate) fn index_without_platforms(&self, children: &[&Image]) -> Image {
+        self.put_index(children.iter().map(|child| child.built.descriptor()).collect())
+    }
+
+    /// An index that lists the second child with another size and the third one with another type.
+    pub(crate) fn index_lying(&self, right: &Image, sized: &Image, typed: &Image) -> Image {
+        let mut descriptors = [right, sized, typed].map(|image| image.built.descriptor());
+        descriptors[1]["size"] = json!(sized.bytes.len() + 1);
+        descriptors[2]["mediaType"] = json!(MediaType::DockerManifest.as_str());
+        self.put_index(descriptors.to_vec())
+    }
+
+    fn put_index(&self, descriptors: Vec<Value>) -> Image {
+        let media_type = MediaType::OciIndex.as_str();
+        let document = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": descriptors });
+        let mut built = ImageBuilder::index([]).build();
+        built.manifest = Content::new(sealgate::oci::Algorithm::Sha256, media_type, document.to_string());
+        self.put(built)
+    }
+
+    /// An artefact with one layer, by digest alone.
+    pub(crate) fn artefact(&self, layer_type: &str, layer: &[u8], subject: Option<&Image>) -> Image {
+        let mut builder = ImageBuilder::artefact("application/x").layer_of(layer_type, layer.to_vec(), &[]);
+        if let Some(subject) = subject {
+            builder = builder.subject(subject.built.descriptor());
+        }
+        self.put(builder.build())
+    }
+
+    /// As BuildKit writes them: an image config, and an in-toto layer.
+    pub(crate) fn attestation(&self, statement: &[u8]) -> Image {
+        let builder = ImageBuilder::new(1).platform("unknown", "unknown");
+        self.put(builder.layer_of("application/vnd.in-toto+json", statement.to_vec(), &[]).build())
+    }
+
+    /// An image that does not name its own type, under a tag.
+    pub(crate) fn untyped_image(&self, tag: &str, media_type: MediaType) -> Image {
+        let mut built = ImageBuilder::new(99).layer(100).build();
+        let mut document: Value = serde_json::from_slice(&built.manifest.bytes).unwrap();
+        document.as_object_mut().unwrap().remove("mediaType");
+        built.manifest = Content::new(sealgate::oci::Algorithm::Sha256, media_type.as_str(), document.to_string());
+        let image = self.put(built);
+        self.tag(tag, &image);
+        image
+    }
+
+    /// The registry calls the same bytes something else from now on.
+    pub(crate) fn retype(&self, image: &Image, media_type: MediaType) {
+        let manifest = Content { media_type: media_type.as_str().to_owned(), ..image.built.manifest.clone() };
+        self.registry.put_manifest(REPOSITORY, &manifest);
+    }
+
+    /// The registry has the same bytes under that digest too.
+    pub(crate) fn serve_under(&self, digest: &Digest, image: &Image) {
+        self.registry.put_manifest(REPOSITORY, &Content { digest: *digest, ..image.built.manifest.clone() });
+    }
+
+    pub(crate) fn tag(&self, tag: &str, image: &Image) {
+        self.registry.tag(REPOSITORY, tag, image.digest);
+    }
+
+    /// Puts these bytes, called an OCI image manifest, under a tag.
+    pub(crate) fn tag_bytes(&self, tag: &str, bytes: &[u8]) {
+        let media_type = MediaType::OciManifest.as_str();
+        let manifest = Content::new(sealgate::oci::Algorithm::Sha256, media_type, bytes.to_vec());
+        self.registry.put_manifest(REPOSITORY, &manifest);
+        self.registry.tag(REPOSITORY, tag, manifest.digest);
+    }
+
+    pub(crate) fn untag(&self, tag: &str) {
+        self.registry.untag(REPOSITORY, tag);
+    }
+
+    pub(crate) fn content(&self, digest: &Digest) -> Bytes {
+        self.contents.lock().unwrap()[digest].clone()
+    }
+
+    fn put(&self, built: BuiltImage) -> Image {
+        self.registry.put_untagged(REPOSITORY, &built);
+        let mut contents = self.contents.lock().unwrap();
+        contents.extend(built.blobs.iter().map(|blob| (blob.digest, blob.bytes.clone())));
+        let blobs: Vec<Digest> = built.blobs.iter().map(|blob| blob.digest).collect();
+        Image {
+            bytes: built.manifest.bytes.clone(),
+            digest: built.digest(),
+            config: blobs.first().copied().unwrap_or(built.digest()),
+            layers: blobs.into_iter().skip(1).collect(),
+            built,
+        }
+    }
+
+    // ---- signatures ----
+
+    pub(crate) fn signature_tag(&self, digest: &Digest) -> String {
+        format!("sha256-{}.sig", digest.hex())
+    }
+
+    /// Signs with the key that policy wants.
+    pub(crate) fn sign(&self, digest: &Digest) {
+        self.sign_as(&format!("{HOST}/{REPOSITORY}"), digest);
+    }
+
+    pub(crate) fn sign_as(&self, reference: &str, digest: &Digest) {
+        self.put_signatures(digest, &[self.signature(&key(&self.sigstore), reference, digest)]);
+    }
+
+    /// Signs without a key, as policy `Keyless` wants.
+    pub(crate) fn sign_keyless(&self, digest: &Digest) {
+        let reference = format!("{HOST}/{REPOSITORY}");
+        self.put_signatures(digest, &[self.sigstore.sign_keyless(&reference, digest, EMAIL, ISSUER, Flaw::None)]);
+    }
+
+    /// The digests of the payloads.
+    pub(crate) fn sign_with_another_key(&self, digest: &Digest) -> Vec<Digest> {
+        let signature = self.signature(&other_key(&self.sigstore), &format!("{HOST}/{REPOSITORY}"), digest);
+        self.put_signatures(digest, &[signature])
+    }
+
+    /// So many bad signatures, and perhaps a good one behind them.
+    pub(crate) fn sign_badly(&self, digest: &Digest, count: usize, good_last: bool) {
+        let reference = format!("{HOST}/{REPOSITORY}");
+        let bad = self.signature(&other_key(&self.sigstore), &reference, digest);
+        let mut signatures: Vec<FakeSignature> = (0..count)
+            .map(|number| {
+                let mut bad = bad.clone();
+                bad.payload.extend_from_slice(number.to_string().as_bytes());
+                bad
+            })
+            .collect();
+        if good_last {
+            signatures.push(self.signature(&key(&self.sigstore), &reference, digest));
+        }
+        self.put_signatures(digest, &signatures);
+    }
+
+    /// The registry answers with other bytes for every payload of that image's signatures.
+    pub(crate) fn corrupt_payloads(&self, digest: &Digest) {
+        let signature = self.signature(&key(&self.sigstore), &format!("{HOST}/{REPOSITORY}"), digest);
+        let payload = Digest::sha256(&signature.payload);
+        self.registry.fault(Fault::on(&format!("*/blobs/{payload}")).wrong_bytes());
+    }
+
+    fn signature(&self, key: &FakeKey, reference: &str, digest: &Digest) -> FakeSignature {
+        self.sigstore.sign_unlogged(key, reference, digest, Flaw::None)
+    }
+
+    fn put_signatures(&self, digest: &Digest, signatures: &[FakeSignature]) -> Vec<Digest> {
+        let written = signature_manifest(signatures);
+        for (_, bytes) in &written.blobs {
+            self.registry.put_blob(REPOSITORY, bytes.clone());
+        }
+        let manifest = Content::new(sealgate::oci::Algorithm::Sha256, written.media_type, written.manifest);
+        self.registry.put_manifest(REPOSITORY, &manifest);
+        self.registry.tag(REPOSITORY, &self.signature_tag(digest), manifest.digest);
+        written.blobs.iter().skip(1).map(|(digest, _)| *digest).collect()
+    }
+
+    // ---- how the registry behaves ----
+
+    /// Requests whose path has `part` in it get that status.
+    pub(crate) fn fail(&self, part: &str, status: u16) {
+        self.registry.fault(Fault::on(&format!("*{part}*")).status(status));
+    }
+
+    /// Requests whose path has `part` in it get no answer.
+    pub(crate) fn hang(&self, part: &str) {
+        self.registry.fault(Fault::on(&format!("*{part}*")).hang());
+    }
+
+    pub(crate) fn heal(self) -> Self {
+        self.registry.heal();
+        self
+    }
+
+    pub(crate) fn stop_upstream(self) -> Self {
+        self.registry.go_down();
+        self
+    }
+
+    pub(crate) fn head_without_digest(&self, tag: &str) {
+        let fault = Fault::on(&manifest_path(tag)).head();
+        self.registry.fault(fault.without_header("docker-content-digest"));
+    }
+
+    pub(crate) fn head_claims(&self, tag: &str, digest: &Digest) {
+        self.registry.heal();
+        let fault = Fault::on(&manifest_path(tag)).head();
+        self.registry.fault(fault.set_header("docker-content-digest", &digest.to_string()));
+    }
+
+    /// Each GET of the tag gets the next of these images, the last one for ever.
+    pub(crate) fn answer_in_turn(&self, tag: &str, images: &[&Image]) {
+        for (turn, image) in images.iter().enumerate() {
+            let times = if turn + 1 == images.len() { usize::MAX } else { turn + 1 };
+            let fault = Fault::on(&manifest_path(tag)).get().times(times);
+            let fault = fault.set_header("docker-content-digest", &image.digest.to_string());
+            self.registry.fault(fault.body(image.bytes.clone()));
+        }
+    }
+
+    pub(crate) fn replace_bytes(&self, digest: &Digest, bytes: &'static [u8]) {
+        self.registry.fault(Fault::on(&manifest_path(&digest.to_string())).get().body(bytes));
+    }
+
+    /// All requests that the registry got.
+    pub(crate) fn requests(&self) -> usize {
+        self.registry.count("*", "*")
+    }
+
+    /// Those with that method whose path has `part` in it.
+    pub(crate) fn asked(&self, method: &str, part: &str) -> usize {
+        self.registry.count(method, &format!("*{part}*"))
+    }
+
+    // ---- pulling ----
+
+    pub(crate) async fn pull(&self, tag: &str) -> Result<AdmittedManifest, PullError> {
+        self.manifest(HOST, REPOSITORY, Reference::Tag(tag.parse().unwrap())).await
+    }
+
+    pub(crate) async fn pull_digest(&self, digest: &Digest) -> Result<AdmittedManifest, PullError> {
+        self.manifest(HOST, REPOSITORY, Reference::Digest(*digest)).await
+    }
+
+    pub(crate) async fn pull_digest_of(&self, name: &str, digest: &Digest) -> Result<AdmittedManifest, PullError> {
+        self.manifest(HOST, name, Reference::Digest(*digest)).await
+    }
+
+    async fn manifest(&self, host: &str, name: &str, reference: Reference) -> Result<AdmittedManifest, PullError> {
+        self.puller.manifest(&ImageReference::new(repository(host, name), reference)).await
+    }
+
+    pub(crate) async fn blob(&self, digest: &Digest) -> Result<Bytes, PullError> {
+        self.read_blob(HOST, REPOSITORY, digest).await
+    }
+
+    pub(crate) async fn blob_of(&self, name: &str, digest: &Digest) -> Result<Bytes, PullError> {
+        self.read_blob(HOST, name, digest).await
+    }
+
+    pub(crate) async fn blob_of_other_upstream(&self, digest: &Digest) -> Result<Bytes, PullError> {
+        self.read_blob(OTHER_HOST, REPOSITORY, digest).await
+    }
+
+    async fn read_blob(&self, host: &str, name: &str, digest: &Digest) -> Result<Bytes, PullError> {
+        let repository = repository(host, name);
+        let head = self.puller.blob_head(&repository, digest).await?;
+        let blob = self.puller.blob(&repository, digest).await?;
+        assert_eq!(head.size, blob.size());
+        let end = blob.size().saturating_sub(1);
+        let bytes: BytesMut = blob.stream(0, end).try_collect().await?;
+        assert!(digest.matches(&bytes));
+        Ok(bytes.freeze())
+    }
+
+    pub(crate) async fn referrers(&self, digest: &Digest, artifact_type: Option<&str>) -> Result<Value, PullError> {
+        let document = self.puller.referrers(&repository(HOST, REPOSITORY), digest, artifact_type).await?;
+        Ok(serde_json::from_slice(&document.bytes).unwrap())
+    }
+
+    pub(crate) async fn tags(&self, n: usize, last: Option<&str>) -> Result<TagList, PullError> {
+        let last = last.map(|last| last.parse().unwrap());
+        self.puller.tags(&repository(HOST, REPOSITORY), n, last.as_ref()).await
+    }
+
+    /// Whether the store has content of that digest.
+    pub(crate) async fn has_content(&self, digest: &Digest) -> bool {
+        self.store.content(digest).await.is_some()
+    }
+
+    /// All verdicts that were kept.
+    pub(crate) async fn verdicts(&self) -> Vec<Arc<StoredVerdict>> {
+        self.store.verdicts(&VerdictFilter::default()).await
+    }
+}
+
+/// The reason of a denial; anything else fails the test.
+#[track_caller]
+pub(crate) fn denied_for(result: Result<AdmittedManifest, PullError>) -> Reason {
+    match result {
+        Err(PullError::Denied(denial)) => denial.reason,
+        other => panic!("not denied: {other:?}"),
+    }
+}
+
+pub(crate) fn is_undecided<T>(result: &Result<T, PullError>) -> bool {
+    matches!(result, Err(PullError::Undecided { .. }))
+}
+
+fn manifest_path(reference: &str) -> String {
+    format!("/v2/{REPOSITORY}/manifests/{reference}")
+}
+
+fn repository(host: &str, name: &str) -> Repository {
+    Repository::new(host.parse().unwrap(), name.parse().unwrap()).unwrap()
+}
+
+async fn open(dir: &TempDir, clock: &ManualClock) -> Store {
+    let settings = StoreSettings { data_dir: Some(dir.path().to_owned()), max_bytes: 1 << 30, min_free_bytes: 0 };
+    Store::open(settings, Clock::Manual(clock.clone()), Telemetry::default()).await.unwrap()
+}
+
+fn puller(
+    registry: &FakeRegistry,
+    store: &Store,
+    snapshot: &Arc<ArcSwap<Snapshot>>,
+    clock: &ManualClock,
+    tasks: &TaskTracker,
+) -> Puller {
+    let source = |host: &str| Source {
+        host: host.parse().unwrap(),
+        upstream: Upstream::new(registry.settings(host), Telemetry::default()).unwrap(),
+        tag_ttl: Duration::from_secs(60),
+        stale_if_error: 24 * HOUR,
+    };
+    Puller::new(
+        vec![source(HOST), source(OTHER_HOST)],
+        store.clone(),
+        Arc::clone(snapshot),
+        Clock::Manual(clock.clone()),
+        Telemetry::default(),
+        tasks.clone(),
+    )
+}
+
+fn key(sigstore: &FakeSigstore) -> FakeKey {
+    sigstore.key("the signer")
+}
+
+fn other_key(sigstore: &FakeSigstore) -> FakeKey {
+    sigstore.key("another signer")
+}
+
+fn snapshot(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> Snapshot {
+    let signed = key_requirement(&key(sigstore));
+    let (accept, reject) = (json!({"type": "insecureAcceptAnything"}), json!({"type": "reject"}));
+    let scoped = |default: &Value, scope: String, requirement: &Value| json!({"default": [default], "transports": {"docker": {scope: [requirement]}}});
+    let document = match policy {
+        Policy::AcceptAnything => json!({"default": [accept]}),
+        Policy::SignedByAnother => json!({"default": [key_requirement(&other_key(sigstore))]}),
+        Policy::Keyless => json!({"default": [sigstore.fulcio_requirement(EMAIL, ISSUER)]}),
+        Policy::SignedTag(tag) => scoped(&accept, format!("{HOST}/{REPOSITORY}:{tag}"), &signed),
+        Policy::RejectDigest(digest) => scoped(&signed, format!("{HOST}/{REPOSITORY}@{digest}"), &reject),
+        Policy::Signed
+        | Policy::AnyLeaf
+        | Policy::LeafOnly
+        | Policy::Audit
+        | Policy::AuditTag(_)
+        | Policy::Exempt { .. } => json!({"default": [signed]}),
+    };
+    let document = ContainersPolicyDocument::parse(document.to_string().as_bytes()).unwrap();
+    let mut settings = PolicySettings {
+        containers_policy: Some(ContainersPolicy::resolve(document, &mut |_| Err("no files".to_owned())).unwrap()),
+        mode: Mode::Enforce,
+        multi_arch: MultiArch::IndexOrEveryLeaf,
+        overrides: Vec::new(),
+        exemptions: Vec::new(),
+    };
+    match policy {
+        Policy::AnyLeaf => settings.multi_arch = MultiArch::IndexOrAnyLeaf,
+        Policy::LeafOnly => settings.multi_arch = MultiArch::LeafOnly,
+        Policy::Audit => settings.mode = Mode::Audit,
+        Policy::AuditTag(tag) => settings.overrides.push(Override {
+            scope: format!("{HOST}/{REPOSITORY}:{tag}").parse().unwrap(),
+            mode: Some(Mode::Audit),
+            multi_arch: None,
+        }),
+        Policy::Exempt { scope, hours } => settings.exemptions.push(Exemption {
+            scope: scope.parse().unwrap(),
+            reason: "unsigned until the vendor moves".to_owned(),
+            owner: "platform-team".to_owned(),
+            expires: now.plus(hours * HOUR),
+        }),
+        Policy::Signed
+        | Policy::SignedByAnother
+        | Policy::Keyless
+        | Policy::AcceptAnything
+        | Policy::SignedTag(_)
+        | Policy::RejectDigest(_) => {}
+    }
+    Snapshot {
+        policy: PolicySet::new(settings).unwrap(),
+        trust_root: Digest::sha256(b"no trust root"),
+        verdict_ttl: VerdictTtl { allow: 24 * HOUR, deny: Duration::from_secs(60) },
+    }
+}

@@ -1,0 +1,87 @@
+//! What a restart keeps, also while upstream is away.
+
+use std::time::Duration;
+
+use sealgate::policy::Reason;
+use sealgate::pull::PullError;
+use sealgate::telemetry::CacheResult;
+
+use crate::lab::{Lab, Policy, denied_for, is_undecided};
+
+#[tokio::test]
+async fn after_a_restart_without_upstream_allowed_is_served_and_refused_stays_refused() {
+    let lab = Lab::new(Policy::Signed).await;
+    let (good, bad) = (lab.signed_image("good"), lab.image("bad"));
+    lab.tag("bad", &bad);
+    lab.pull("good").await.unwrap();
+    lab.blob(&good.layers[0]).await.unwrap();
+    denied_for(lab.pull("bad").await);
+
+    let lab = lab.stop_upstream().restart().await;
+    // Blobs first: some clients hold the manifest already.
+    assert_eq!(lab.blob(&good.layers[0]).await.unwrap(), lab.content(&good.layers[0]));
+    assert_eq!(lab.pull("good").await.unwrap().bytes(), &good.bytes);
+    assert_eq!(lab.pull_digest(&good.digest).await.unwrap().bytes(), &good.bytes);
+    assert!(lab.pull("bad").await.is_err());
+    assert!(lab.pull_digest(&bad.digest).await.is_err());
+    lab.clock.advance(Duration::from_secs(61));
+    assert_eq!(lab.pull("good").await.unwrap().cache(), CacheResult::Stale);
+    assert!(lab.pull("bad").await.is_err());
+    assert!(matches!(lab.blob(&bad.layers[0]).await, Err(PullError::BlobUnknown)));
+}
+
+#[tokio::test]
+async fn the_children_of_an_allowed_index_are_served_after_a_restart() {
+    let lab = Lab::new(Policy::Signed).await;
+    let child = lab.image("child");
+    let index = lab.index(&[&child]);
+    lab.tag("1", &index);
+    lab.sign(&index.digest);
+    lab.pull("1").await.unwrap();
+    lab.pull_digest(&child.digest).await.unwrap();
+    lab.blob(&child.layers[0]).await.unwrap();
+    let lab = lab.stop_upstream().restart().await;
+    lab.blob(&child.layers[0]).await.unwrap();
+    lab.pull_digest(&child.digest).await.unwrap();
+    lab.pull("1").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_allow_that_expires_while_upstream_is_away_is_verified_again_offline() {
+    let lab = Lab::new(Policy::Signed).await;
+    let image = lab.signed_image("1");
+    lab.pull("1").await.unwrap();
+    lab.blob(&image.layers[0]).await.unwrap();
+    let lab = lab.stop_upstream().restart().await;
+    lab.clock.advance(Duration::from_secs(25 * 3600));
+    lab.pull_digest(&image.digest).await.unwrap();
+    lab.blob(&image.layers[0]).await.unwrap();
+    // A new policy is judged by the same material; what it does not allow is not denied but undecided.
+    lab.reload(Policy::SignedByAnother);
+    assert!(is_undecided(&lab.pull_digest(&image.digest).await));
+    assert!(is_undecided(&lab.blob(&image.layers[0]).await));
+}
+
+#[tokio::test]
+async fn the_absence_of_signatures_while_upstream_is_away_is_undecided() {
+    let lab = Lab::new(Policy::AcceptAnything).await;
+    let image = lab.image("1");
+    lab.tag("1", &image);
+    lab.pull("1").await.unwrap();
+    let lab = lab.stop_upstream();
+    lab.reload(Policy::Signed);
+    assert!(is_undecided(&lab.pull("1").await));
+    assert!(is_undecided(&lab.pull_digest(&image.digest).await));
+}
+
+#[tokio::test]
+async fn a_denial_survives_a_restart_for_its_life() {
+    let lab = Lab::new(Policy::Signed).await;
+    let image = lab.image("1");
+    lab.tag("1", &image);
+    denied_for(lab.pull("1").await);
+    let asked = lab.asked("GET", ".sig");
+    let lab = lab.restart().await;
+    assert_eq!(denied_for(lab.pull("1").await), Reason::NoSignature);
+    assert_eq!(lab.asked("GET", ".sig"), asked);
+}
