@@ -12,8 +12,25 @@ use super::answer::{Answer, Refusal};
 /// `GET /api/v1/policy`
 pub(super) async fn policy(Shared(state): Shared<Arc<State>>) -> Answer {
     let snapshot = state.snapshot.load();
+    let now = state.clock.now();
+    let exemptions: Vec<_> = snapshot
+        .policy
+        .exemptions()
+        .iter()
+        .map(|exemption| {
+            json!({
+                "scope": exemption.scope.to_string(),
+                "reason": exemption.reason,
+                "owner": exemption.owner,
+                "expires": exemption.expires.to_string(),
+                "in_force": now < exemption.expires,
+            })
+        })
+        .collect();
     Answer(json!({
         "fingerprint": snapshot.policy.fingerprint().to_string(),
+        "audited_scopes": snapshot.policy.audited_scopes(),
+        "exemptions": exemptions,
         "trust_root": snapshot.trust_root.to_string(),
         "allow_ttl_seconds": snapshot.verdict_ttl.allow.as_secs(),
         "deny_ttl_seconds": snapshot.verdict_ttl.deny.as_secs(),

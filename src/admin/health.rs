@@ -26,7 +26,11 @@ pub(super) async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
         "ready": !draining,
         "draining": draining,
         "store": { "ready": true, "verdicts": verdicts },
-        "policy": { "ready": true, "fingerprint": snapshot.policy.fingerprint().to_string() },
+        "policy": {
+            "ready": true,
+            "fingerprint": snapshot.policy.fingerprint().to_string(),
+            "audited_scopes": snapshot.policy.audited_scopes(),
+        },
         "trust_root": { "ready": true, "fingerprint": snapshot.trust_root.to_string() },
     });
     with_json(if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &value)

@@ -9,6 +9,8 @@ mod guard;
 mod health;
 mod query;
 mod server;
+#[cfg(test)]
+mod tests;
 mod verdicts;
 
 use std::fmt;

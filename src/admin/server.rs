@@ -14,8 +14,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
@@ -32,7 +33,8 @@ use crate::telemetry::Telemetry;
 /// Serves the admin listener until `shutdown` is cancelled; connections then end with their current answer. Connections are tasks of
 /// `tasks`, which shutdown waits for.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken, tasks: TaskTracker) {
-    let service = Arc::new(Service::new(&listener, state));
+    let loopback = listener.local_addr().as_ref().map(SocketAddr::ip).is_ok_and(|ip| ip.is_loopback());
+    let service = Arc::new(Service::new(loopback, state));
     let permits = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
     loop {
         // Losing any branch is safe: a permit is given back, and an accepted connection is not lost since `accept` is cancel safe.
@@ -46,7 +48,11 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
         };
         match (permit, accepted) {
             (Ok(permit), Ok((stream, _))) => {
-                tasks.spawn(connection(stream, permit, Arc::clone(&service), shutdown.clone()));
+                let (service, shutdown) = (Arc::clone(&service), shutdown.clone());
+                tasks.spawn(async move {
+                    connection(stream, service, shutdown).await;
+                    drop(permit);
+                });
             }
             // Out of descriptors, or the client left already: wait a little rather than spin.
             (_, Err(error)) => {
@@ -58,13 +64,11 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
     }
 }
 
-/// Answers the requests of one connection, whose place is free again when it ends.
-async fn connection(
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-    service: Arc<Service>,
-    shutdown: CancellationToken,
-) {
+/// Answers the requests of one connection, for a bounded time.
+pub(super) async fn connection<S>(stream: S, service: Arc<Service>, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let answer = service_fn(move |request| {
         let service = Arc::clone(&service);
         async move { Ok::<_, Infallible>(service.answer(request).await) }
@@ -99,15 +103,14 @@ async fn connection(
 
 /// What answers a request: the checks, then the routes.
 #[derive(Debug)]
-struct Service {
+pub(super) struct Service {
     guard: Guard,
     router: Router,
     telemetry: Telemetry,
 }
 
 impl Service {
-    fn new(listener: &TcpListener, state: State) -> Self {
-        let loopback = listener.local_addr().as_ref().map(SocketAddr::ip).is_ok_and(|ip| ip.is_loopback());
+    pub(super) fn new(loopback: bool, state: State) -> Self {
         let guard = Guard { loopback, host_name: host_name(), access: state.access.clone() };
         let telemetry = state.telemetry.clone();
         Self { guard, router: router(Arc::new(state)), telemetry }

@@ -153,6 +153,18 @@ impl PolicySet {
         overrides::overridden(&self.overrides, image, Some(digest), |over| over.mode).unwrap_or(self.mode)
     }
 
+    /// The scopes in which a denial is only recorded, for those who watch over the mirror; `*` is everything that no override names.
+    pub fn audited_scopes(&self) -> Vec<String> {
+        let everything = (self.mode == Mode::Audit).then(|| "*".to_owned());
+        let audited = self.overrides.iter().filter(|over| over.mode == Some(Mode::Audit));
+        everything.into_iter().chain(audited.map(|over| over.scope.to_string())).collect()
+    }
+
+    /// The exemptions, in force or not.
+    pub fn exemptions(&self) -> &[Exemption] {
+        &self.exemptions
+    }
+
     /// How the image's index relates to its children, after overrides.
     pub fn multi_arch(&self, image: &ImageReference) -> MultiArch {
         overrides::overridden(&self.overrides, image, None, |over| over.multi_arch).unwrap_or(self.multi_arch)

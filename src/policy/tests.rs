@@ -480,3 +480,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn audited_scopes_name_what_is_only_recorded() {
+    let document = document(&json!([{"type": "reject"}]));
+    let over = |scope: &str, mode| Override { scope: scope.parse().unwrap(), mode, multi_arch: None };
+    let mut given = settings(&document);
+    given.overrides =
+        vec![over("docker.io", Some(Mode::Audit)), over("quay.io", Some(Mode::Enforce)), over("ghcr.io", None)];
+    assert_eq!(PolicySet::new(given).unwrap().audited_scopes(), ["docker.io"]);
+    let mut given = settings(&document);
+    given.mode = Mode::Audit;
+    assert_eq!(PolicySet::new(given).unwrap().audited_scopes(), ["*"]);
+}
