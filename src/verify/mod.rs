@@ -7,6 +7,7 @@
 //! (`docs/decisions/0001-sigstore-verify.md`). Around it stand our own rules: what a payload may look like
 //! (`simple_signing`), how cosign's annotations are read (`legacy`), keys without a log (`keyed`), whose certificate it is
 //! (`fulcio`), and chains of private PKIs (`pki`).
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 mod certificate;
 mod error;
