@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 pub use ca::Identity;
 pub use keys::FakeKey;
-pub use sign::{FakeSignature, SignatureManifest, signature_manifest};
+pub use sign::{FakeSignature, SignatureManifest, signature_image, signature_manifest};
 
 use crate::clock::Timestamp;
 use crate::verify::{RekorKeys, SigstoreTrust, pem};

@@ -13,6 +13,7 @@ use super::log::Entry;
 use super::{FakeSigstore, Flaw};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
+use crate::testing::{BuiltImage, ImageBuilder};
 use crate::verify::{LegacySignature, SignatureMaterial, Source, pem};
 
 /// One signature: a layer of a `.sig` manifest.
@@ -277,7 +278,24 @@ fn corrupt(bytes: &mut [u8]) {
     *bytes.last_mut().unwrap() ^= 1;
 }
 
-/// A manifest for the tag `sha256-<hex>.sig`, with the blobs that it lists.
+/// The image manifest that cosign writes for these signatures, one layer each, to be put under the tag `sha256-<hex>.sig`.
+pub fn signature_image(signatures: &[FakeSignature]) -> BuiltImage {
+    let diff_ids: Vec<String> =
+        signatures.iter().map(|signature| Digest::sha256(&signature.payload).to_string()).collect();
+    let config = json!({
+        "architecture": "", "created": "0001-01-01T00:00:00Z", "history": [], "os": "",
+        "rootfs": {"type": "layers", "diff_ids": diff_ids}, "config": {},
+    });
+    let image = ImageBuilder::new(0).config("application/vnd.oci.image.config.v1+json", config.to_string());
+    let image = signatures.iter().fold(image, |image, signature| {
+        let annotations: Vec<(&str, &str)> =
+            signature.annotations.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        image.layer_of(SIMPLE_SIGNING, signature.payload.clone(), &annotations)
+    });
+    image.build()
+}
+
+/// A manifest for the tag `sha256-<hex>.sig` as plain bytes, with the blobs that it lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureManifest {
     /// Its media type.
@@ -288,44 +306,17 @@ pub struct SignatureManifest {
     pub blobs: Vec<(Digest, Vec<u8>)>,
 }
 
-/// The manifest that cosign writes for these signatures, one layer each.
+/// [`signature_image`] as plain bytes, for who pushes it over the wire.
 pub fn signature_manifest(signatures: &[FakeSignature]) -> SignatureManifest {
-    let layers: Vec<Value> = signatures
-        .iter()
-        .map(|signature| {
-            json!({
-                "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
-                "size": signature.payload.len(),
-                "digest": Digest::sha256(&signature.payload).to_string(),
-                "annotations": signature.annotations,
-            })
-        })
-        .collect();
-    let diff_ids: Vec<String> =
-        signatures.iter().map(|signature| Digest::sha256(&signature.payload).to_string()).collect();
-    let config = json!({
-        "architecture": "", "created": "0001-01-01T00:00:00Z", "history": [], "os": "",
-        "rootfs": {"type": "layers", "diff_ids": diff_ids}, "config": {},
-    });
-    let config = config.to_string().into_bytes();
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "size": config.len(), "digest": Digest::sha256(&config).to_string(),
-        },
-        "layers": layers,
-    });
-    let blobs = std::iter::once(config).chain(signatures.iter().map(|signature| signature.payload.clone()));
+    let image = signature_image(signatures);
     SignatureManifest {
-        media_type: MANIFEST,
-        manifest: manifest.to_string().into_bytes(),
-        blobs: blobs.map(|bytes| (Digest::sha256(&bytes), bytes)).collect(),
+        media_type: "application/vnd.oci.image.manifest.v1+json",
+        manifest: image.manifest.bytes.to_vec(),
+        blobs: image.blobs.into_iter().map(|blob| (blob.digest, blob.bytes.to_vec())).collect(),
     }
 }
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
 const CHAIN: &str = "dev.sigstore.cosign/chain";
