@@ -12,9 +12,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use sealgate::clock::Clock;
-use sealgate::oci::Digest;
+use sealgate::oci::{Algorithm, Digest};
 use sealgate::testing::sigstore::{FakeSigstore, Flaw, key_requirement, signature_manifest};
+use sealgate::testing::{BuiltImage, Content, ImageBuilder, pseudo_random};
 use serde_json::{Value, json};
 
 #[tokio::main]
@@ -25,7 +27,9 @@ async fn main() {
     let mut scopes: BTreeMap<String, Value> = BTreeMap::new();
     for wanted in &arguments.images {
         let repository = format!("{}/{}", arguments.host, wanted.repository);
-        let digest = registry.push_image(wanted).await;
+        let image = build(wanted);
+        let digest = image.digest();
+        registry.push_image(&wanted.repository, &image, &wanted.tag).await;
         registry.push_signature(wanted, &digest, &sigstore, &repository).await;
         scopes.insert(repository.clone(), json!([requirement(wanted.signature, &sigstore)]));
         println!("{repository}:{} {digest}", wanted.tag);
@@ -118,53 +122,15 @@ struct Registry {
 }
 
 impl Registry {
-    /// Pushes the image with its blobs; gives the digest of what the tag points at.
-    async fn push_image(&self, wanted: &Wanted) -> Digest {
-        let name = format!("{}:{}", wanted.repository, wanted.tag);
-        match wanted.kind {
-            Kind::Single => self.push_platform(&name, wanted, "amd64", &wanted.tag).await.0,
-            Kind::Index => {
-                let mut children = Vec::new();
-                for architecture in ["amd64", "arm64"] {
-                    let (digest, size) = self.push_platform(&name, wanted, architecture, "").await;
-                    children.push(json!({
-                        "mediaType": MANIFEST, "digest": digest.to_string(), "size": size,
-                        "platform": { "architecture": architecture, "os": "linux" },
-                    }));
-                }
-                let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": children });
-                self.push_manifest(&wanted.repository, &wanted.tag, INDEX, index.to_string().into_bytes()).await
-            }
+    /// Pushes an image with its children and blobs, under `tag` or, when that is empty, under its digest.
+    async fn push_image(&self, repository: &str, image: &BuiltImage, tag: &str) {
+        for child in &image.children {
+            Box::pin(self.push_image(repository, child, "")).await;
         }
-    }
-
-    /// Pushes the image of one platform, under `tag` or, when that is empty, under its digest; gives digest and size.
-    async fn push_platform(&self, name: &str, wanted: &Wanted, architecture: &str, tag: &str) -> (Digest, usize) {
-        let layers =
-            [tar("hello.txt", format!("{name} on {architecture}\n").as_bytes()), tar("filler.bin", &filler(name))];
-        let mut descriptors = Vec::new();
-        for layer in &layers {
-            let digest = self.push_blob(&wanted.repository, layer.clone()).await;
-            let media_type = "application/vnd.oci.image.layer.v1.tar";
-            descriptors.push(json!({ "mediaType": media_type, "digest": digest.to_string(), "size": layer.len() }));
+        for blob in &image.blobs {
+            self.push_blob(repository, blob.digest, blob.bytes.clone()).await;
         }
-        let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::sha256(layer).to_string()).collect();
-        let config = json!({
-            "architecture": architecture, "os": "linux", "config": { "Cmd": ["/hello.txt"] },
-            "rootfs": { "type": "layers", "diff_ids": diff_ids },
-        });
-        let config = config.to_string().into_bytes();
-        let size = config.len();
-        let digest = self.push_blob(&wanted.repository, config).await;
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST, "layers": descriptors,
-            "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest.to_string(), "size": size,
-            },
-        });
-        let manifest = manifest.to_string().into_bytes();
-        let size = manifest.len();
-        (self.push_manifest(&wanted.repository, tag, MANIFEST, manifest).await, size)
+        self.push_manifest(repository, tag, &image.manifest).await;
     }
 
     /// Signs as cosign does, and pushes the signature under `sha256-<hex>.sig`.
@@ -176,15 +142,15 @@ impl Registry {
             Signature::Unsigned => return,
         };
         let signature = signature_manifest(&[signature]);
-        for (_, blob) in signature.blobs {
-            self.push_blob(&wanted.repository, blob).await;
+        for (digest, blob) in signature.blobs {
+            self.push_blob(&wanted.repository, digest, blob.into()).await;
         }
         let tag = format!("sha256-{}.sig", digest.hex());
-        self.push_manifest(&wanted.repository, &tag, signature.media_type, signature.manifest).await;
+        let manifest = Content::new(Algorithm::Sha256, signature.media_type, signature.manifest);
+        self.push_manifest(&wanted.repository, &tag, &manifest).await;
     }
 
-    async fn push_blob(&self, repository: &str, bytes: Vec<u8>) -> Digest {
-        let digest = Digest::sha256(&bytes);
+    async fn push_blob(&self, repository: &str, digest: Digest, bytes: Bytes) {
         let start = format!("{}/v2/{repository}/blobs/uploads/", self.url);
         let started = self.client.post(&start).send().await.unwrap_or_else(|error| panic!("{start}: {error}"));
         assert_eq!(started.status(), 202, "{start}");
@@ -193,17 +159,32 @@ impl Registry {
         let separator = if location.contains('?') { '&' } else { '?' };
         let upload = self.client.put(format!("{location}{separator}digest={digest}")).body(bytes);
         assert_eq!(upload.send().await.unwrap().status(), 201, "{repository} {digest}");
-        digest
     }
 
     /// Pushes a manifest under a tag or, when that is empty, under its digest.
-    async fn push_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: Vec<u8>) -> Digest {
-        let digest = Digest::sha256(&bytes);
-        let reference = if tag.is_empty() { digest.to_string() } else { tag.to_owned() };
+    async fn push_manifest(&self, repository: &str, tag: &str, manifest: &Content) {
+        let reference = if tag.is_empty() { manifest.digest.to_string() } else { tag.to_owned() };
         let url = format!("{}/v2/{repository}/manifests/{reference}", self.url);
-        let request = self.client.put(&url).header("content-type", media_type).body(bytes);
+        let request = self.client.put(&url).header("content-type", &manifest.media_type).body(manifest.bytes.clone());
         assert_eq!(request.send().await.unwrap().status(), 201, "{url}");
-        digest
+    }
+}
+
+/// Builds what was asked for. No two names give the same bytes, so that no client holds any of it already.
+fn build(wanted: &Wanted) -> BuiltImage {
+    let platform = |architecture: &str| {
+        let name = format!("{}:{} on {architecture}", wanted.repository, wanted.tag);
+        let seed =
+            Digest::sha256(name.as_bytes()).as_bytes().iter().fold(0, |seed: u64, byte| seed << 5 ^ u64::from(*byte));
+        ImageBuilder::new(seed)
+            .platform("linux", architecture)
+            .layer_of(TAR, tar("hello.txt", name.as_bytes()), &[])
+            .layer_of(TAR, tar("filler.bin", &pseudo_random(seed, 512 * 1024)), &[])
+            .build()
+    };
+    match wanted.kind {
+        Kind::Single => platform("amd64"),
+        Kind::Index => ImageBuilder::index([platform("amd64"), platform("arm64")]).build(),
     }
 }
 
@@ -227,16 +208,9 @@ fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     [header, content.to_vec(), vec![0; padding + 1024]].concat()
 }
 
-/// Half a MiB that no other image has, so that no client holds it already.
-fn filler(name: &str) -> Vec<u8> {
-    let block = |number: u32| Digest::sha256(format!("{name} {number}").as_bytes()).as_bytes().to_vec();
-    (0..16_384).flat_map(block).collect()
-}
-
 const USAGE: &str = "push_signed REGISTRY-URL [--as HOST] [--policy FILE] REPOSITORY:TAG=single|index,keyed|keyless|stranger|unsigned …";
 const KEY: &str = "release";
 const EMAIL: &str = "release@example.com";
 const STRANGER: &str = "somebody@example.net";
 const ISSUER: &str = "https://issuer.example";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
