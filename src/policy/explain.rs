@@ -1,9 +1,9 @@
 //! What policy asks of an image, without asking any registry (`sealgate policy explain`).
 
 use super::containers_policy::Requirement;
-use super::{Exemption, Mode, MultiArch, Plan, PolicySet};
+use super::{Exemption, Mode, MultiArch, Plan, PolicySet, overrides};
 use crate::clock::Timestamp;
-use crate::oci::{Digest, ImageReference, Reference};
+use crate::oci::ImageReference;
 
 /// What applies to an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,19 +44,15 @@ impl PolicySet {
             kind: requirement.kind(),
             means: requirement.describe(),
         };
-        // No manifest has this digest unless somebody finds one whose digest is that of nothing.
-        let digest = match &image.reference {
-            Reference::Digest(digest) => *digest,
-            Reference::Tag(_) => Digest::sha256(b""),
-        };
+        let mode = overrides::overridden(&self.overrides, image, None, |over| over.mode);
         Explanation {
             scope: rules.scope.as_deref(),
             json_path: &rules.json_path,
             requirements: rules.requirements.iter().enumerate().map(requires).collect(),
             plan: self.plan(image),
-            mode: self.mode(image, &digest),
+            mode: mode.unwrap_or(self.mode),
             multi_arch: self.multi_arch(image),
-            exemption: self.exemption(image, &digest, now),
+            exemption: overrides::exempted(&self.exemptions, image, None, now),
         }
     }
 }

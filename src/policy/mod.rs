@@ -172,7 +172,7 @@ impl PolicySet {
 
     /// The exemption in force for that image at `now`, if any.
     pub fn exemption(&self, image: &ImageReference, digest: &Digest, now: Timestamp) -> Option<&Exemption> {
-        overrides::exempted(&self.exemptions, image, digest, now)
+        overrides::exempted(&self.exemptions, image, Some(digest), now)
     }
 }
 

@@ -118,14 +118,14 @@ pub(super) fn overridden<T>(
 pub(super) fn exempted<'a>(
     exemptions: &'a [Exemption],
     image: &ImageReference,
-    digest: &Digest,
+    digest: Option<&Digest>,
     now: Timestamp,
 ) -> Option<&'a Exemption> {
     let in_force: Vec<&Exemption> = exemptions.iter().filter(|exemption| !exemption.is_expired(now)).collect();
     if in_force.is_empty() {
         return None;
     }
-    scopes_of(image, Some(digest)).iter().find_map(|scope| {
+    scopes_of(image, digest).iter().find_map(|scope| {
         let here = in_force.iter().filter(|exemption| exemption.scope.as_str() == scope);
         here.max_by_key(|exemption| exemption.expires).copied()
     })
@@ -185,10 +185,10 @@ mod tests {
         let exemptions = [exemption("quay.io/legacy/app:1.2", 100)];
         let digest = Digest::sha256(b"m");
         let image = "quay.io/legacy/app:1.2".parse().unwrap();
-        assert!(exempted(&exemptions, &image, &digest, at(99)).is_some());
-        assert!(exempted(&exemptions, &image, &digest, at(100)).is_none());
-        assert!(exempted(&exemptions, &image, &digest, at(101)).is_none());
-        assert!(exempted(&exemptions, &"quay.io/legacy/app:1.3".parse().unwrap(), &digest, at(99)).is_none());
+        assert!(exempted(&exemptions, &image, Some(&digest), at(99)).is_some());
+        assert!(exempted(&exemptions, &image, Some(&digest), at(100)).is_none());
+        assert!(exempted(&exemptions, &image, Some(&digest), at(101)).is_none());
+        assert!(exempted(&exemptions, &"quay.io/legacy/app:1.3".parse().unwrap(), Some(&digest), at(99)).is_none());
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         let image = "quay.io/a:1".parse().unwrap();
         for _ in 0..2 {
             let expires =
-                |now| exempted(&exemptions, &image, &digest, at(now)).map(|found| found.expires.unix_seconds());
+                |now| exempted(&exemptions, &image, Some(&digest), at(now)).map(|found| found.expires.unix_seconds());
             assert_eq!((expires(10), expires(55), expires(250), expires(300)), (Some(50), Some(200), Some(300), None));
             exemptions.reverse();
         }

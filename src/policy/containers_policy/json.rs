@@ -153,7 +153,7 @@ impl Reader<'_> {
     }
 
     fn escape(&mut self, text: &mut Vec<u8>) -> Result<(), DocumentError> {
-        let plain = match self.byte()? {
+        let plain = match self.byte_of_token() {
             b'b' => 0x08,
             b'f' => 0x0c,
             b'n' => b'\n',
@@ -187,7 +187,7 @@ impl Reader<'_> {
     fn hex4(&mut self) -> Result<u32, DocumentError> {
         let mut code = 0;
         for _ in 0..4 {
-            let found = self.byte()?;
+            let found = self.byte_of_token();
             let digit = char::from(found)
                 .to_digit(16)
                 .ok_or_else(|| self.unexpected_last(found, "in \\u hexadecimal character escape"))?;
@@ -223,7 +223,7 @@ impl Reader<'_> {
 
     /// One digit at least.
     fn digits(&mut self, place: &str) -> Result<(), DocumentError> {
-        match self.byte()? {
+        match self.byte_of_token() {
             b'0'..=b'9' => {}
             found => return Err(self.unexpected_last(found, place)),
         }
@@ -235,7 +235,7 @@ impl Reader<'_> {
 
     fn literal(&mut self, word: &'static str, node: Node) -> Result<Node, DocumentError> {
         for expected in word.bytes() {
-            let found = self.byte()?;
+            let found = self.byte_of_token();
             if found != expected {
                 let place = format!("in literal {word} (expecting {})", go_byte(expected));
                 return Err(self.unexpected_last(found, &place));
@@ -276,6 +276,14 @@ impl Reader<'_> {
         let byte = self.peek().ok_or_else(|| self.end())?;
         self.at += 1;
         Ok(byte)
+    }
+
+    /// The next byte, where a token is not complete. At the end of the input it is a space, which belongs to no token: Go
+    /// ends its scan with one, and complains about that.
+    fn byte_of_token(&mut self) -> u8 {
+        let byte = self.peek().unwrap_or(b' ');
+        self.at += 1;
+        byte
     }
 
     fn end(&self) -> DocumentError {
@@ -350,11 +358,12 @@ mod tests {
             (r#""\x""#, "invalid character 'x' in string escape code"),
             (r#""\u00g0""#, r"invalid character 'g' in \u hexadecimal character escape"),
             ("trve", "invalid character 'v' in literal true (expecting 'u')"),
-            ("nul", "unexpected end of JSON input"),
-            ("-", "unexpected end of JSON input"),
+            ("nul", "invalid character ' ' in literal null (expecting 'l')"),
+            ("-", "invalid character ' ' in numeric literal"),
             ("-a", "invalid character 'a' in numeric literal"),
             ("01", "invalid character '1' after top-level value"),
-            ("1.", "unexpected end of JSON input"),
+            ("1.", "invalid character ' ' after decimal point in numeric literal"),
+            (r#""\u00"#, r"invalid character ' ' in \u hexadecimal character escape"),
             ("1.a", "invalid character 'a' after decimal point in numeric literal"),
             ("1ea", "invalid character 'a' in exponent of numeric literal"),
             ("\"", "unexpected end of JSON input"),

@@ -75,11 +75,11 @@ impl RequirementDocument {
     pub(super) fn parse(node: &Node) -> Result<Self, DocumentError> {
         let kind = loose_type(node, "signature.prCommon", "signature.prTypeIdentifier")?;
         match kind.as_str() {
-            "insecureAcceptAnything" => exactly(node, []).map(|[]| Self::InsecureAcceptAnything),
-            "reject" => exactly(node, []).map(|[]| Self::Reject),
+            "insecureAcceptAnything" => empty(node).map(|()| Self::InsecureAcceptAnything),
+            "reject" => empty(node).map(|()| Self::Reject),
             "signedBy" => SignedByDocument::parse(node).map(Self::SignedBy),
             "signedBaseLayer" => {
-                let [identity] = exactly(node, ["baseLayerIdentity"])?;
+                let [identity] = exactly(node, ["baseLayerIdentity"], |_| Ok(()))?;
                 let parsed = SignedIdentity::parse(identity).map_err(|error| error.within(".baseLayerIdentity"))?;
                 Ok(Self::SignedBaseLayer(parsed))
             }
@@ -174,10 +174,11 @@ pub(super) fn loose_type(node: &Node, go_struct: &str, go_type: &str) -> Result<
     Ok(kind)
 }
 
-/// The members `keys` of an object that has those, `type`, and nothing else.
+/// The members `keys` of an object that has those, `type`, and nothing else; each is checked in its turn.
 pub(super) fn exactly<'n, const N: usize>(
     node: &'n Node,
     keys: [&'static str; N],
+    check: impl Fn(&Node) -> Result<(), DocumentError>,
 ) -> Result<[&'n Node; N], DocumentError> {
     let mut found: [Option<&'n Node>; N] = [None; N];
     let mut kind = None;
@@ -187,7 +188,10 @@ pub(super) fn exactly<'n, const N: usize>(
             return Ok(Key::Known);
         }
         match keys.iter().zip(&mut found).find(|(wanted, _)| **wanted == key) {
-            Some((_, place)) => *place = Some(value),
+            Some((_, place)) => {
+                check(value)?;
+                *place = Some(value);
+            }
             None => return Ok(Key::Unknown),
         }
         Ok(Key::Known)
@@ -200,6 +204,11 @@ pub(super) fn exactly<'n, const N: usize>(
         *member = value.ok_or_else(|| DocumentError::missing(key))?;
     }
     Ok(members)
+}
+
+/// An object that has a `type` and nothing else.
+pub(super) fn empty(node: &Node) -> Result<(), DocumentError> {
+    exactly(node, [], |_| Ok(())).map(|[]| ())
 }
 
 /// A string; `null` is the empty one, as in Go.

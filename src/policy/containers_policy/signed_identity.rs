@@ -2,7 +2,7 @@
 
 use super::document::DocumentError;
 use super::json::{self, Node};
-use super::requirement::{exactly, loose_type, string};
+use super::requirement::{empty, exactly, loose_type, string};
 use crate::oci::{DockerReference, Host, ReferenceError, RepositoryName};
 use crate::verify::quote::go_quote;
 
@@ -46,9 +46,9 @@ impl SignedIdentity {
     pub(super) fn parse(node: &Node) -> Result<Self, DocumentError> {
         let kind = loose_type(node, "signature.prmCommon", "signature.prmTypeIdentifier")?;
         match kind.as_str() {
-            "matchExact" => exactly(node, []).map(|[]| Self::MatchExact),
-            "matchRepoDigestOrExact" => exactly(node, []).map(|[]| Self::MatchRepoDigestOrExact),
-            "matchRepository" => exactly(node, []).map(|[]| Self::MatchRepository),
+            "matchExact" => empty(node).map(|()| Self::MatchExact),
+            "matchRepoDigestOrExact" => empty(node).map(|()| Self::MatchRepoDigestOrExact),
+            "matchRepository" => empty(node).map(|()| Self::MatchRepository),
             "exactReference" => {
                 let [text] = strings(node, ["dockerReference"])?;
                 let reference = docker_reference("dockerReference", &text)?;
@@ -176,7 +176,7 @@ fn is_prefix(text: &str) -> bool {
 }
 
 fn strings<const N: usize>(node: &Node, keys: [&'static str; N]) -> Result<[String; N], DocumentError> {
-    let members = exactly(node, keys)?;
+    let members = exactly(node, keys, |member| string(member).map(drop))?;
     let mut texts = [const { String::new() }; N];
     for ((key, member), text) in keys.iter().zip(members).zip(&mut texts) {
         *text = string(member).map_err(|error| error.within(&format!(".{key}")))?;
@@ -281,6 +281,10 @@ mod tests {
             ("null", r#"Unknown policy reference match type """#),
             (r#"{"type":"matchAny"}"#, r#"Unknown policy reference match type "matchAny""#),
             (r#"{"type":"matchExact","x":1}"#, r#"Unknown key "x""#),
+            (
+                r#"{"type":"exactReference","dockerReference":1,"x":1}"#,
+                "json: cannot unmarshal number into Go value of type string",
+            ),
             (r#"{"type":"exactReference"}"#, r#"Key "dockerReference" missing in a JSON object"#),
             (
                 r#"{"type":"exactReference","dockerReference":"busybox"}"#,
