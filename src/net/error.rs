@@ -64,6 +64,21 @@ impl NetError {
         }
     }
 
+    /// As [`Self::of`], for a connection that ends before the headers: it has broken, since only a body can be cut short.
+    pub(super) fn before_headers(error: &reqwest::Error) -> Self {
+        match Self::of(error) {
+            Self::Truncated => Self::Reset,
+            other @ (Self::AddressBlocked { .. }
+            | Self::Dns
+            | Self::Connect
+            | Self::Tls
+            | Self::Reset
+            | Self::Protocol
+            | Self::Timeout
+            | Self::TooLarge { .. }) => other,
+        }
+    }
+
     fn of_link(link: &(dyn Error + 'static)) -> Option<Self> {
         if let Some(BlockedAddress(kind)) = link.downcast_ref() {
             return Some(Self::AddressBlocked { kind: *kind });

@@ -16,8 +16,11 @@ pub enum Lookup {
     #[default]
     System,
     /// A function from names to addresses, for tests of what a hostile resolver could say.
-    Scripted(Arc<dyn Fn(&str) -> Vec<IpAddr> + Send + Sync>),
+    Scripted(Script),
 }
+
+/// A function from names to addresses.
+pub type Script = Arc<dyn Fn(&str) -> Vec<IpAddr> + Send + Sync>;
 
 impl fmt::Debug for Lookup {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

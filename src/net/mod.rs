@@ -13,8 +13,9 @@ mod tls;
 pub use address::{AddressKind, AddressRules};
 pub use body::{Body, read_at_most};
 pub use error::{HttpSettingsError, NetError};
-pub use lookup::Lookup;
+pub use lookup::{Lookup, Script};
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,7 +34,7 @@ pub struct HttpClient {
 }
 
 /// How to build an [`HttpClient`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct HttpSettings {
     /// The only roots (PEM); without it the system's, and without those Mozilla's.
     pub ca_pem: Option<Vec<u8>>,
@@ -47,6 +48,13 @@ pub struct HttpSettings {
     pub timeouts: Timeouts,
     /// Where addresses of names come from.
     pub lookup: Lookup,
+}
+
+impl fmt::Debug for HttpSettings {
+    /// Keys and passwords stay out of it.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("HttpSettings").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
 }
 
 /// Time limits of outgoing requests; the defaults are those of [`limits`], tests use smaller ones.
@@ -152,7 +160,7 @@ impl HttpClient {
             .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let sending = if request.body.is_empty() { sending } else { sending.body(request.body) };
         let answered = tokio::time::timeout(self.timeouts.first_byte, sending.send()).await;
-        let response = answered.map_err(|_| NetError::Timeout)?.map_err(|error| NetError::of(&error))?;
+        let response = answered.map_err(|_| NetError::Timeout)?.map_err(|error| NetError::before_headers(&error))?;
         let response: http::Response<reqwest::Body> = response.into();
         let (head, body) = response.into_parts();
         let header_bytes: usize =

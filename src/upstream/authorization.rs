@@ -31,7 +31,7 @@ pub(super) enum KnownChallenge {
 pub(super) enum Shown {
     Nothing,
     Basic(HeaderValue),
-    Token { header: HeaderValue, key: TokenKey, obtained: Obtained },
+    Token { header: HeaderValue, key: Box<TokenKey>, obtained: Obtained },
 }
 
 impl Shown {
@@ -75,10 +75,7 @@ impl Client {
             None => return Err(refused()),
             Some(Challenge::Basic) => KnownChallenge::Basic,
             Some(Challenge::Bearer { realm, service }) => {
-                let realm = self.reach.realm(&realm).map_err(|_| {
-                    self.telemetry.credential_blocked(&self.host);
-                    self.bad("realm_blocked")
-                })?;
+                let realm = self.reach.realm(&realm).map_err(|_| self.realm_blocked())?;
                 KnownChallenge::Bearer { realm, service }
             }
         });
@@ -89,6 +86,12 @@ impl Client {
         }
         *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge);
         Ok(again)
+    }
+
+    /// Nothing was sent to that realm.
+    fn realm_blocked(&self) -> UpstreamError {
+        self.telemetry.credential_blocked(&self.host);
+        self.bad("realm_blocked")
     }
 
     pub(super) fn forget_challenge(&self) {
@@ -118,7 +121,7 @@ impl Client {
             credential: credential.as_deref().map(Credential::fingerprint),
         };
         let old = match refused {
-            Some(Shown::Token { key: old, obtained, .. }) if *old == key => Some(obtained),
+            Some(Shown::Token { key: old, obtained, .. }) if **old == key => Some(obtained),
             Some(Shown::Nothing | Shown::Basic(_) | Shown::Token { .. }) | None => None,
         };
         if old.is_some_and(|old| old.fetched_now) {
@@ -131,7 +134,7 @@ impl Client {
         };
         let obtained = self.tokens.obtain(&key, old.map(|old| &old.token), fetch).await?;
         let header = obtained.token.header().ok_or_else(|| self.bad("upstream_auth"))?;
-        Ok(Shown::Token { header, key, obtained })
+        Ok(Shown::Token { header, key: Box::new(key), obtained })
     }
 
     async fn fetch_token(&self, key: &TokenKey, credential: Option<&Credential>) -> Result<Token, UpstreamError> {
@@ -142,26 +145,20 @@ impl Client {
 
     /// One request to the realm: no redirects, no more than [`TOKEN_BYTES_MAX`].
     async fn ask_realm(&self, key: &TokenKey, credential: Option<&Credential>) -> Result<Token, UpstreamError> {
-        let failed = |error| match error {
-            NetError::AddressBlocked { .. } => {
-                self.telemetry.credential_blocked(&self.host);
-                self.bad("realm_blocked")
+        let failed = |error| {
+            if matches!(error, NetError::AddressBlocked { .. }) {
+                return self.realm_blocked();
             }
-            other => UpstreamError::of(&self.host, other),
+            UpstreamError::of(&self.host, error)
         };
-        let response =
-            self.exchange(UpstreamOp::Token, token_request(key, credential)).await.map_err(|error| match error {
-                NetError::Truncated => failed(NetError::Reset),
-                other => failed(other),
-            })?;
+        let response = self.exchange(UpstreamOp::Token, token_request(key, credential)).await.map_err(failed)?;
         if response.status.is_redirection() {
-            self.telemetry.credential_blocked(&self.host);
-            return Err(self.bad("realm_blocked"));
+            return Err(self.realm_blocked());
         }
-        let response = self.judge(response).map_err(|error| match error {
+        let response = self.judge(response).map_err(|error| {
             // The realm's 404 says nothing about the image.
-            UpstreamError::NotFound { .. } | UpstreamError::Bad { .. } => self.bad("upstream_auth"),
-            other => other,
+            let misplaced = matches!(error, UpstreamError::NotFound { .. } | UpstreamError::Bad { .. });
+            if misplaced { self.bad("upstream_auth") } else { error }
         })?;
         super::checks::identity_encoding(&response.headers).map_err(|reason| self.bad(reason))?;
         let body = read_at_most(response.body, TOKEN_BYTES_MAX).await.map_err(failed)?;

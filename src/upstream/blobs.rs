@@ -19,7 +19,7 @@ pub(super) async fn head(
 ) -> Result<Option<u64>, UpstreamError> {
     let call = call(client, UpstreamOp::BlobHead, name, digest, BlobRange::Whole)?;
     let work = async {
-        let turn = client.turn(call.op).await?;
+        let turn = client.turn().await?;
         client.answer(&call, turn).await
     };
     let answer = client.within_total(work).await?;
@@ -36,22 +36,25 @@ pub(super) async fn get(
     digest: &Digest,
     range: BlobRange,
 ) -> Result<BlobBody, UpstreamError> {
-    let (answer, length) = open(client, name, digest, range).await?;
+    let turn = client.blob_turn().await?;
+    let (answer, length) = client.within_total(open(client, name, digest, range, turn)).await?;
     let reading = Reading { client: Arc::clone(client), body: answer.body, _turn: answer.turn, received: 0, length };
     Ok(BlobBody { length, stream: futures_util::stream::unfold(Some(reading), Reading::step).boxed() })
 }
 
+/// Small blobs are part of a decision: they do not queue behind transfers.
 pub(super) async fn small(
     client: &Arc<Client>,
     name: &RepositoryName,
     digest: &Digest,
     max: u64,
 ) -> Result<Bytes, UpstreamError> {
-    let (answer, length) = open(client, name, digest, BlobRange::Whole).await?;
-    if length.is_some_and(|length| length > max) {
-        return Err(client.bad("too_large"));
-    }
     let work = async {
+        let turn = client.turn().await?;
+        let (answer, length) = open(client, name, digest, BlobRange::Whole, turn).await?;
+        if length.is_some_and(|length| length > max) {
+            return Err(client.bad("too_large"));
+        }
         let bytes = read_at_most(answer.body, max).await;
         drop(answer.turn);
         bytes.map_err(|error| UpstreamError::of(&client.host, error))
@@ -70,10 +73,10 @@ async fn open(
     name: &RepositoryName,
     digest: &Digest,
     range: BlobRange,
+    turn: Turn,
 ) -> Result<(Answer, Option<u64>), UpstreamError> {
     let call = call(client, UpstreamOp::BlobGet, name, digest, range)?;
-    let turn = client.turn(call.op).await?;
-    let answer = client.within_total(client.answer(&call, turn)).await?;
+    let answer = client.answer(&call, turn).await?;
     check_digest(client, &answer, digest)?;
     let length = length(&answer, range).map_err(|reason| client.bad(reason))?;
     Ok((answer, length))

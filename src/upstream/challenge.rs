@@ -162,29 +162,32 @@ mod tests {
         find(&headers)
     }
 
-    fn bearer(realm: &str, service: Option<&str>) -> Option<Challenge> {
-        Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
+    fn bearer(realm: &str, service: Option<&str>) -> Challenge {
+        Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) }
     }
 
     #[test]
     fn what_registries_send_is_understood() {
         let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull""#;
-        assert_eq!(found(&[hub]), bearer("https://auth.docker.io/token", Some("registry.docker.io")));
-        assert_eq!(found(&[r#"bearer  Realm="https://a/t" , Service=x"#]), bearer("https://a/t", Some("x")));
-        assert_eq!(found(&[r#"Bearer realm="https://a/t",service="""#]), bearer("https://a/t", None));
+        assert_eq!(found(&[hub]), Some(bearer("https://auth.docker.io/token", Some("registry.docker.io"))));
+        assert_eq!(found(&[r#"bearer  Realm="https://a/t" , Service=x"#]), Some(bearer("https://a/t", Some("x"))));
+        assert_eq!(found(&[r#"Bearer realm="https://a/t",service="""#]), Some(bearer("https://a/t", None)));
         assert_eq!(found(&[r#"Basic realm="Registry Realm""#]), Some(Challenge::Basic));
         assert_eq!(found(&["Basic"]), Some(Challenge::Basic));
-        assert_eq!(found(&[r#"Bearer realm="a\"b\\""#]), bearer("a\"b\\", None));
+        assert_eq!(found(&[r#"Bearer realm="a\"b\\""#]), Some(bearer("a\"b\\", None)));
     }
 
     #[test]
     fn among_several_challenges_bearer_is_chosen() {
         let both = [r#"Basic realm="x", Bearer realm="https://a/t", service="s""#];
-        assert_eq!(found(&both), bearer("https://a/t", Some("s")));
-        assert_eq!(found(&[r#"Basic realm="x""#, r#"Bearer realm="https://a/t""#]), bearer("https://a/t", None));
-        assert_eq!(found(&[r#"Negotiate, NTLM, Bearer realm="https://a/t""#]), bearer("https://a/t", None));
-        assert_eq!(found(&[r#"Negotiate YII=, Bearer realm="https://a/t""#]), bearer("https://a/t", None));
-        assert_eq!(found(&[r#"Bearer realm="https://a/t", Bearer realm="https://b/t""#]), bearer("https://a/t", None));
+        assert_eq!(found(&both), Some(bearer("https://a/t", Some("s"))));
+        assert_eq!(found(&[r#"Basic realm="x""#, r#"Bearer realm="https://a/t""#]), Some(bearer("https://a/t", None)));
+        assert_eq!(found(&[r#"Negotiate, NTLM, Bearer realm="https://a/t""#]), Some(bearer("https://a/t", None)));
+        assert_eq!(found(&[r#"Negotiate YII=, Bearer realm="https://a/t""#]), Some(bearer("https://a/t", None)));
+        assert_eq!(
+            found(&[r#"Bearer realm="https://a/t", Bearer realm="https://b/t""#]),
+            Some(bearer("https://a/t", None))
+        );
         assert_eq!(found(&[r#"Bearer service="s", Basic realm="x""#]), Some(Challenge::Basic));
     }
 

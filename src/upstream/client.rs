@@ -128,21 +128,18 @@ impl Client {
         ended.unwrap_or_else(|_| Err(UpstreamError::Timeout { upstream: self.host.clone() }))
     }
 
-    /// Waits for a turn. Manifests and lists wait within their total time, blobs up to [`UPSTREAM_BLOB_QUEUE`].
-    pub(super) async fn turn(&self, op: UpstreamOp) -> Result<Turn, UpstreamError> {
-        let blob = if op == UpstreamOp::BlobGet {
-            let waiting = Arc::clone(&self.blob_turns).acquire_owned();
-            let waited = tokio::time::timeout(UPSTREAM_BLOB_QUEUE, waiting).await;
-            Some(
-                waited
-                    .map_err(|_| UpstreamError::Timeout { upstream: self.host.clone() })?
-                    .map_err(|_| self.closed())?,
-            )
-        } else {
-            None
-        };
+    /// Waits for a turn; for requests that are over soon, within their total time.
+    pub(super) async fn turn(&self) -> Result<Turn, UpstreamError> {
         let any = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| self.closed())?;
-        Ok(Turn { _any: any, _blob: blob })
+        Ok(Turn { _any: any, _blob: None })
+    }
+
+    /// Waits for the turn of a transfer, at most [`UPSTREAM_BLOB_QUEUE`].
+    pub(super) async fn blob_turn(&self) -> Result<Turn, UpstreamError> {
+        let waiting = tokio::time::timeout(UPSTREAM_BLOB_QUEUE, Arc::clone(&self.blob_turns).acquire_owned());
+        let waited = waiting.await.map_err(|_| UpstreamError::Timeout { upstream: self.host.clone() })?;
+        let blob = waited.map_err(|_| self.closed())?;
+        Ok(Turn { _blob: Some(blob), ..self.turn().await? })
     }
 
     /// Nobody closes the semaphores; should it happen, nothing can be sent.
@@ -202,11 +199,9 @@ impl Client {
                 headers.insert(AUTHORIZATION, authorization.clone());
             }
             let request = Request { method: call.method.clone(), url: url.clone(), headers, body: Bytes::new() };
-            let response = self.exchange(call.op, request).await.map_err(|error| match error {
-                NetError::AddressBlocked { .. } if hop > 0 => self.bad("redirect_blocked"),
-                // A connection that ends before the headers has broken; only a body can be cut short.
-                NetError::Truncated => UpstreamError::of(&self.host, NetError::Reset),
-                other => UpstreamError::of(&self.host, other),
+            let response = self.exchange(call.op, request).await.map_err(|error| {
+                let blocked = matches!(error, NetError::AddressBlocked { .. }) && hop > 0;
+                if blocked { self.bad("redirect_blocked") } else { UpstreamError::of(&self.host, error) }
             })?;
             if !is_redirect(response.status) {
                 return Ok(Exchange { response, from_endpoint });

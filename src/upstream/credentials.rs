@@ -137,7 +137,7 @@ impl CredentialSource {
             return Ok(kept.credential);
         }
         let credential = match &self.credentials {
-            Credentials::DockerConfig(path) => self.from_config(path, name).await?,
+            Credentials::DockerConfig(path) => self.in_config(path, name).await?,
             Credentials::Helper(helper) => ask_helper(helper, server_url(self.host.as_str())).await?,
             Credentials::Anonymous | Credentials::Static { .. } => None,
         };
@@ -161,7 +161,7 @@ impl CredentialSource {
         }
     }
 
-    async fn from_config(&self, path: &Path, name: &RepositoryName) -> Result<Option<Credential>, CredentialError> {
+    async fn in_config(&self, path: &Path, name: &RepositoryName) -> Result<Option<Credential>, CredentialError> {
         let config = DockerConfig::read(path.to_owned()).await?;
         match config.find(&candidates(&self.host, &self.endpoint, name)) {
             Found::Nothing => Ok(None),
@@ -257,10 +257,8 @@ impl DockerConfig {
                     .map(|(key, value)| (key.clone(), value.clone()))
             };
             if let Some((server, helper)) = of(&self.helpers) {
-                return match helper {
-                    Value::String(helper) => Found::AskHelper { helper, server },
-                    _ => Found::Malformed,
-                };
+                let helper = helper.as_str().map(str::to_owned);
+                return helper.map_or(Found::Malformed, |helper| Found::AskHelper { helper, server });
             }
             if let Some((server, entry)) = of(&self.auths) {
                 match (entry_credential(&entry), &self.store) {
@@ -364,10 +362,10 @@ mod tests {
     }
 
     fn user(config: &str, host: &str, name: &str) -> Option<String> {
-        match found(config, host, host, name) {
-            Found::Credential(Credential::Password { username, .. }) => Some(username),
-            _ => None,
-        }
+        let Found::Credential(Credential::Password { username, .. }) = found(config, host, host, name) else {
+            return None;
+        };
+        Some(username)
     }
 
     fn auth(user: &str) -> String {
@@ -406,9 +404,9 @@ mod tests {
             r#"{{"auths":{{"a.example":{{"auth":"{0}"}},"b.example":{{}}}},"credHelpers":{{"a.example":"ecr-login"}},"credsStore":"pass"}}"#,
             auth("x"),
         );
-        let helper = |host: &str| match found(&config, host, host, "x/y") {
-            Found::AskHelper { helper, server } => (helper, server),
-            _ => (String::new(), String::new()),
+        let helper = |host: &str| {
+            let Found::AskHelper { helper, server } = found(&config, host, host, "x/y") else { panic!("{host}") };
+            (helper, server)
         };
         assert_eq!(helper("a.example"), ("ecr-login".to_owned(), "a.example".to_owned()));
         assert_eq!(helper("b.example"), ("pass".to_owned(), "b.example".to_owned()));

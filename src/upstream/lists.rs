@@ -80,13 +80,11 @@ async fn page(
     url: Url,
     max: u64,
 ) -> Result<(HeaderMap, Bytes), UpstreamError> {
-    let accept = match op {
-        UpstreamOp::Referrers => HeaderValue::from_static(MediaType::OciIndex.as_str()),
-        _ => HeaderValue::from_static("application/json"),
-    };
+    let index = op == UpstreamOp::Referrers;
+    let accept = HeaderValue::from_static(if index { MediaType::OciIndex.as_str() } else { "application/json" });
     let call = Call { op, method: Method::GET, name, url, accept, range: None };
     let work = async {
-        let turn = client.turn(op).await?;
+        let turn = client.turn().await?;
         let answer = client.answer(&call, turn).await?;
         if answer.status != StatusCode::OK {
             return Err(client.bad("protocol"));

@@ -51,7 +51,7 @@ async fn ask(
 ) -> Result<Answer, UpstreamError> {
     let url = client.url(name, &format!("manifests/{reference}"));
     let call = Call { op, method, name, url, accept: HeaderValue::from_static(ACCEPT), range: None };
-    let turn = client.turn(op).await?;
+    let turn = client.turn().await?;
     let answer = client.answer(&call, turn).await?;
     if answer.status == StatusCode::OK { Ok(answer) } else { Err(client.bad("protocol")) }
 }

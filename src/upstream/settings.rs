@@ -1,12 +1,13 @@
 //! What `config` hands over, checked.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::net::{Lookup, Timeouts};
 use crate::oci::Host;
 
 /// How to reach one upstream (design §3, `[[upstream]]`), checked by `config`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// Canonical name.
     pub host: Host,
@@ -28,6 +29,21 @@ pub struct Settings {
     pub allow_private_addresses: bool,
 }
 
+impl fmt::Debug for Settings {
+    /// Keys, and passwords in a proxy's URL, stay out of it.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Settings")
+            .field("host", &self.host)
+            .field("endpoint", &self.endpoint.as_str())
+            .field("credentials", &self.credentials)
+            .field("auth_hosts", &self.auth_hosts)
+            .field("redirect_hosts", &self.redirect_hosts)
+            .field("allow_private_addresses", &self.allow_private_addresses)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Where an upstream's credentials come from.
 #[derive(Clone)]
 pub enum Credentials {
@@ -46,8 +62,8 @@ pub enum Credentials {
     Helper(String),
 }
 
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Anonymous => "Anonymous",
             Self::Static { .. } => "Static(****)",

@@ -235,7 +235,7 @@ mod tests {
         let life = |text: &str| Token::parse(text.as_bytes()).map(|token| token.life);
         let (shortest, longest) = TOKEN_LIFE;
         assert_eq!(life(r#"{"token":"t"}"#), Some(shortest));
-        assert_eq!(life(r#"{"access_token":"t","expires_in":300}"#), Some(Duration::from_secs(300)));
+        assert_eq!(life(r#"{"access_token":"t","expires_in":300}"#), Some(Duration::from_mins(5)));
         for seconds in ["-1", "0", "59", "null", "\"x\"", "-1e300"] {
             assert_eq!(life(&format!(r#"{{"token":"t","expires_in":{seconds}}}"#)), Some(shortest), "{seconds}");
         }

@@ -85,7 +85,7 @@ impl Contents {
     pub(super) fn missing(&self, repository: &str, manifest: &Manifest) -> Option<Digest> {
         let has_blob = |digest: &Digest| self.blob(repository, digest).is_some();
         let has_child = |digest: &Digest| self.manifest(repository, digest).is_some();
-        let listed = match &manifest.kind {
+        match &manifest.kind {
             ManifestKind::Image(image) => std::iter::once(&image.config)
                 .chain(&image.layers)
                 .map(|blob| blob.digest)
@@ -93,8 +93,7 @@ impl Contents {
             ManifestKind::Index(index) => {
                 index.manifests.iter().map(|child| child.digest).find(|digest| !has_child(digest))
             }
-        };
-        listed
+        }
     }
 
     pub(super) fn begin_upload(&mut self) -> String {

@@ -59,6 +59,7 @@ pub struct FakeRegistryBuilder {
     referrers: Referrers,
     identity: Option<TestIdentity>,
     client_ca: Option<TestCa>,
+    http2: bool,
 }
 
 /// How referrers can be found.
@@ -82,6 +83,8 @@ pub struct Recorded {
     pub query: String,
     /// All headers.
     pub headers: HeaderMap,
+    /// The HTTP version.
+    pub version: http::Version,
     /// The number of the connection that it came over, from 0.
     pub connection: usize,
 }
@@ -321,6 +324,13 @@ impl FakeRegistryBuilder {
         self
     }
 
+    /// Speaks HTTP/2 over TLS, and nothing else.
+    #[must_use]
+    pub fn http2(mut self) -> Self {
+        self.http2 = true;
+        self
+    }
+
     /// Demands client certificates of that CA.
     #[must_use]
     pub fn client_ca(mut self, ca: TestCa) -> Self {
@@ -354,7 +364,7 @@ impl FakeRegistryBuilder {
             address,
             scheme,
             ca_pem: self.identity.as_ref().map(|identity| identity.ca_pem().to_owned()),
-            tls: self.identity.map(|identity| identity.server_config(self.client_ca.as_ref())),
+            tls: self.identity.map(|identity| identity.server_config(self.client_ca.as_ref(), self.http2)),
             tasks: Mutex::new(JoinSet::new()),
         };
         registry.listen(listener);

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,8 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
@@ -54,12 +55,27 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<ServerConfig>>
             match tls {
                 None => drop(http1::Builder::new().serve_connection(TokioIo::new(socket), service).await),
                 Some(tls) => {
-                    if let Ok(socket) = TlsAcceptor::from(tls).accept(socket).await {
-                        drop(http1::Builder::new().serve_connection(TokioIo::new(socket), service).await);
+                    let Ok(socket) = TlsAcceptor::from(tls).accept(socket).await else { return };
+                    let http2 = socket.get_ref().1.alpn_protocol() == Some(b"h2");
+                    let socket = TokioIo::new(socket);
+                    if http2 {
+                        drop(http2::Builder::new(Streams::default()).serve_connection(socket, service).await);
+                    } else {
+                        drop(http1::Builder::new().serve_connection(socket, service).await);
                     }
                 }
             }
         });
+    }
+}
+
+/// The tasks of an HTTP/2 connection's streams; they end with it.
+#[derive(Debug, Clone, Default)]
+struct Streams(Arc<Mutex<JoinSet<()>>>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        self.0.lock().unwrap().spawn(stream);
     }
 }
 
@@ -72,8 +88,14 @@ async fn answer(
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let query = head.uri.query().unwrap_or_default().to_owned();
-    let recorded =
-        Recorded { method: head.method.clone(), path: path.clone(), query, headers: head.headers, connection };
+    let recorded = Recorded {
+        method: head.method.clone(),
+        path: path.clone(),
+        query,
+        headers: head.headers,
+        version: head.version,
+        connection,
+    };
     let effect = {
         let mut state = shared.state();
         state.requests.push(recorded.clone());
@@ -126,7 +148,7 @@ fn deliver(reply: Reply, delivery: Delivery, reset: ResetSwitch) -> Response<Bod
         Delivery::Hang(count) => stream::iter([Ok(up_to(count))]).chain(stream::pending()).boxed(),
         Delivery::Drip(count, pause) => drip(bytes, count, pause),
         Delivery::Endless => {
-            let zeros = Bytes::from_static(&[0; 64 * 1024]);
+            let zeros = Bytes::from(vec![0; 64 * 1024]);
             stream::iter([Ok(bytes)]).chain(stream::repeat_with(move || Ok(zeros.clone()))).boxed()
         }
     };
@@ -232,7 +254,7 @@ impl State {
             return None;
         }
         let manifests = self.contents.referrers(name, &digest);
-        let index = index_of(manifests);
+        let index = index_of(&manifests);
         let filled = index["manifests"].as_array().is_some_and(|manifests| !manifests.is_empty());
         filled.then(|| Content::new(Algorithm::Sha256, MediaType::OciIndex.as_str(), index.to_string()))
     }
@@ -296,7 +318,7 @@ impl State {
         let wanted = query.iter().find(|(name, _)| name == "artifactType").map(|(_, value)| value.as_str());
         let mut manifests = self.contents.referrers(name, &digest);
         manifests.retain(|manifest| wanted.is_none_or(|wanted| manifest["artifactType"] == wanted));
-        let mut reply = json_reply(StatusCode::OK, &index_of(manifests));
+        let mut reply = json_reply(StatusCode::OK, &index_of(&manifests));
         reply.headers_mut().insert(CONTENT_TYPE, MediaType::OciIndex.as_str().parse().unwrap());
         if wanted.is_some() {
             reply.headers_mut().insert("oci-filters-applied", HeaderValue::from_static("artifactType"));
@@ -417,7 +439,7 @@ fn bounds(range: &str, size: usize) -> Option<(usize, usize)> {
     (first <= last).then_some((first, last))
 }
 
-fn index_of(manifests: Vec<Value>) -> Value {
+fn index_of(manifests: &[Value]) -> Value {
     json!({ "schemaVersion": 2, "mediaType": MediaType::OciIndex.as_str(), "manifests": manifests })
 }
 

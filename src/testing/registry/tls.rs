@@ -24,9 +24,10 @@ impl fmt::Debug for TestCa {
 /// A certificate with its key, and the CA that issued it.
 #[derive(Clone)]
 pub struct TestIdentity {
-    certificate_pem: String,
-    key_pem: String,
-    ca_pem: String,
+    /// PEM, as the other two.
+    certificate: String,
+    key: String,
+    ca: String,
 }
 
 impl fmt::Debug for TestIdentity {
@@ -71,7 +72,7 @@ impl TestCa {
         change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        TestIdentity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), ca_pem: self.pem.clone() }
+        TestIdentity { certificate: certificate.pem(), key: key.serialize_pem(), ca: self.pem.clone() }
     }
 
     fn roots(&self) -> RootCertStore {
@@ -84,25 +85,25 @@ impl TestCa {
 impl TestIdentity {
     /// The certificate of the CA that issued it.
     pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        &self.ca
     }
 
     /// The certificate.
     pub fn certificate_pem(&self) -> &str {
-        &self.certificate_pem
+        &self.certificate
     }
 
     /// The private key.
     pub fn key_pem(&self) -> &str {
-        &self.key_pem
+        &self.key
     }
 
     /// Certificate and key in one text, as a client identity.
     pub fn pem(&self) -> String {
-        format!("{}{}", self.certificate_pem, self.key_pem)
+        format!("{}{}", self.certificate, self.key)
     }
 
-    pub(super) fn server_config(&self, client_ca: Option<&TestCa>) -> Arc<ServerConfig> {
+    pub(super) fn server_config(&self, client_ca: Option<&TestCa>, http2: bool) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder =
             ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
@@ -112,10 +113,10 @@ impl TestIdentity {
                 WebPkiClientVerifier::builder_with_provider(Arc::new(ca.roots()), provider).build().unwrap(),
             ),
         };
-        let chain = vec![CertificateDer::from_pem_slice(self.certificate_pem.as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
         let mut config = builder.with_single_cert(chain, key).unwrap();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
         Arc::new(config)
     }
 }

@@ -170,9 +170,9 @@ async fn u09_a_429_ends_all_requests_for_as_long_as_it_says() {
             Some(header) => fault.header("retry-after", header),
             None => fault,
         });
-        let limited = |error: UpstreamError| match error {
-            UpstreamError::RateLimited { retry_after, .. } => retry_after,
-            other => panic!("{other:?}"),
+        let limited = |error: UpstreamError| {
+            let UpstreamError::RateLimited { retry_after, .. } = error else { panic!("{error:?}") };
+            retry_after
         };
         let first = limited(client.manifest(&name(), &tag()).await.unwrap_err());
         assert_eq!(first, Duration::from_secs(seconds), "{header:?}");

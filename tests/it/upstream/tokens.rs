@@ -21,10 +21,9 @@ async fn guarded(auth: TokenAuth) -> FakeRegistry {
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, UpstreamError>) -> u16 {
-    match result.unwrap_err() {
-        UpstreamError::Refused { status, .. } => status,
-        other => panic!("{other:?}"),
-    }
+    let error = result.unwrap_err();
+    let UpstreamError::Refused { status, .. } = error else { panic!("{error:?}") };
+    status
 }
 
 #[tokio::test]

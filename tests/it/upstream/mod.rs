@@ -8,11 +8,12 @@ mod tokens;
 
 use std::time::Duration;
 
+use sealgate::limits::UPSTREAM_BLOB_CONCURRENCY;
 use sealgate::net::{Lookup, Timeouts};
 use sealgate::oci::{Digest, Reference, RepositoryName};
 use sealgate::telemetry::Telemetry;
-use sealgate::testing::{BuiltImage, FakeRegistry, ImageBuilder};
-use sealgate::upstream::{Network, Settings, Upstream, UpstreamError};
+use sealgate::testing::{BuiltImage, FakeRegistry, Fault, ImageBuilder};
+use sealgate::upstream::{BlobRange, Network, Settings, Upstream, UpstreamError};
 
 const HOST: &str = "registry.test";
 
@@ -56,29 +57,21 @@ async fn registry() -> (FakeRegistry, BuiltImage, Upstream) {
 
 /// The reason of an unusable answer, or the whole error where it is another kind.
 fn bad<T: std::fmt::Debug>(result: Result<T, UpstreamError>) -> String {
-    match result.unwrap_err() {
-        UpstreamError::Bad { reason, .. } => reason.to_owned(),
-        other => format!("{other:?}"),
-    }
+    let error = result.unwrap_err();
+    if let UpstreamError::Bad { reason, .. } = error { reason.to_owned() } else { format!("{error:?}") }
 }
 
 fn connect<T: std::fmt::Debug>(result: Result<T, UpstreamError>) -> String {
-    match result.unwrap_err() {
-        UpstreamError::Connect { reason, .. } => reason.to_owned(),
-        other => format!("{other:?}"),
-    }
+    let error = result.unwrap_err();
+    if let UpstreamError::Connect { reason, .. } = error { reason.to_owned() } else { format!("{error:?}") }
 }
 
 /// Reads a blob to its end.
 async fn read_blob(client: &Upstream, digest: &Digest) -> Result<Vec<u8>, UpstreamError> {
-    read_range(client, digest, sealgate::upstream::BlobRange::Whole).await
+    read_range(client, digest, BlobRange::Whole).await
 }
 
-async fn read_range(
-    client: &Upstream,
-    digest: &Digest,
-    range: sealgate::upstream::BlobRange,
-) -> Result<Vec<u8>, UpstreamError> {
+async fn read_range(client: &Upstream, digest: &Digest, range: BlobRange) -> Result<Vec<u8>, UpstreamError> {
     use futures_util::TryStreamExt as _;
     let body = client.blob(&name(), digest, range).await?;
     let pieces: Vec<bytes::Bytes> = body.stream.try_collect().await?;
@@ -100,9 +93,9 @@ async fn what_a_registry_has_arrives_as_it_is() {
     assert_eq!(client.blob_head(&name(), &layer.digest).await.unwrap(), Some(100_000));
     assert_eq!(client.small_blob(&name(), &layer.digest, 100_000).await.unwrap(), layer.bytes);
     assert_eq!(bad(client.small_blob(&name(), &layer.digest, 99_999).await), "too_large");
-    let range = sealgate::upstream::BlobRange::From { start: 60_000, end: None };
+    let range = BlobRange::From { start: 60_000, end: None };
     assert_eq!(read_range(&client, &layer.digest, range).await.unwrap(), layer.bytes[60_000..]);
-    let range = sealgate::upstream::BlobRange::From { start: 1, end: Some(2) };
+    let range = BlobRange::From { start: 1, end: Some(2) };
     assert_eq!(read_range(&client, &layer.digest, range).await.unwrap(), layer.bytes[1..=2]);
     assert_eq!(registry.count("*", "*"), 9);
 }
@@ -129,7 +122,7 @@ async fn a_clean_404_is_not_found_and_nothing_else_is() {
     assert!(matches!(read_blob(&client, &absent).await, Err(UpstreamError::NotFound { .. })));
     let other = "other/app".parse().unwrap();
     assert!(matches!(client.tags(&other, 10, None).await, Err(UpstreamError::NotFound { .. })));
-    registry.fault(sealgate::testing::Fault::on("*/manifests/*").status(410));
+    registry.fault(Fault::on("*/manifests/*").status(410));
     assert_eq!(bad(client.manifest(&name(), &Reference::Digest(image.digest())).await), "protocol");
 }
 
@@ -153,4 +146,49 @@ async fn requests_say_no_more_than_needed() {
     sent.sort_unstable();
     assert_eq!(sent, ["accept", "accept-encoding", "host", "user-agent"]);
     assert_eq!(requests[0].header("accept-encoding"), Some("identity"));
+}
+
+#[tokio::test]
+async fn transfers_queue_for_their_turn_and_nothing_else_queues_behind_them() {
+    let (registry, image, client) = registry().await;
+    let small = registry.put_blob("team/app", "a signature");
+    let layer = image.blobs[1].digest;
+    registry.fault(Fault::on(&format!("*/blobs/{layer}")).times(UPSTREAM_BLOB_CONCURRENCY).hang_after(10));
+    let name = name();
+    let mut running = Vec::new();
+    for _ in 0..UPSTREAM_BLOB_CONCURRENCY {
+        running.push(client.blob(&name, &layer, BlobRange::Whole).await.unwrap());
+    }
+    let mut next = Box::pin(read_blob(&client, &layer));
+    assert!(futures_util::poll!(&mut next).is_pending());
+    client.manifest(&name, &tag()).await.unwrap();
+    client.small_blob(&name, &small, 100).await.unwrap();
+    assert!(futures_util::poll!(&mut next).is_pending());
+    assert_eq!(registry.count("*", &format!("*/blobs/{layer}")), UPSTREAM_BLOB_CONCURRENCY, "it has not asked yet");
+    running.pop();
+    assert_eq!(next.await.unwrap(), image.blobs[1].bytes, "a dropped transfer gives its turn back");
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_where_the_registry_offers_it() {
+    let registry = FakeRegistry::builder().tls().http2().start().await;
+    let image = ImageBuilder::new(1).layer(3_000_000).build();
+    registry.put("team/app", "1.0", &image);
+    let client = client(registry.settings(HOST));
+    let layer = &image.blobs[1];
+    let (name, tag) = (name(), tag());
+    let manifests = futures_util::future::join_all((0..20).map(|_| client.manifest(&name, &tag))).await;
+    assert!(manifests.iter().all(Result::is_ok));
+    assert_eq!(read_blob(&client, &layer.digest).await.unwrap(), layer.bytes);
+    assert_eq!(registry.requests()[0].version, http::Version::HTTP_2);
+    for fault in [Fault::on("*/blobs/*").truncate(1000), Fault::on("*/blobs/*").reset_after(1000)] {
+        registry.heal();
+        registry.fault(fault);
+        assert!(read_blob(&client, &layer.digest).await.is_err());
+    }
+    registry.heal();
+    registry.fault(Fault::on("*").header("x-bomb", vec![b'a'; 40_000]));
+    assert!(client.manifest(&name, &tag).await.is_err());
+    registry.heal();
+    assert!(client.manifest(&name, &tag).await.is_ok());
 }
