@@ -73,7 +73,7 @@ impl Blobs {
                 Some(blob)
             }
             Ok(None) => {
-                lock(&self.ledger).remove(digest);
+                self.strike_out(digest);
                 None
             }
             Err(error) => {
@@ -109,25 +109,22 @@ impl Blobs {
             if identity.size > ledger.limit_bytes() {
                 return Err(StoreError::NoSpace);
             }
-            // Not twice, should it be there already; and entered at once, so that two of these never share one room.
+            // Not twice, should it be there already.
             ledger.remove(digest);
-            let victims = ledger.make_room(identity.size);
-            ledger.insert(*digest, identity.size, self.clock.now());
-            victims
+            ledger.reserve(identity.size)
         };
         self.unlink(&victims, EvictionReason::Size);
-        if let Err(error) = file.sync_data().and_then(|()| Self::rename(staged, &target)) {
-            lock(&self.ledger).remove(digest);
-            return Err(refused(error));
-        }
-        if lock(&self.ledger).contains(digest) {
-            self.verified.insert(*digest, identity);
-        } else {
-            // Evicted between the two locks: nothing may lie there that is not counted.
-            self.unlink(&[(*digest, identity.size)], EvictionReason::Size);
+        let renamed = file.sync_data().and_then(|()| Self::rename(staged, &target));
+        {
+            let mut ledger = lock(&self.ledger);
+            ledger.release(identity.size);
+            if renamed.is_ok() {
+                ledger.insert(*digest, identity.size, self.clock.now());
+                self.verified.insert(*digest, identity);
+            }
         }
         self.report();
-        Ok(())
+        renamed.map_err(refused)
     }
 
     fn rename(staged: &Path, target: &Path) -> io::Result<()> {
@@ -161,6 +158,18 @@ impl Blobs {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => tracing::warn!(%digest, %error, "a cached blob cannot be removed"),
             }
+            // Again: the scan at start may have entered it meanwhile.
+            self.strike_out(digest);
+        }
+    }
+
+    /// Strikes out a file that is not there. Looked at under the lock that whoever puts it into place needs last, so that
+    /// a file that arrives just now stays counted.
+    pub(super) fn strike_out(&self, digest: &Digest) {
+        let path = self.layout.blob(digest);
+        let mut ledger = lock(&self.ledger);
+        if ledger.contains(digest) && std::fs::symlink_metadata(path).is_err() {
+            ledger.remove(digest);
         }
     }
 

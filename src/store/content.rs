@@ -53,25 +53,23 @@ impl Contents {
         if !self.blobs.layout.is_kept() {
             return;
         }
-        {
-            let mut ledger = super::lock(&self.blobs.ledger);
-            if ledger.contains(digest) {
-                // Whoever keeps it anew still uses it.
-                ledger.touch(digest, self.blobs.clock.now());
-                return;
-            }
-        }
-        let (blobs, digest) = (Arc::clone(&self.blobs), *digest);
-        match off_thread(move || Staged::store_whole(&blobs, &digest, &bytes)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%digest, %error, "content is kept in memory only"),
-            Err(error) => tracing::debug!(%digest, %error, "content is kept in memory only"),
+        let (this, digest) = (self.clone(), *digest);
+        if let Err(error) = off_thread(move || this.write(&digest, &bytes)).await {
+            tracing::warn!(%digest, %error, "content is kept in memory only");
         }
     }
 
     /// Forgets the copy in memory.
     pub(super) fn forget(&self, digest: &Digest) {
         self.hot.invalidate(digest);
+    }
+
+    fn write(&self, digest: &Digest, bytes: &Bytes) {
+        // The file itself is asked, not what is believed to lie there; and who keeps it anew still uses it.
+        let known = self.blobs.open(digest).is_some_and(|blob| usize::try_from(blob.size()) == Ok(bytes.len()));
+        if !known && let Err(error) = Staged::store_whole(&self.blobs, digest, bytes) {
+            tracing::debug!(%digest, %error, "content is kept in memory only");
+        }
     }
 
     fn read(&self, digest: &Digest) -> Option<Bytes> {

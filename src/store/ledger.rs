@@ -17,6 +17,8 @@ pub(super) struct Ledger {
     limit_bytes: u64,
     /// Files there may be.
     files_max: usize,
+    /// Bytes of files that are being put into place.
+    reserved: u64,
     files: HashMap<Digest, Entry>,
     small: Queue,
     large: Queue,
@@ -47,6 +49,7 @@ impl Ledger {
         Self {
             limit_bytes,
             files_max,
+            reserved: 0,
             files: HashMap::new(),
             small: Queue::default(),
             large: Queue::default(),
@@ -105,9 +108,22 @@ impl Ledger {
         Some(size)
     }
 
+    /// Sets room aside for a file that is being put into place; it is taken into account until [`Self::release`].
+    pub(super) fn reserve(&mut self, bytes: u64) -> Vec<(Digest, u64)> {
+        let victims = self.make_room(bytes);
+        self.reserved = self.reserved.saturating_add(bytes);
+        victims
+    }
+
+    /// Gives back what [`Self::reserve`] set aside.
+    pub(super) fn release(&mut self, bytes: u64) {
+        self.reserved = self.reserved.saturating_sub(bytes);
+    }
+
     /// Strikes out what must go so that `incoming` more bytes in one more file fit.
     pub(super) fn make_room(&mut self, incoming: u64) -> Vec<(Digest, u64)> {
         let mut victims = Vec::new();
+        let incoming = incoming.saturating_add(self.reserved);
         while self.bytes().saturating_add(incoming) > self.limit_bytes || self.files.len() >= self.files_max {
             match self.evict_next() {
                 Some(victim) => victims.push(victim),
@@ -205,6 +221,18 @@ mod tests {
         assert_eq!(names(&ledger.make_room(1)), [digest(1)]);
         assert_eq!(names(&ledger.make_room(2 * LARGE)), [digest(2)]);
         assert_eq!((ledger.bytes(), ledger.files()), (2 * LARGE, 2));
+    }
+
+    #[test]
+    fn two_files_on_their_way_do_not_share_one_room() {
+        let mut ledger = Ledger::new(2 * LARGE, 10);
+        ledger.insert(digest(0), LARGE, at(0));
+        assert!(ledger.reserve(LARGE).is_empty());
+        assert_eq!(names(&ledger.reserve(LARGE)), [digest(0)]);
+        ledger.release(LARGE);
+        ledger.insert(digest(1), LARGE, at(1));
+        ledger.release(LARGE);
+        assert!(ledger.make_room(LARGE).is_empty());
     }
 
     #[test]

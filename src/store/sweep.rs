@@ -54,13 +54,19 @@ impl Blobs {
             let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) else { continue };
             if metadata.is_file() && self.layout.blob(&digest) == entry.path() {
                 let used = last_use(metadata.atime(), metadata.atime_nsec()).min(now);
-                let mut ledger = lock(&self.ledger);
-                if !ledger.contains(&digest) {
-                    ledger.insert(digest, metadata.len(), used);
-                }
+                self.enter(digest, metadata.len(), used);
+                // Removed since it was looked at? Whoever removes a file strikes it out afterwards, or we do.
+                self.strike_out(&digest);
             }
         }
         Ok(())
+    }
+
+    fn enter(&self, digest: Digest, size: u64, used: Timestamp) {
+        let mut ledger = lock(&self.ledger);
+        if !ledger.contains(&digest) {
+            ledger.insert(digest, size, used);
+        }
     }
 
     /// Evicts until the file system of `file` has `min_free_bytes` free. Blocks.

@@ -220,6 +220,40 @@ async fn s_05_a_manifest_whose_file_is_not_what_its_name_says_is_dropped() {
     }
 }
 
+#[tokio::test]
+async fn content_is_kept_whole_up_to_its_bound() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let most = Bytes::from(vec![b' '; sealgate::limits::CONTENT_BYTES_MAX]);
+    let more = Bytes::from(vec![b' '; sealgate::limits::CONTENT_BYTES_MAX + 1]);
+    for content in [&most, &more] {
+        store.keep_content(&Digest::sha256(content), content.clone()).await;
+    }
+    let store = reopened(&disk, store).await;
+    assert_eq!(store.content(&Digest::sha256(&most)).await, Some(most));
+    assert_eq!(store.content(&Digest::sha256(&more)).await, None);
+    // A blob of that size is none either, whoever put it there.
+    put_blob(&store, &more).await;
+    assert_eq!(store.content(&Digest::sha256(&more)).await, None);
+}
+
+/// Asking for a blob while it is put into place must not undo that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_blob_asked_for_while_it_is_committed_stays() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    for number in 0_u8..50 {
+        let digest = Digest::sha256(&[number]);
+        let asking = {
+            let store = store.clone();
+            tokio::task::spawn(async move { while store.blob(&digest).await.is_none() {} })
+        };
+        put_blob(&store, &[number]).await;
+        tokio::time::timeout(Duration::from_secs(30), asking).await.expect("it is there").unwrap();
+    }
+    assert_eq!((store.cache_stats().bytes, store.cache_stats().entries), (50, 50));
+}
+
 fn flip_bit(path: &Path, at: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[at] ^= 1;
