@@ -166,7 +166,7 @@ pub const CACHE_FILES_MAX: usize = 500_000;
 pub const VERIFIED_BLOBS_MAX: u64 = 100_000;
 /// Bytes between two looks at the free space of the disk during one transfer.
 pub const FREE_SPACE_CHECK_BYTES: u64 = 64 * MIB;
-/// Time between two rounds of the store's upkeep: times of last use, high-water mark of time, free space.
+/// Time between two rounds of the store's upkeep: times of last use, largest time seen, number of records.
 pub const STORE_UPKEEP: Duration = Duration::from_mins(1);
 /// Times of last use written to disk in one round.
 pub const STORE_UPKEEP_FILES_MAX: usize = 10_000;

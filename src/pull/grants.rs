@@ -74,11 +74,15 @@ impl Puller {
     /// answer nor the work tells who has what.
     ///
     /// # Errors
-    /// [`PullError::BlobUnknown`] when no admitted manifest of this repository lists it; [`PullError::Undecided`] and other
-    /// errors of a verdict when the only grants rest on one that cannot be reached now.
+    /// [`PullError::BlobUnknown`] when no admitted manifest of this repository lists it; [`PullError::Overloaded`] when the
+    /// verdict store does not answer; [`PullError::Undecided`] and other errors of a verdict when the only grants rest on
+    /// one that cannot be reached now.
     pub(super) async fn blob_grant(&self, repository: &Repository, digest: &Digest) -> Result<Grant, PullError> {
         let snapshot = self.parts.snapshot.load_full();
-        let grants = self.parts.store.grants(repository, digest).await;
+        // No answer in time is not "there is none": a client would take the 404 as the image's and go round us.
+        let Some(grants) = self.parts.store.find_grants(repository, digest).await else {
+            return Err(PullError::Overloaded);
+        };
         for grant in grants.iter() {
             if grant.kind == GrantKind::Artefact && !is_artefact(grant, digest) {
                 return Ok(grant.clone());

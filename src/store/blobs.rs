@@ -115,14 +115,17 @@ impl Blobs {
         };
         self.unlink(&victims, EvictionReason::Size);
         let renamed = file.sync_data().and_then(|()| Self::rename(staged, &target));
-        {
+        let victims = {
             let mut ledger = lock(&self.ledger);
             ledger.release(identity.size);
             if renamed.is_ok() {
                 ledger.insert(*digest, identity.size, self.clock.now());
                 self.verified.insert(*digest, identity);
             }
-        }
+            // Several that arrive at once may each have found room, and together have none.
+            ledger.trim()
+        };
+        self.unlink(&victims, EvictionReason::Size);
         self.report();
         renamed.map_err(refused)
     }

@@ -122,9 +122,18 @@ impl Ledger {
 
     /// Strikes out what must go so that `incoming` more bytes in one more file fit.
     pub(super) fn make_room(&mut self, incoming: u64) -> Vec<(Digest, u64)> {
+        self.fit(incoming, self.files_max.saturating_sub(1))
+    }
+
+    /// Strikes out what is too much.
+    pub(super) fn trim(&mut self) -> Vec<(Digest, u64)> {
+        self.fit(0, self.files_max)
+    }
+
+    fn fit(&mut self, incoming: u64, files_max: usize) -> Vec<(Digest, u64)> {
         let mut victims = Vec::new();
         let incoming = incoming.saturating_add(self.reserved);
-        while self.bytes().saturating_add(incoming) > self.limit_bytes || self.files.len() >= self.files_max {
+        while self.bytes().saturating_add(incoming) > self.limit_bytes || self.files.len() > files_max {
             match self.evict_next() {
                 Some(victim) => victims.push(victim),
                 None => break,
@@ -217,7 +226,7 @@ mod tests {
             ledger.insert(digest(name), LARGE, at(i64::try_from(name).unwrap()));
         }
         ledger.touch(&digest(0), at(10));
-        assert!(ledger.make_room(0).is_empty());
+        assert!(ledger.trim().is_empty());
         assert_eq!(names(&ledger.make_room(1)), [digest(1)]);
         assert_eq!(names(&ledger.make_room(2 * LARGE)), [digest(2)]);
         assert_eq!((ledger.bytes(), ledger.files()), (2 * LARGE, 2));
@@ -262,7 +271,12 @@ mod tests {
         ledger.insert(digest(1), 1, at(1));
         assert!(ledger.make_room(1).is_empty());
         ledger.insert(digest(2), 1, at(2));
+        assert!(ledger.trim().is_empty());
         assert_eq!(names(&ledger.make_room(1)), [digest(0)]);
+        for name in 3..5 {
+            ledger.insert(digest(name), 1, at(3));
+        }
+        assert_eq!(names(&ledger.trim()), [digest(1)]);
     }
 
     #[test]

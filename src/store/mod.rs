@@ -291,6 +291,7 @@ impl Store {
 impl Inner {
     /// Writes what the next process should know and losing of which is no harm.
     async fn persist(&self) {
+        self.records.report();
         let (blobs, seen_time) = (Arc::clone(&self.blobs), Arc::clone(&self.seen_time));
         let written = off_thread(move || {
             blobs.write_times();

@@ -24,7 +24,7 @@ impl Blobs {
                 tracing::warn!(%error, algorithm = algorithm.as_str(), "the cache's size is known in part only");
             }
         }
-        let victims = lock(&self.ledger).make_room(0);
+        let victims = lock(&self.ledger).trim();
         self.unlink(&victims, EvictionReason::Size);
         self.report();
     }
