@@ -51,21 +51,21 @@ pub(in crate::policy) fn evaluate(policy: &ContainersPolicy, question: Question<
     let rules = policy.rules_for(question.image);
     let mut examination = Examination::new(question);
     let mut records = Vec::new();
-    let mut state = Conclusion::Allowed(Allowed { reason: Reason::AcceptAnything, text: ACCEPTED, not_after: None });
+    let mut conclusion = Conclusion::of_nothing(rules);
     for requirement in &rules.requirements {
-        if let Conclusion::Allowed(allowed) = state {
-            let (outcome, candidates) = examination.judge(requirement);
-            state = allowed.and(&outcome);
-            records.push(RequirementRecord { requirement, outcome, candidates });
-        } else {
-            records.push(RequirementRecord { requirement, outcome: Outcome::NotEvaluated, candidates: Vec::new() });
-        }
+        let (outcome, candidates) = match conclusion {
+            Conclusion::Allowed(allowed) => {
+                let (outcome, candidates) = examination.judge(requirement);
+                conclusion = allowed.and(&outcome);
+                (Some(outcome), candidates)
+            }
+            Conclusion::Denied { .. } => (None, Vec::new()),
+        };
+        records.push(RequirementRecord { requirement, outcome, candidates });
     }
     let rests_on = examination.rests_on;
-    state.verdict(rules, question, &records, rests_on)
+    conclusion.verdict(rules, question, &records, rests_on)
 }
-
-const ACCEPTED: String = String::new();
 
 /// What the requirements so far come to.
 enum Conclusion {
@@ -83,7 +83,7 @@ impl Allowed {
     /// With one more requirement.
     fn and(self, outcome: &Outcome) -> Conclusion {
         match outcome {
-            Outcome::Accepts | Outcome::NotEvaluated => Conclusion::Allowed(self),
+            Outcome::Accepts => Conclusion::Allowed(self),
             Outcome::Signed { signer, not_after } => Conclusion::Allowed(Self {
                 reason: Reason::Verified,
                 text: if self.text.is_empty() { signer.clone() } else { format!("{}; {signer}", self.text) },
@@ -95,6 +95,14 @@ impl Allowed {
 }
 
 impl Conclusion {
+    /// Before the first requirement. Rules without any do not parse; should they ever come about, they admit nothing.
+    fn of_nothing(rules: &Rules) -> Self {
+        if rules.requirements.is_empty() {
+            return Self::Denied { reason: Reason::Rejected, text: texts::EMPTY_REQUIREMENTS.to_owned() };
+        }
+        Self::Allowed(Allowed { reason: Reason::AcceptAnything, text: String::new(), not_after: None })
+    }
+
     fn verdict(
         self,
         rules: &Rules,

@@ -18,8 +18,6 @@ pub(super) enum Outcome {
     Signed { signer: String, not_after: Option<Timestamp> },
     /// It is not satisfied.
     Denied { reason: Reason, text: String },
-    /// One before it was not satisfied.
-    NotEvaluated,
 }
 
 impl Outcome {
@@ -31,7 +29,8 @@ impl Outcome {
 /// A requirement and what it came to.
 pub(super) struct RequirementRecord<'a> {
     pub(super) requirement: &'a Requirement,
-    pub(super) outcome: Outcome,
+    /// None: one before it is not satisfied.
+    pub(super) outcome: Option<Outcome>,
     pub(super) candidates: Vec<CandidateRecord<'a>>,
 }
 
@@ -51,7 +50,7 @@ impl<'a> CandidateRecord<'a> {
     }
 
     pub(super) fn is_accepted(&self) -> bool {
-        self.examined && self.rejected.is_none()
+        self.examined && self.rejected.is_none() && self.signature.is_some()
     }
 
     fn json(&self) -> Value {
@@ -151,9 +150,9 @@ fn requirement(rules: &Rules, index: usize, record: &RequirementRecord<'_>) -> V
         set(&mut value, "trust", json!(sigstore.trust.fingerprint().to_string()));
     }
     let outcome = match &record.outcome {
-        Outcome::Accepts | Outcome::Signed { .. } => "satisfied",
-        Outcome::NotEvaluated => "not evaluated: an earlier requirement is not satisfied",
-        Outcome::Denied { reason, text } => {
+        Some(Outcome::Accepts | Outcome::Signed { .. }) => "satisfied",
+        None => "not evaluated: an earlier requirement is not satisfied",
+        Some(Outcome::Denied { reason, text }) => {
             set(&mut value, "reason", json!(reason.as_label()));
             set(&mut value, "text", json!(bounded(text)));
             "denied"

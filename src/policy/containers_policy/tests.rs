@@ -158,3 +158,18 @@ fn the_policy_that_we_ship_needs_no_file_and_has_no_trap() {
         }
     }
 }
+
+#[test]
+fn rules_without_requirements_would_admit_nothing() {
+    use crate::oci::Digest;
+    use crate::policy::{Decision, Material, Reason};
+
+    let document = ContainersPolicyDocument::parse(br#"{"default":[{"type":"insecureAcceptAnything"}]}"#).unwrap();
+    let mut policy = ContainersPolicy::resolve(document, &mut |path| Err(path.to_owned())).unwrap();
+    policy.clear_default();
+    let (image, digest, material) = ("quay.io/a:1".parse().unwrap(), Digest::sha256(b"m"), Material::default());
+    let now = crate::clock::Timestamp::from_unix_seconds(0);
+    let verdict = evaluate(&policy, Question { image: &image, digest: &digest, material: &material, now });
+    assert_eq!((verdict.decision, verdict.reason), (Decision::Deny, Reason::Rejected));
+    assert_eq!(verdict.text, "List of verification policy requirements must not be empty");
+}
