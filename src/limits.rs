@@ -42,6 +42,19 @@ pub const CHILDREN_EXAMINED_MAX: usize = 32;
 
 /// Bytes of a configuration, policy, key or certificate file.
 pub const CONFIG_FILE_BYTES_MAX: u64 = MIB;
+/// Longest duration that a configuration may state.
+pub const CONFIG_DURATION_MAX: Duration = Duration::from_hours(365 * 24);
+/// Largest size that a configuration may state, in bytes.
+pub const CONFIG_SIZE_MAX: u64 = 1024 * 1024 * GIB;
+/// Smallest blob cache that makes sense, in bytes.
+pub const CACHE_BYTES_MIN: u64 = MIB;
+/// Shortest and longest life of a verdict.
+pub const VERDICT_TTL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(30 * 24));
+/// Time between two looks at the configuration's files. A change counts once two looks agree, so that a file that is
+/// being written is not read half.
+pub const CONFIG_POLL: Duration = Duration::from_secs(1);
+/// Reloads that wait for the one that runs.
+pub const RELOAD_QUEUE: usize = 8;
 
 // ---- signature material ----
 
@@ -268,6 +281,10 @@ pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 pub const UNDECIDED_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// What a client is told to wait when too much is in flight.
 pub const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Bytes of an answer of the admin API that the command line reads.
+pub const ADMIN_ANSWER_BYTES_MAX: u64 = 64 * MIB;
+/// Log lines that wait for a slow reader; more are dropped and counted.
+pub const LOG_QUEUE: usize = 4096;
 /// Bytes of a client's or upstream's text that a log field keeps.
 pub const LOG_FIELD_BYTES_MAX: usize = 256;
 

@@ -1,19 +1,26 @@
 //! Fakes and builders for tests, the demo and the benchmarks; a release build does not have them.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
     reason = "a failed step of a fake is a failed test"
 )]
 
+mod attach;
 mod chaos;
+pub mod http;
 mod image;
 mod registry;
+mod sealgate;
 pub mod sigstore;
 
+pub use attach::attach_signatures;
 pub use chaos::{Chaos, ChaosProxy, RawServer};
+pub use http::Answer;
 pub use image::{BuiltImage, Content, ImageBuilder, IndexBuilder, pseudo_random};
 pub use registry::{
     Auth, FakeRegistry, FakeRegistryBuilder, Fault, Recorded, Referrers, TestCa, TestIdentity, TokenAuth,
 };
+pub use sealgate::{ACCEPT_ANYTHING, REJECT, Setup, TestSealgate};

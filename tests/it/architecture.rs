@@ -69,6 +69,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("serde", &["config", "oci", "verify", "upstream", "cli"]),
     ("sigstore_verify", &["verify", "trust"]),
     ("sled", &["store"]),
+    ("tempfile", &[]),
     ("tokio_rustls", &["http"]),
     ("toml", &["config", "cli"]),
     ("tower_service", &["admin"]),

@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
 mod architecture;
+mod cli;
+mod cli_verify;
+mod config;
 mod fixtures;
 mod forgery;
 mod lab;
@@ -13,7 +16,9 @@ mod protocol;
 mod pull;
 mod real_policies;
 mod real_signatures;
+mod reload;
 mod restart;
+mod runtimes;
 mod store_faults;
 mod tls;
 mod upstream;

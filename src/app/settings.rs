@@ -1,0 +1,42 @@
+//! From the configuration to what the listeners want.
+
+use std::sync::Arc;
+
+use super::Reloads;
+use crate::admin::{self, UpstreamFacts};
+use crate::config::{Config, Secret};
+
+/// Who may come in at the admin listener.
+pub(super) fn access(config: &Config) -> admin::Access {
+    let token = config.server.admin_token.as_ref().map(Secret::reveal).map(str::to_owned);
+    admin::Access { token, hosts: Vec::new() }
+}
+
+/// What the admin API shows of the upstreams.
+pub(super) fn facts(config: &Config) -> Vec<UpstreamFacts> {
+    let facts = |upstream: &crate::config::UpstreamConfig| UpstreamFacts {
+        host: upstream.host().to_string(),
+        aliases: upstream.aliases.iter().map(ToString::to_string).collect(),
+        endpoint: upstream.settings.endpoint.to_string(),
+        default: upstream.default,
+        tag_ttl_seconds: upstream.tag_ttl.as_secs(),
+        stale_if_error_seconds: upstream.stale_if_error.as_secs(),
+    };
+    config.upstreams.iter().map(facts).collect()
+}
+
+/// What `POST /api/v1/reload` does.
+pub(super) fn reload(reloads: &Reloads) -> admin::Reload {
+    let reloads = reloads.clone();
+    Arc::new(move || {
+        let reloads = reloads.clone();
+        Box::pin(async move {
+            let changes = reloads.reload().await?;
+            Ok(admin::Reloaded {
+                policy_changed: changes.policy_changed,
+                restart_needed: changes.restart_needed,
+                warnings: changes.warnings,
+            })
+        })
+    })
+}

@@ -1,0 +1,172 @@
+//! `sealgate policy check` and `explain`: what the policy says, without asking any registry.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::config::counted;
+use super::{CliError, ConfigArgument, OutputFormat, Status, output};
+use crate::clock::Clock;
+use crate::config::{Config, short};
+use crate::oci::ImageReference;
+use crate::policy::{Explanation, Finding, Mode, MultiArch, Plan, Severity};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Find mistakes in the policy, and traps such as scopes that never match
+    Check(CheckArguments),
+    /// Print which scope and requirements apply to an image; asks no registry
+    Explain(ExplainArguments),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArguments {
+    /// `text` for people, `json` for programs
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output: OutputFormat,
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ExplainArguments {
+    /// The image, such as registry.k8s.io/pause:3.10 or NAME@sha256:…
+    #[arg(value_name = "IMAGE")]
+    image: ImageReference,
+    /// `text` for people, `json` for programs
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output: OutputFormat,
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+pub(super) fn run(command: &Command) -> Result<Status, CliError> {
+    match command {
+        Command::Check(arguments) => check(arguments),
+        Command::Explain(arguments) => explain(arguments),
+    }
+}
+
+/// Status 2 when there is certainly a mistake; warnings and notes alone are status 0.
+fn check(arguments: &CheckArguments) -> Result<Status, CliError> {
+    let loaded = Config::load(&arguments.config.origin())?;
+    let mut findings = loaded.snapshot.policy.lint(Clock::System.now());
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let origin = loaded.config.policy_origin.display().to_string();
+    let fingerprint = loaded.snapshot.policy.fingerprint();
+    match arguments.output {
+        OutputFormat::Text => output::print(&findings_text(&origin, &short(&fingerprint), &findings))?,
+        OutputFormat::Json => output::print_json(&json!({
+            "policy": origin,
+            "fingerprint": fingerprint.to_string(),
+            "findings": findings.iter().map(finding_json).collect::<Vec<_>>(),
+        }))?,
+    }
+    let wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
+    Ok(if wrong { Status::Usage } else { Status::Done })
+}
+
+fn findings_text(origin: &str, fingerprint: &str, findings: &[Finding]) -> String {
+    let mut lines: Vec<String> = findings
+        .iter()
+        .map(|finding| format!("{}: {}: {}", finding.severity.as_str(), finding.json_path, finding.text))
+        .collect();
+    let count = |severity, noun| counted(findings.iter().filter(|finding| finding.severity == severity).count(), noun);
+    let counts = [count(Severity::Error, "error"), count(Severity::Warning, "warning"), count(Severity::Note, "note")];
+    lines.push(format!("{origin} (fingerprint {fingerprint}): {}", counts.join(", ")));
+    lines.join("\n") + "\n"
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    json!({ "severity": finding.severity.as_str(), "path": finding.json_path, "text": finding.text })
+}
+
+fn explain(arguments: &ExplainArguments) -> Result<Status, CliError> {
+    let loaded = Config::load(&arguments.config.origin())?;
+    let canonical = loaded.config.canonical(&arguments.image);
+    let upstream = canonical.is_some();
+    let image = canonical.as_ref().unwrap_or(&arguments.image);
+    let explanation = loaded.snapshot.policy.explain(image, Clock::System.now());
+    let origin = loaded.config.policy_origin.display().to_string();
+    match arguments.output {
+        OutputFormat::Text => output::print(&explanation_text(image, upstream, &origin, &explanation))?,
+        OutputFormat::Json => output::print_json(&explanation_json(image, upstream, &origin, &explanation))?,
+    }
+    Ok(Status::Done)
+}
+
+fn explanation_text(image: &ImageReference, upstream: bool, origin: &str, explanation: &Explanation<'_>) -> String {
+    let scope = match explanation.scope {
+        Some("") => "\"\" (every image of a registry)".to_owned(),
+        Some(scope) => format!("\"{scope}\""),
+        None => "none matches, so the default decides".to_owned(),
+    };
+    let mut rows = vec![("policy", origin.to_owned()), ("scope", scope), ("where", explanation.json_path.to_owned())];
+    for (index, requires) in explanation.requirements.iter().enumerate() {
+        rows.push((if index == 0 { "requires" } else { "and" }, requires.means.clone()));
+    }
+    rows.push(("signatures", plan(&explanation.plan).to_owned()));
+    rows.push(("platforms", multi_arch(explanation.multi_arch).to_owned()));
+    rows.push(("mode", mode_text(explanation.mode).to_owned()));
+    if let Some(exemption) = explanation.exemption {
+        let text = format!(
+            "{} until {}, by {}: {}",
+            exemption.scope.as_str(),
+            exemption.expires,
+            exemption.owner,
+            exemption.reason
+        );
+        rows.push(("exempt", text));
+    }
+    if !upstream {
+        let text = format!("{} is not a configured upstream, so its images cannot be pulled", image.repository.host());
+        rows.push(("upstream", text));
+    }
+    format!("{image}\n{}", output::Table(&rows))
+}
+
+fn explanation_json(image: &ImageReference, upstream: bool, origin: &str, explanation: &Explanation<'_>) -> Value {
+    let requirements: Vec<Value> = explanation
+        .requirements
+        .iter()
+        .map(|requires| json!({ "path": requires.json_path, "type": requires.kind, "means": requires.means }))
+        .collect();
+    json!({
+        "reference": image.to_string(),
+        "upstream_configured": upstream,
+        "policy": origin,
+        "scope": explanation.scope,
+        "path": explanation.json_path,
+        "requirements": requirements,
+        "needs_signatures": explanation.plan == Plan::NeedsMaterial,
+        "multi_arch": multi_arch(explanation.multi_arch),
+        "mode": match explanation.mode { Mode::Enforce => "enforce", Mode::Audit => "audit" },
+        "exemption": explanation.exemption.map(|exemption| json!({
+            "scope": exemption.scope.as_str(),
+            "reason": exemption.reason,
+            "owner": exemption.owner,
+            "expires": exemption.expires.to_string(),
+        })),
+    })
+}
+
+fn plan(plan: &Plan) -> &'static str {
+    match plan {
+        Plan::WithoutMaterial => "need not be looked for",
+        Plan::NeedsMaterial => "are looked for at the upstream",
+    }
+}
+
+fn mode_text(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce: a denial refuses",
+        Mode::Audit => "audit: a denial is recorded and the image served",
+    }
+}
+
+fn multi_arch(multi_arch: MultiArch) -> &'static str {
+    match multi_arch {
+        MultiArch::IndexOrEveryLeaf => "index-or-every-leaf",
+        MultiArch::IndexOrAnyLeaf => "index-or-any-leaf",
+        MultiArch::LeafOnly => "leaf-only",
+    }
+}

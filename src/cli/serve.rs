@@ -1,0 +1,32 @@
+//! `sealgate serve`: run until SIGTERM or SIGINT, then finish what is running.
+
+use super::{CliError, ConfigArgument, Status, logging, output, runtime};
+use crate::app::{App, Signals};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::config::document::LogFormat;
+
+pub(super) fn run(argument: &ConfigArgument) -> Result<Status, CliError> {
+    let origin = argument.origin();
+    let loaded = Config::load(&origin)?;
+    let format = loaded.config.log.format;
+    let flush =
+        logging::install(&loaded.config.log).map_err(|source| CliError::Io { what: "cannot start the log", source })?;
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        let signals = Signals::listen()?;
+        let app = App::start(loaded, origin, Clock::System).await?;
+        match format {
+            LogFormat::Text => output::print(&app.banner().to_string())?,
+            LogFormat::Json => app.banner().log(),
+        }
+        app.run(signals).await;
+        Ok(Status::Done)
+    });
+    // A file system that hangs must not keep the process: what matters was waited for by the drain.
+    runtime.shutdown_timeout(LEFTOVERS_MAX);
+    drop(flush);
+    outcome
+}
+
+const LEFTOVERS_MAX: std::time::Duration = std::time::Duration::from_secs(2);

@@ -1,0 +1,136 @@
+//! `sealgate verdicts list|show|forget`: what a running mirror decided.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+use url::Url;
+
+use super::admin_client::{AdminClient, Reply};
+use super::{CliError, OutputFormat, Status, output, runtime};
+use crate::store::VerdictId;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Admin listener of the running mirror
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5001", global = true)]
+    admin: Url,
+    /// File with the admin token, for changes over a listener that is not loopback
+    #[arg(long, value_name = "FILE", global = true)]
+    admin_token_file: Option<PathBuf>,
+    /// `text` for people, `json` for programs
+    #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
+    output: OutputFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List verdicts, newest first
+    List {
+        /// Only these: allow or deny
+        #[arg(long, value_parser = ["allow", "deny"])]
+        decision: Option<String>,
+        /// Only of this repository, such as docker.io/library/alpine
+        #[arg(long)]
+        repository: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
+        /// Only those after this verdict of an earlier list
+        #[arg(long, value_name = "ID")]
+        after: Option<VerdictId>,
+    },
+    /// Show one verdict with everything that was looked at
+    Show {
+        /// The verdict's id, as in lists, in the header Sealgate-Verdict and in the log
+        id: VerdictId,
+    },
+    /// Forget a verdict: the next pull decides again
+    Forget {
+        /// The verdict's id
+        id: VerdictId,
+    },
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Status, CliError> {
+    let client = AdminClient::new(&arguments.admin, arguments.admin_token_file.as_deref())?;
+    runtime()?.block_on(async {
+        match &arguments.command {
+            Command::List { decision, repository, limit, after } => {
+                let mut query = vec![("limit", limit.to_string())];
+                query.extend(decision.clone().map(|decision| ("decision", decision)));
+                query.extend(repository.clone().map(|repository| ("repository", repository)));
+                query.extend(after.map(|after| ("after", after.to_string())));
+                list(&client, &query, arguments.output).await
+            }
+            Command::Show { id } => show(&client, *id, arguments.output).await,
+            Command::Forget { id } => forget(&client, *id, arguments.output).await,
+        }
+    })
+}
+
+async fn list(client: &AdminClient, query: &[(&str, String)], format: OutputFormat) -> Result<Status, CliError> {
+    let page = found(client.get("/api/v1/verdicts", query).await?, "the list of verdicts")?;
+    match format {
+        OutputFormat::Json => output::print_json(&page)?,
+        OutputFormat::Text => output::print(&list_text(&page))?,
+    }
+    Ok(Status::Done)
+}
+
+fn list_text(page: &Value) -> String {
+    let verdicts = page.get("verdicts").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if verdicts.is_empty() {
+        return "no verdicts\n".to_owned();
+    }
+    let mut lines: Vec<String> = verdicts.iter().flat_map(lines_of).collect();
+    if let Some(next) = page.get("next").and_then(Value::as_str) {
+        lines.push(format!("more: sealgate verdicts list --after {next}"));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// One verdict on two lines: what, and why.
+fn lines_of(verdict: &Value) -> [String; 2] {
+    let field = |name: &str| output::field(verdict, name);
+    let state = match field("status").as_str() {
+        "current" | "" => String::new(),
+        status => format!(" ({})", status.replace('_', " ")),
+    };
+    [
+        format!("{}  {:5}  {}{state}", field("id"), field("decision").to_uppercase(), field("image")),
+        format!("{:25}{}: {}", "", field("reason"), field("text")),
+    ]
+}
+
+async fn show(client: &AdminClient, id: VerdictId, format: OutputFormat) -> Result<Status, CliError> {
+    let verdict = found(client.get(&format!("/api/v1/verdicts/{id}"), &[]).await?, &format!("verdict {id}"))?;
+    match format {
+        OutputFormat::Json => output::print_json(&verdict)?,
+        OutputFormat::Text => {
+            output::print(&output::Tree { value: &verdict, indent: 0 }.to_string())?;
+        }
+    }
+    Ok(Status::Done)
+}
+
+async fn forget(client: &AdminClient, id: VerdictId, format: OutputFormat) -> Result<Status, CliError> {
+    found(client.delete(&format!("/api/v1/verdicts/{id}")).await?, &format!("verdict {id}"))?;
+    match format {
+        OutputFormat::Json => output::print_json(&json!({"forgotten": id.to_string()}))?,
+        OutputFormat::Text => output::print(&format!("verdict {id} is forgotten; the next pull decides again\n"))?,
+    }
+    Ok(Status::Done)
+}
+
+fn found(reply: Reply, what: &str) -> Result<Value, CliError> {
+    match reply {
+        Reply::Found(value) => Ok(value),
+        Reply::NotFound => Err(CliError::Usage {
+            what: format!("{what} is not there"),
+            next: "`sealgate verdicts list` shows which are; forgotten and long expired ones are gone".to_owned(),
+        }),
+    }
+}

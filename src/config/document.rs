@@ -1,0 +1,484 @@
+//! The configuration file as it is written: every key of it, and nothing else.
+//!
+//! Unknown keys are errors. Each key has its default here, in one place; `checked` turns the document into settings
+//! that cannot be wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{Secret, Size, Span};
+use crate::limits::GIB;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Document {
+    /// `[server]`
+    pub server: Server,
+    /// `[policy]`
+    pub policy: Policy,
+    /// `[[upstream]]`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<Upstream>,
+    /// `[cache]`
+    pub cache: Cache,
+    /// `[verdicts]`
+    pub verdicts: Verdicts,
+    /// `[refusal]`
+    pub refusal: Refusal,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Where container clients connect.
+    #[serde(deserialize_with = "address")]
+    pub listen: SocketAddr,
+    /// Where operators and Prometheus connect.
+    #[serde(deserialize_with = "address")]
+    pub admin_listen: SocketAddr,
+    /// Where blobs, verdicts and evidence lie.
+    pub data_dir: PathBuf,
+    /// File with the token for changes; empty: none.
+    pub admin_token_file: PathBuf,
+    /// `[server.tls]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 5001)),
+            data_dir: "data".into(),
+            admin_token_file: PathBuf::new(),
+            tls: None,
+        }
+    }
+}
+
+/// `[server.tls]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// Roots that client certificates must chain to, PEM; empty: clients need none.
+    #[serde(default)]
+    pub client_ca: PathBuf,
+}
+
+/// `[policy]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// containers-policy.json(5); empty: none.
+    pub containers_policy: PathBuf,
+    /// ClusterImagePolicy files or globs.
+    pub cluster_image_policies: Vec<String>,
+    /// What no ClusterImagePolicy matches.
+    pub no_match: NoMatch,
+    /// sigstore `trusted_root.json`; empty: the built-in one.
+    pub trusted_root: PathBuf,
+    /// containers-registries.d(5) directory; empty: none.
+    pub registries_d: PathBuf,
+    /// Refuse, or only record.
+    pub mode: Mode,
+    /// How indexes and their children relate.
+    pub multi_arch: MultiArch,
+    /// `[[policy.override]]`
+    #[serde(rename = "override", skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Override>,
+    /// `[[policy.exemption]]`
+    #[serde(rename = "exemption", skip_serializing_if = "Vec::is_empty")]
+    pub exemptions: Vec<Exemption>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            containers_policy: PathBuf::new(),
+            cluster_image_policies: Vec::new(),
+            no_match: NoMatch::Deny,
+            trusted_root: PathBuf::new(),
+            registries_d: PathBuf::new(),
+            mode: Mode::Enforce,
+            multi_arch: MultiArch::IndexOrEveryLeaf,
+            overrides: Vec::new(),
+            exemptions: Vec::new(),
+        }
+    }
+}
+
+/// `no_match`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoMatch {
+    /// Refuse.
+    Deny,
+    /// Serve.
+    Allow,
+    /// Serve and log.
+    Warn,
+}
+
+/// `mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A denial refuses.
+    Enforce,
+    /// A denial is recorded and the image served.
+    Audit,
+}
+
+/// `multi_arch`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MultiArch {
+    /// The index itself, or every platform child.
+    IndexOrEveryLeaf,
+    /// The index itself, or at least one platform child.
+    IndexOrAnyLeaf,
+    /// Indexes pass ungated; each child needs its own verdict.
+    LeafOnly,
+}
+
+/// `[[policy.override]]`: keys that are absent are not overridden.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// As in policy.json.
+    pub scope: String,
+    /// Refuse, or only record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// How indexes and their children relate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multi_arch: Option<MultiArch>,
+    /// Largest image (config and layers, compressed); 0: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_image_bytes: Option<Size>,
+    /// Accept a bundle that names no reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundles_without_identity: Option<bool>,
+}
+
+/// `[[policy.exemption]]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exemption {
+    /// As in policy.json, or a digest.
+    pub scope: String,
+    /// Why.
+    pub reason: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// RFC 3339; after it the exemption is inert.
+    pub expires: String,
+}
+
+/// `[[upstream]]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Canonical name, as policy sees it.
+    pub host: String,
+    /// Other names for it.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Base URL; empty: `https://` and the host.
+    #[serde(default)]
+    pub endpoint: String,
+    /// For clients that name no registry.
+    #[serde(default)]
+    pub default: bool,
+    /// Life of a tag without asking upstream.
+    #[serde(default = "tag_ttl")]
+    pub tag_ttl: Span,
+    /// How long a stale tag may be served when upstream is down.
+    #[serde(default = "stale_if_error")]
+    pub stale_if_error: Span,
+    /// User; needs `password_file`.
+    #[serde(default)]
+    pub username: String,
+    /// File with the password.
+    #[serde(default)]
+    pub password_file: PathBuf,
+    /// docker's config.json.
+    #[serde(default)]
+    pub docker_config: PathBuf,
+    /// `docker-credential-<this>`.
+    #[serde(default)]
+    pub credential_helper: String,
+    /// Serve what these credentials can read to clients without certificates, off loopback too.
+    #[serde(default)]
+    pub anonymous_clients: bool,
+    /// Further hosts that the token realm may name.
+    #[serde(default)]
+    pub auth_hosts: Vec<String>,
+    /// Only these redirect hosts; empty: any public https host.
+    #[serde(default)]
+    pub redirect_hosts: Vec<String>,
+    /// The only roots for this upstream, PEM.
+    #[serde(default)]
+    pub ca_file: PathBuf,
+    /// Client certificate, PEM.
+    #[serde(default)]
+    pub client_cert: PathBuf,
+    /// Its key, PEM.
+    #[serde(default)]
+    pub client_key: PathBuf,
+    /// HTTP proxy; may hold a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Secret>,
+    /// Whether private addresses may be dialled.
+    #[serde(default)]
+    pub allow_private_addresses: bool,
+}
+
+impl Upstream {
+    /// The upstream of that canonical name, every other key at its default.
+    pub fn named(host: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            aliases: Vec::new(),
+            endpoint: String::new(),
+            default: false,
+            tag_ttl: tag_ttl(),
+            stale_if_error: stale_if_error(),
+            username: String::new(),
+            password_file: PathBuf::new(),
+            docker_config: PathBuf::new(),
+            credential_helper: String::new(),
+            anonymous_clients: false,
+            auth_hosts: Vec::new(),
+            redirect_hosts: Vec::new(),
+            ca_file: PathBuf::new(),
+            client_cert: PathBuf::new(),
+            client_key: PathBuf::new(),
+            proxy: None,
+            allow_private_addresses: false,
+        }
+    }
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// Bound of the blob cache.
+    pub max_bytes: Size,
+    /// Free space to leave on the file system.
+    pub min_free_bytes: Size,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { max_bytes: Size(64 * GIB), min_free_bytes: Size(GIB) }
+    }
+}
+
+/// `[verdicts]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Verdicts {
+    /// Life of an allow.
+    pub allow_ttl: Span,
+    /// Life of a deny.
+    pub deny_ttl: Span,
+}
+
+impl Default for Verdicts {
+    fn default() -> Self {
+        Self { allow_ttl: Span(Duration::from_hours(24)), deny_ttl: Span(Duration::from_mins(1)) }
+    }
+}
+
+/// `[refusal]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Refusal {
+    /// Whether refusals are shaped so that clients do not go round us.
+    pub hard_stop: HardStop,
+}
+
+impl Default for Refusal {
+    fn default() -> Self {
+        Self { hard_stop: HardStop::Auto }
+    }
+}
+
+/// `hard_stop`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HardStop {
+    /// By User-Agent.
+    Auto,
+    /// Plain statuses only.
+    Off,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// From which level on.
+    pub level: LogLevel,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: LogLevel::Info }
+    }
+}
+
+/// `format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line for a human.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `level`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Only what failed.
+    Error,
+    /// And what needs attention.
+    Warn,
+    /// And what happened.
+    Info,
+    /// And why.
+    Debug,
+    /// And every step.
+    Trace,
+}
+
+/// An address to listen on. A name is refused: it may be several addresses, or another one tomorrow.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        D::Error::custom("not an address: write an IP address and a port, such as \"127.0.0.1:5000\" or \"[::]:5000\"")
+    })
+}
+
+const fn tag_ttl() -> Span {
+    Span(Duration::from_mins(1))
+}
+
+const fn stale_if_error() -> Span {
+    Span(Duration::from_hours(24))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+    use crate::config::BUILT_IN_CONFIG;
+
+    /// The annotated file with every key set: `#key = value` and `#[table]` lines uncommented.
+    fn with_every_key() -> String {
+        let uncommented = |line: &str| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|char: char| char.is_ascii_lowercase() || char == '[') => rest.to_owned(),
+            _ => line.to_owned(),
+        };
+        BUILT_IN_CONFIG.lines().map(uncommented).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The keys that a table can have, as serde names them when it meets an unknown one.
+    fn keys_of<T: DeserializeOwned>() -> BTreeSet<String> {
+        let error = toml::from_str::<T>("\"?\" = 1").err().unwrap().message().to_owned();
+        let expected = error.split_once("expected").unwrap().1;
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    fn keys_in(tables: &toml::Value, path: &[&str]) -> BTreeSet<String> {
+        match (tables, path) {
+            (toml::Value::Array(items), path) => items.iter().flat_map(|item| keys_in(item, path)).collect(),
+            (toml::Value::Table(table), [first, rest @ ..]) => keys_in(&table[*first], rest),
+            (toml::Value::Table(table), []) => table.keys().cloned().collect(),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn the_annotated_file_is_a_configuration_with_and_without_its_commented_keys() {
+        toml::from_str::<Document>(BUILT_IN_CONFIG).unwrap();
+        toml::from_str::<Document>(&with_every_key()).unwrap();
+    }
+
+    #[test]
+    fn the_annotated_file_names_every_key_there_is() {
+        let file: toml::Value = toml::from_str(&with_every_key()).unwrap();
+        assert_eq!(keys_in(&file, &[]), keys_of::<Document>());
+        assert_eq!(keys_in(&file, &["server"]), keys_of::<Server>());
+        assert_eq!(keys_in(&file, &["server", "tls"]), keys_of::<Tls>());
+        assert_eq!(keys_in(&file, &["policy"]), keys_of::<Policy>());
+        assert_eq!(keys_in(&file, &["policy", "override"]), keys_of::<Override>());
+        assert_eq!(keys_in(&file, &["policy", "exemption"]), keys_of::<Exemption>());
+        assert_eq!(keys_in(&file, &["upstream"]), keys_of::<Upstream>());
+        assert_eq!(keys_in(&file, &["cache"]), keys_of::<Cache>());
+        assert_eq!(keys_in(&file, &["verdicts"]), keys_of::<Verdicts>());
+        assert_eq!(keys_in(&file, &["refusal"]), keys_of::<Refusal>());
+        assert_eq!(keys_in(&file, &["log"]), keys_of::<Log>());
+    }
+
+    #[test]
+    fn values_in_the_annotated_file_are_the_defaults_but_for_the_mode_and_the_paths() {
+        let file: Document = toml::from_str(BUILT_IN_CONFIG).unwrap();
+        let default = Document::default();
+        assert_eq!(text(&file.server), text(&default.server));
+        assert_eq!(text(&file.cache), text(&default.cache));
+        assert_eq!(text(&file.verdicts), text(&default.verdicts));
+        assert_eq!(text(&file.refusal), text(&default.refusal));
+        assert_eq!(text(&file.log), text(&default.log));
+        assert_eq!(file.policy.multi_arch, default.policy.multi_arch);
+        assert_eq!((file.policy.mode, default.policy.mode), (Mode::Audit, Mode::Enforce));
+        assert_eq!((file.upstream[0].tag_ttl, file.upstream[0].stale_if_error), (tag_ttl(), stale_if_error()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_in_every_table() {
+        for table in ["", "[server]", "[policy]", "[cache]", "[verdicts]", "[refusal]", "[log]"] {
+            assert!(toml::from_str::<Document>(&format!("{table}\nlisten_on = 1\n")).is_err(), "{table}");
+        }
+        for table in
+            ["[server.tls]\ncert=\"a\"\nkey=\"b\"", "[[upstream]]\nhost=\"a.b\"", "[[policy.override]]\nscope=\"\""]
+        {
+            assert!(toml::from_str::<Document>(table).is_ok(), "{table}");
+            assert!(toml::from_str::<Document>(&format!("{table}\nlisten_on = 1\n")).is_err(), "{table}");
+        }
+    }
+
+    #[test]
+    fn no_key_skips_the_verification_of_tls() {
+        let keys: Vec<String> = keys_of::<Upstream>().into_iter().chain(keys_of::<Tls>()).collect();
+        for word in ["insecure", "skip", "verify", "tls_"] {
+            assert!(!keys.iter().any(|key| key.contains(word)), "{word}: {keys:?}");
+        }
+    }
+
+    fn text(part: &impl Serialize) -> String {
+        toml::to_string(part).unwrap()
+    }
+}

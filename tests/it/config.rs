@@ -1,0 +1,349 @@
+//! Configurations as files: what loads, what does not, and what the message says.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use sealgate::config::{Config, ConfigError, Document, Origin};
+use sealgate::http::Access;
+
+/// A directory with `sealgate.toml` and an accepting `policy.json`.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn with(config: &str) -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        files.write("policy.json", r#"{"default": [{"type": "insecureAcceptAnything"}]}"#);
+        files.write("sealgate.toml", config);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    fn mode(&self, name: &str, mode: u32) {
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(&Origin::File(self.path("sealgate.toml"))).map(|loaded| loaded.config)
+    }
+
+    /// The error's text, without the directory.
+    fn error(&self) -> String {
+        let error = self.load().map(drop).unwrap_err().to_string();
+        error.replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+const POLICY: &str = "[policy]\ncontainers_policy = \"policy.json\"\n";
+
+fn error_of(config: &str) -> String {
+    Files::with(config).error()
+}
+
+fn with_policy(rest: &str) -> String {
+    format!("{POLICY}{rest}")
+}
+
+#[test]
+fn the_smallest_configuration_is_a_policy_and_mirrors_docker_hub_on_loopback_in_enforce_mode() {
+    let files = Files::with(POLICY);
+    let config = files.load().unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:5000");
+    assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:5001");
+    assert_eq!(config.document.policy.mode, sealgate::config::document::Mode::Enforce);
+    let [upstream] = config.upstreams.as_slice() else { panic!("{:?}", config.upstreams) };
+    assert_eq!(upstream.host().as_str(), "docker.io");
+    assert_eq!(upstream.settings.endpoint.as_str(), "https://registry-1.docker.io/");
+    assert!(upstream.default && !upstream.has_credentials());
+    assert_eq!(upstream.aliases.len(), 2);
+    assert_eq!(config.store.data_dir, Some(files.path("data")));
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_built_in_configuration_loads_without_any_file() {
+    let config = Config::load(&Origin::BuiltIn).unwrap().config;
+    assert_eq!(config.store.data_dir.as_deref(), Some(Path::new("data")), "relative to the working directory");
+    let hosts: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.host().as_str()).collect();
+    assert_eq!(hosts, ["docker.io", "quay.io", "ghcr.io", "registry.k8s.io", "gcr.io"]);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_built_in_configuration_is_the_annotated_file_of_the_repository() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Config::load(&Origin::File(root.join("config/sealgate.toml"))).unwrap();
+}
+
+#[test]
+fn c_01_typos_wrong_kinds_empty_and_oversized_files_are_errors_with_line_and_column() {
+    let rows = [
+        ("typo in a key", with_policy("[server]\nlistn = \"127.0.0.1:1\"\n")),
+        ("typo in a table", with_policy("[sever]\nlisten = \"127.0.0.1:1\"\n")),
+        ("duplicate key", "[server]\nlisten = \"127.0.0.1:1\"\nlisten = \"127.0.0.1:1\"\n".to_owned()),
+        ("wrong type", "[server]\nlisten = 5000\n".to_owned()),
+        ("no address", "[server]\nlisten = \"localhost\"\n".to_owned()),
+        ("no duration", "[verdicts]\nallow_ttl = \"1 day\"\n".to_owned()),
+        ("no unit", "[verdicts]\nallow_ttl = \"60\"\n".to_owned()),
+        ("no size", "[cache]\nmax_bytes = \"64GB\"\n".to_owned()),
+        ("unknown mode", "[policy]\nmode = \"observe\"\n".to_owned()),
+        ("no TOML", "[server\n".to_owned()),
+        ("empty file", String::new()),
+        ("only a comment", "# nothing\n".to_owned()),
+        ("2 MiB", "#".repeat(2 << 20)),
+    ];
+    let table: String = rows.iter().map(|(name, config)| format!("{name}: {}\n", error_of(config))).collect();
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn c_01_a_missing_file_says_how_to_name_another() {
+    let error = Config::load(&Origin::File("no/such/sealgate.toml".into())).map(drop).unwrap_err();
+    assert_eq!(error.to_string(), "no/such/sealgate.toml: there is no such file; name another file with --config");
+}
+
+#[test]
+fn cross_checks_name_the_key_and_what_to_do() {
+    let upstream = |rest: &str| with_policy(&format!("[[upstream]]\nhost = \"quay.io\"\n{rest}\n"));
+    let rows = [
+        ("no policy", "[server]\n".to_owned()),
+        ("one address twice", with_policy("[server]\nlisten = \"127.0.0.1:5001\"\n")),
+        ("tiny cache", with_policy("[cache]\nmax_bytes = \"1023KiB\"\n")),
+        ("short allow", with_policy("[verdicts]\nallow_ttl = \"999ms\"\n")),
+        ("long deny", with_policy("[verdicts]\ndeny_ttl = \"31d\"\n")),
+        ("no data_dir", with_policy("[server]\ndata_dir = \"\"\n")),
+        ("host", with_policy("[[upstream]]\nhost = \"https://quay.io\"\n")),
+        ("alias", upstream("aliases = [\"a/b\"]")),
+        ("alias of another", upstream("[[upstream]]\nhost = \"a.example\"\naliases = [\"quay.io\"]")),
+        ("host twice", upstream("[[upstream]]\nhost = \"quay.io\"")),
+        ("two defaults", upstream("default = true\n[[upstream]]\nhost = \"a.example\"\ndefault = true")),
+        ("endpoint without scheme", upstream("endpoint = \"quay.io\"")),
+        ("endpoint ftp", upstream("endpoint = \"ftp://quay.io\"")),
+        ("endpoint with path", upstream("endpoint = \"https://quay.io/v2\"")),
+        ("endpoint with user", upstream("endpoint = \"https://u:p@quay.io\"")),
+        ("user alone", upstream("username = \"u\"")),
+        ("password alone", upstream("password_file = \"p\"")),
+        ("two credentials", upstream("username = \"u\"\ncredential_helper = \"pass\"")),
+        ("helper with a path", upstream("credential_helper = \"../x\"")),
+        ("client_cert alone", upstream("client_cert = \"c\"")),
+        ("client_key alone", upstream("client_key = \"c\"")),
+        ("proxy", upstream("proxy = \"user:secret@proxy\"")),
+        ("auth_hosts", upstream("auth_hosts = [\"https://auth.example\"]")),
+        ("redirect_hosts", upstream("redirect_hosts = [\"*\"]")),
+        (
+            "exemption without end",
+            with_policy("[[policy.exemption]]\nscope = \"a.example\"\nreason = \"r\"\nowner = \"o\"\n"),
+        ),
+    ];
+    let table: String = rows.iter().map(|(name, config)| format!("{name}: {}\n", error_of(config))).collect();
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn what_is_not_built_yet_is_an_error_and_never_ignored() {
+    let policy = |line: &str| format!("{POLICY}{line}\n");
+    let rows = [
+        policy("cluster_image_policies = [\"cip/*.yaml\"]"),
+        policy("no_match = \"allow\""),
+        policy("registries_d = \"/etc/containers/registries.d\""),
+        policy("[[policy.override]]\nscope = \"quay.io\"\nmax_image_bytes = \"1GiB\""),
+        policy("[[policy.override]]\nscope = \"quay.io\"\nbundles_without_identity = true"),
+    ];
+    let table: String = rows.iter().map(|config| format!("{}\n", error_of(config))).collect();
+    insta::assert_snapshot!(table);
+    for default in [
+        "cluster_image_policies = []",
+        "no_match = \"deny\"",
+        "trusted_root = \"\"",
+        "[[policy.override]]\nscope = \"quay.io\"\nmax_image_bytes = \"0\"\nbundles_without_identity = false",
+    ] {
+        Files::with(&policy(default)).load().unwrap();
+    }
+}
+
+#[test]
+fn a_trusted_root_that_cannot_be_used_is_an_error_and_another_one_has_another_fingerprint() {
+    let files = Files::with(&with_policy("trusted_root = \"root.json\"\n"));
+    assert!(files.error().contains("policy.trusted_root: cannot read root.json"), "{}", files.error());
+    files.write("root.json", "{}");
+    assert!(files.error().contains("policy.trusted_root: trust root root.json"), "{}", files.error());
+}
+
+#[test]
+fn c_05_files_that_are_missing_empty_or_directories_are_errors_that_name_them() {
+    let files = Files::with(&with_policy("[[upstream]]\nhost = \"a.example\"\nca_file = \"ca.pem\"\n"));
+    assert!(
+        files.error().contains("upstream[0].ca_file: cannot read ca.pem: there is no such file"),
+        "{}",
+        files.error()
+    );
+    files.write("ca.pem", "");
+    assert!(files.error().contains("it is empty"), "{}", files.error());
+    std::fs::remove_file(files.path("ca.pem")).unwrap();
+    std::fs::create_dir(files.path("ca.pem")).unwrap();
+    assert!(files.error().contains("it is not a regular file"), "{}", files.error());
+}
+
+#[test]
+fn c_05_a_password_file_is_one_line_and_its_content_is_never_printed() {
+    let files = Files::with(&with_policy(
+        "[[upstream]]\nhost = \"a.example\"\nusername = \"u\"\npassword_file = \"password\"\n",
+    ));
+    for bad in ["hunter2\nhunter3\n", "hunter2\0", "\n"] {
+        files.write("password", bad);
+        let error = files.error();
+        assert!(error.contains("one line") && !error.contains("hunter"), "{error}");
+    }
+    files.write("password", "hunter2\n");
+    let config = files.load().unwrap();
+    assert!(config.upstreams[0].has_credentials());
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn c_07_credentials_that_everybody_can_read_are_warned_about() {
+    let files = Files::with(&with_policy(
+        "[[upstream]]\nhost = \"a.example\"\nusername = \"u\"\npassword_file = \"password\"\n",
+    ));
+    files.write("password", "hunter2\n");
+    files.mode("password", 0o644);
+    let warnings = files.load().unwrap().warnings.join("\n");
+    assert!(warnings.contains("upstream[0].password_file") && warnings.contains("chmod"), "{warnings}");
+    files.mode("password", 0o640);
+    assert_eq!(files.load().unwrap().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn c_07_a_proxy_password_is_not_shown_by_debug_or_by_the_printed_configuration() {
+    let files = Files::with(&with_policy(
+        "[[upstream]]\nhost = \"a.example\"\nproxy = \"http://user:hunter2@proxy.example:3128\"\n",
+    ));
+    let document = Document::load(&Origin::File(files.path("sealgate.toml"))).unwrap();
+    let printed = toml::to_string(&document).unwrap();
+    assert!(printed.contains("proxy = \"****\"") && !printed.contains("hunter2"), "{printed}");
+    assert!(!format!("{document:?}").contains("hunter2"));
+}
+
+#[test]
+fn c_08_plain_http_with_credentials_is_warned_about_unless_it_stays_on_this_machine() {
+    for (endpoint, warned) in
+        [("http://10.0.0.1:5000", true), ("http://127.0.0.1:5000", false), ("https://a.example", false)]
+    {
+        let files = Files::with(&with_policy(&format!(
+            "[[upstream]]\nhost = \"a.example\"\nendpoint = \"{endpoint}\"\ncredential_helper = \"pass\"\n"
+        )));
+        let warnings = files.load().unwrap().warnings.join("\n");
+        assert_eq!(warnings.contains("in the clear"), warned, "{endpoint}: {warnings}");
+    }
+}
+
+#[test]
+fn c_08_private_addresses_are_dialled_only_as_configured() {
+    let load = |rest: &str| {
+        let files = Files::with(&with_policy(&format!("[[upstream]]\nhost = \"a.example\"\n{rest}\n")));
+        files.load().unwrap().upstreams[0].settings.allow_private_addresses
+    };
+    assert!(!load("endpoint = \"https://10.0.0.1\""));
+    assert!(load("endpoint = \"https://10.0.0.1\"\nallow_private_addresses = true"));
+}
+
+#[test]
+fn c_09_a_reachable_admin_listener_is_warned_about_with_and_without_token() {
+    let server = |rest: &str| with_policy(&format!("[server]\nadmin_listen = \"0.0.0.0:5001\"\n{rest}\n"));
+    let warnings = Files::with(&server("")).load().unwrap().warnings.join("\n");
+    assert!(warnings.contains("changes are refused"), "{warnings}");
+    let files = Files::with(&server("admin_token_file = \"token\""));
+    files.write("token", "0123456789abcdef\n");
+    files.mode("token", 0o600);
+    let config = files.load().unwrap();
+    assert_eq!(config.server.admin_token.as_ref().unwrap().reveal(), "0123456789abcdef");
+    assert!(config.warnings.join("\n").contains("changes need the token"), "{:?}", config.warnings);
+    files.write("token", "0123456789abcde\n");
+    assert!(files.error().contains("at least 16"), "{}", files.error());
+}
+
+#[test]
+fn c_11_two_upstreams_at_one_url_keep_their_own_credentials() {
+    let files = Files::with(&with_policy(
+        "[[upstream]]\nhost = \"a.example\"\nendpoint = \"https://r.example\"\nusername = \"a\"\npassword_file = \"pa\"\n\
+         [[upstream]]\nhost = \"b.example\"\nendpoint = \"https://r.example\"\nusername = \"b\"\npassword_file = \"pb\"\n",
+    ));
+    files.write("pa", "secret-a");
+    files.write("pb", "secret-b");
+    let config = files.load().unwrap();
+    let credentials: Vec<(String, String)> = config
+        .upstreams
+        .iter()
+        .map(|upstream| match &upstream.settings.credentials {
+            sealgate::upstream::Credentials::Static { username, password } => (username.clone(), password.clone()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let pair = |user: &str, password: &str| (user.to_owned(), password.to_owned());
+    assert_eq!(credentials, [pair("a", "secret-a"), pair("b", "secret-b")]);
+}
+
+#[test]
+fn an_upstream_with_credentials_is_served_to_strangers_only_when_that_is_said() {
+    let authority = rcgen_pem();
+    let load = |server: &str, upstream: &str| {
+        let files = Files::with(&with_policy(&format!(
+            "[server]\n{server}\n[[upstream]]\nhost = \"a.example\"\n{upstream}\n[[upstream]]\nhost = \"b.example\"\n"
+        )));
+        files.write("c", &authority.0);
+        files.write("k", &authority.1);
+        files.mode("k", 0o600);
+        let config = files.load().unwrap();
+        let served = |upstream| config.server.access(upstream) == Access::Served;
+        config.upstreams.iter().map(served).collect::<Vec<_>>()
+    };
+    let open = "listen = \"0.0.0.0:5000\"";
+    let tls = "listen = \"0.0.0.0:5000\"\ntls = { cert = \"c\", key = \"k\" }";
+    let mtls = "listen = \"0.0.0.0:5000\"\ntls = { cert = \"c\", key = \"k\", client_ca = \"c\" }";
+    let helper = "credential_helper = \"pass\"";
+    let certificate = "client_cert = \"c\"\nclient_key = \"k\"";
+    assert_eq!(load("listen = \"127.0.0.1:5000\"", helper), [true, true]);
+    assert_eq!(load(open, ""), [true, true]);
+    assert_eq!(load(open, helper), [false, true]);
+    assert_eq!(load(open, certificate), [false, true], "a client certificate is a credential too");
+    assert_eq!(load(tls, helper), [false, true], "TLS alone does not say who a client is");
+    assert_eq!(load(mtls, helper), [true, true]);
+    assert_eq!(load(open, &format!("{helper}\nanonymous_clients = true")), [true, true]);
+}
+
+#[test]
+fn tls_files_that_do_not_fit_are_errors_that_name_the_key_and_no_content() {
+    let (cert, key) = rcgen_pem();
+    let (other_cert, other_key) = rcgen_pem();
+    let files = Files::with(&with_policy("[server.tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"ca\"\n"));
+    let rows = [
+        ("good", &cert, &key, &other_cert),
+        ("key of another", &cert, &other_key, &cert),
+        ("no certificate", &key, &key, &cert),
+        ("no key", &cert, &cert, &cert),
+        ("no roots", &cert, &key, &key),
+    ];
+    for (name, cert, key, ca) in rows {
+        for (file, content) in [("c", cert), ("k", key), ("ca", ca)] {
+            files.write(file, content);
+        }
+        if name == "good" {
+            files.load().unwrap();
+        } else {
+            let error = files.error();
+            assert!(error.contains("server.tls") && !error.contains("BEGIN"), "{name}: {error}");
+        }
+    }
+}
+
+/// A self-signed certificate and its key.
+fn rcgen_pem() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["mirror.example".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
