@@ -8,7 +8,7 @@ use std::process::Command;
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=SEALGATE_REVISION");
-    let named = std::env::var("SEALGATE_REVISION").ok().filter(|commit| !commit.is_empty());
+    let named = std::env::var("SEALGATE_REVISION").ok().filter(|commit| !matches!(commit.as_str(), "" | "unknown"));
     let version = env!("CARGO_PKG_VERSION");
     match named.or_else(from_git) {
         Some(commit) => {

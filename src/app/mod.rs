@@ -194,9 +194,7 @@ impl App {
             }
         }
         tracing::info!("draining: running answers get {} s", limits::DRAIN.as_secs());
-        let again = async {
-            while signals.next().await != Signal::End {}
-        };
+        let again = async { while signals.next().await != Signal::End {} };
         // Losing the drain is what the second signal asks for.
         tokio::select! {
             drained = self.drain(limits::DRAIN) => drained,

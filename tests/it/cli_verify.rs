@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use sealgate::clock::Clock;
 use sealgate::testing::sigstore::{FakeSigstore, Flaw};
-use sealgate::testing::{Fault, FakeRegistry, ImageBuilder, TestSealgate, attach_signatures};
+use sealgate::testing::{FakeRegistry, Fault, ImageBuilder, TestSealgate, attach_signatures};
 use serde_json::{Value, json};
 
 const HOST: &str = "registry.example";
@@ -23,7 +23,9 @@ impl Scene {
     async fn new() -> Self {
         let registry = FakeRegistry::start().await;
         let sigstore = FakeSigstore::from_seed(7, Clock::System.now());
-        for (seed, tag, signer) in [(1, "signed", Some(EMAIL)), (2, "unsigned", None), (3, "other", Some("eve@acme.example"))] {
+        for (seed, tag, signer) in
+            [(1, "signed", Some(EMAIL)), (2, "unsigned", None), (3, "other", Some("eve@acme.example"))]
+        {
             let image = ImageBuilder::new(seed).layer(1000).build();
             registry.put("acme/app", tag, &image);
             if let Some(signer) = signer {
@@ -97,9 +99,11 @@ async fn verify_prints_every_reason_and_its_status_is_the_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_in_json_has_the_same_answer_for_programs() {
     let scene = Scene::new().await;
-    for (tag, decision, reason, status) in
-        [("signed", "allow", "verified", 0), ("unsigned", "deny", "no_signature", 1), ("missing", "undecided", "undecided", 3)]
-    {
+    for (tag, decision, reason, status) in [
+        ("signed", "allow", "verified", 0),
+        ("unsigned", "deny", "no_signature", 1),
+        ("missing", "undecided", "undecided", 3),
+    ] {
         let (found, text) = scene.verify(&format!("{HOST}/acme/app:{tag}"), &["--output", "json"]).await;
         let json: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((found, json["decision"].as_str(), json["reason"].as_str()), (status, Some(decision), Some(reason)));
@@ -138,7 +142,11 @@ async fn an_exemption_makes_a_denied_image_pass_and_says_so() {
     );
     let (status, text) = scene.verify("registry.example/acme/app:unsigned", &["--output", "json"]).await;
     let json: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((status, json["decision"].as_str(), json["applied"].as_str()), (0, Some("deny"), Some("exempt")), "{text}");
+    assert_eq!(
+        (status, json["decision"].as_str(), json["applied"].as_str()),
+        (0, Some("deny"), Some("exempt")),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +167,9 @@ async fn verify_opens_no_data_directory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn policy_explain_says_what_applies_without_asking_anybody() {
     let scene = Scene::new().await;
-    for (name, image) in [("scope", "registry.example/acme/app:1"), ("default", "registry.example/else:1"), ("unknown", "quay.io/a/b")] {
+    for (name, image) in
+        [("scope", "registry.example/acme/app:1"), ("default", "registry.example/else:1"), ("unknown", "quay.io/a/b")]
+    {
         let (status, text) = scene.run(&["policy", "explain", "--config", "sealgate.toml", image]).await;
         assert_eq!(status, 0, "{text}");
         let _filters = filtered();
@@ -193,7 +203,8 @@ async fn verdicts_of_a_running_mirror_are_listed_shown_and_forgotten() {
     let admin = mirror.admin_url();
     let (status, list) = scene.run(&["verdicts", "list", "--admin", &admin]).await;
     assert_eq!(status, 0, "{list}");
-    let (status, denied) = scene.run(&["verdicts", "list", "--decision", "deny", "--output", "json", "--admin", &admin]).await;
+    let (status, denied) =
+        scene.run(&["verdicts", "list", "--decision", "deny", "--output", "json", "--admin", &admin]).await;
     let denied: Value = serde_json::from_str(&denied).unwrap();
     assert_eq!((status, denied["verdicts"].as_array().unwrap().len()), (0, 1));
     let id = denied["verdicts"][0]["id"].as_str().unwrap();
