@@ -173,11 +173,11 @@ closed_sets! {
 
 /// The status codes that are counted one by one; every other one is `other`. 499 is a request that its client left.
 pub(super) const CODES: &[u16] =
-    &[200, 206, 300, 304, 400, 401, 403, 404, 405, 416, 429, CODE_CANCELLED, 500, 502, 503, 504];
+    &[200, 206, 300, 304, 400, 401, 403, 404, 405, 414, 416, 429, CODE_CANCELLED, 500, 502, 503, 504];
 /// Their labels, in the same order, and `other`.
 pub(super) const CODE_LABELS: &[&str] = &[
-    "200", "206", "300", "304", "400", "401", "403", "404", "405", "416", "429", "499", "500", "502", "503", "504",
-    "other",
+    "200", "206", "300", "304", "400", "401", "403", "404", "405", "414", "416", "429", "499", "500", "502", "503",
+    "504", "other",
 ];
 /// The client left before the response was complete.
 pub(super) const CODE_CANCELLED: u16 = 499;
