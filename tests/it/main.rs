@@ -1,6 +1,7 @@
 //! Integration tests: one binary that drives the product from outside.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
+mod admin;
 mod architecture;
 mod cli;
 mod cli_verify;
