@@ -166,6 +166,17 @@ mod tests {
         Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_survived_and_any_quoted_realm_is_read(noise in "[ -~]{0,60}", realm in "[ -~]{1,60}") {
+            // Whatever stands before it may hide the challenge, but never stop the program.
+            let _: Option<Challenge> = found(&[&noise]);
+            let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
+            let header = format!(r#"Bearer realm="{quoted}""#);
+            proptest::prop_assert_eq!(found(&[&header]), Some(bearer(&realm, None)));
+        }
+    }
+
     #[test]
     fn what_registries_send_is_understood() {
         let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull""#;

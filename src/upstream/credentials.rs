@@ -13,6 +13,7 @@ use http::HeaderValue;
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::{Credentials, SettingsError};
@@ -295,12 +296,18 @@ fn entry_credential(entry: &Value) -> Result<Option<Credential>, ()> {
 }
 
 /// Asks `docker-credential-<name> get`; `Ok(None)`: it has nothing for that server.
-///
-/// The process ends with the future: when the time has passed, or when nobody waits any more.
 async fn ask_helper(name: &str, server: &str) -> Result<Option<Credential>, CredentialError> {
     check_helper_name(name)?;
-    let mut child = tokio::process::Command::new(format!("docker-credential-{name}"))
-        .arg("get")
+    let mut command = Command::new(format!("docker-credential-{name}"));
+    command.arg("get");
+    converse(command, server).await
+}
+
+/// Tells a helper the server's name and reads its answer.
+///
+/// The process ends with the future: when the time has passed, or when nobody waits any more.
+async fn converse(mut command: Command, server: &str) -> Result<Option<Credential>, CredentialError> {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -443,6 +450,37 @@ mod tests {
         for name in ["", "../x", "a/b", "a b"] {
             assert_eq!(ask_helper(name, "a").await, Err(CredentialError::Malformed), "{name}");
         }
+    }
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[tokio::test]
+    async fn a_helper_is_told_the_server_and_heard() {
+        let script = r#"read server; printf '{"Username":"u","Secret":"%s"}' "$server""#;
+        let expected = Credential::password("u".to_owned(), "https://index.docker.io/v1/".to_owned());
+        assert_eq!(converse(shell(script), server_url("docker.io")).await, Ok(Some(expected)));
+        let deaf = r#"printf '{"Username":"u","Secret":"s"}'"#;
+        assert!(converse(shell(deaf), "a").await.unwrap().is_some(), "it need not read to answer");
+        assert_eq!(converse(shell("exit 1"), "a").await, Err(CredentialError::HelperFailed));
+        let nothing = "echo credentials not found in native keychain; exit 1";
+        assert_eq!(converse(shell(nothing), "a").await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_says_too_much_is_stopped() {
+        assert_eq!(
+            converse(shell("while :; do echo aaaaaaaaaaaaaaaa; done"), "a").await,
+            Err(CredentialError::HelperFailed)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_helper_that_says_nothing_is_stopped() {
+        assert_eq!(converse(shell("exec sleep 1000"), "a").await, Err(CredentialError::HelperTimeout));
     }
 
     #[test]
