@@ -12,6 +12,7 @@ mod lab;
 mod metrics;
 mod multi_arch;
 mod parts;
+mod peers;
 mod policy_vectors;
 mod protocol;
 mod pull;
