@@ -8,6 +8,7 @@ mod cli_verify;
 mod config;
 mod fixtures;
 mod forgery;
+mod kill;
 mod lab;
 mod metrics;
 mod multi_arch;
