@@ -1,11 +1,11 @@
 //! Signatures by short-lived certificates of a Fulcio, logged by a Rekor (policy.json's `fulcio`, cosign's legacy format).
 
-use super::certificate::{Authority, NAMES_SHOWN_MAX};
+use super::certificate::{Authority, Leaf, NAMES_SHOWN_MAX};
 use super::error::{KeyError, VerifyError, shown};
 use super::keys::RekorKeys;
 use super::legacy::Annotations;
 use super::sigstore::LogVerifier;
-use super::{LogEntry, Signer};
+use super::{LogEntry, Signer, chain};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 
@@ -38,7 +38,7 @@ impl Fulcio {
         let signature = annotations.signature()?;
         let entry = annotations.log_entry()?;
         let leaf = annotations.leaf()?;
-        let chain = annotations.chain()?;
+        let attached = annotations.chain()?;
 
         // 2. The entry is about this certificate, signature and payload (CVE-2022-36056).
         entry.check_certificate(&leaf)?;
@@ -49,7 +49,9 @@ impl Fulcio {
         }
 
         // 3. The log signed the entry, the chain holds at the entry's time, the leaf's key signed the payload.
-        self.verifier.verify_fulcio(&leaf, &chain, payload, &signature, &entry)?;
+        self.verifier
+            .verify_fulcio(&leaf, &attached, payload, &signature, &entry)
+            .map_err(|error| self.explained(error, &leaf, &attached, integrated))?;
 
         // 4. The certificate is the wanted signer's: exact issuer, exact address.
         let issuer = leaf.oidc_issuer()?;
@@ -62,5 +64,12 @@ impl Fulcio {
         }
         let signer = Signer::Certificate { issuer: Some(issuer), subjects: leaf.subjects() };
         Ok((signer, LogEntry { index: entry.index, integrated }))
+    }
+    /// The library says in words alone why a chain does not hold; the same check by ourselves gives the reason.
+    fn explained(&self, error: VerifyError, leaf: &Leaf, attached: &[Vec<u8>], at: Timestamp) -> VerifyError {
+        if !matches!(error, VerifyError::ChainUntrusted { .. }) {
+            return error;
+        }
+        chain::check(leaf, &self.authorities, attached.iter(), at).err().unwrap_or(error)
     }
 }

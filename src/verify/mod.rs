@@ -6,10 +6,11 @@
 //! The cryptography of signatures with a log entry is `sigstore-verify`'s, called from `sigstore.rs` alone
 //! (`docs/decisions/0001-sigstore-verify.md`). Around it stand our own rules: what a payload may look like
 //! (`simple_signing`), how cosign's annotations are read (`legacy`), keys without a log (`keyed`), whose certificate it is
-//! (`fulcio`), and chains of private PKIs (`pki`).
+//! (`fulcio`), private PKIs (`pki`) and certificate chains (`chain`).
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 mod certificate;
+mod chain;
 mod error;
 mod fulcio;
 mod keyed;

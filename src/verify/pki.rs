@@ -3,14 +3,14 @@
 //! Nothing says when such a signature was made, so the chain must hold at the time of the check, and a verdict ends with the
 //! first certificate of the chain that ends.
 
-use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage, RequiredEkuNotFoundContext};
+use rustls::pki_types::{CertificateDer, ServerName};
+use webpki::EndEntityCert;
 
-use super::certificate::{self, Authority, Leaf, NAMES_SHOWN_MAX, Validity};
+use super::certificate::{Authority, Leaf, NAMES_SHOWN_MAX};
 use super::error::{KeyError, VerifyError, shown};
 use super::keys::PublicKey;
 use super::legacy::Annotations;
-use super::{Signer, sigstore};
+use super::{Signer, chain, sigstore};
 use crate::clock::Timestamp;
 
 /// Certificates that chain to these roots, with every one of the names that are given.
@@ -33,13 +33,7 @@ impl Pki {
         if email.is_none() && hostname.is_none() {
             return Err(KeyError::NoIdentity);
         }
-        let roots =
-            Authority::all_from_pem(roots_pem).map_err(|cause| KeyError::PkiRoots { cause: Box::new(cause) })?;
-        for (number, root) in (1..).zip(&roots) {
-            let why = |error: webpki::Error| KeyError::Certificate { number, why: error.to_string() };
-            webpki::anchor_from_trusted_cert(&CertificateDer::from(root.der.as_slice()))
-                .map_err(|error| KeyError::PkiRoots { cause: Box::new(why(error)) })?;
-        }
+        let roots = roots(roots_pem).map_err(|cause| KeyError::PkiRoots { cause: Box::new(cause) })?;
         let intermediates = match intermediates_pem {
             Some(pem) => {
                 Authority::all_from_pem(pem).map_err(|cause| KeyError::PkiIntermediates { cause: Box::new(cause) })?
@@ -66,116 +60,52 @@ impl Pki {
         // 1. The parts, each bounded.
         let signature = annotations.signature()?;
         let leaf = annotations.leaf()?;
-        let chain = annotations.chain()?;
+        let attached = annotations.chain()?;
 
         // 2. The chain holds now.
-        let der = CertificateDer::from(leaf.der.as_slice());
-        let end_entity = EndEntityCert::try_from(&der).map_err(|error| untrusted(&error))?;
-        let not_after = self.check_chain(&end_entity, &leaf, &chain, now)?;
+        let configured = self.intermediates.iter().map(|authority| &authority.der);
+        let not_after = chain::check(&leaf, &self.roots, attached.iter().chain(configured), now)?;
 
         // 3. The certificate is the wanted signer's.
-        self.check_names(&end_entity, &leaf)?;
+        self.check_names(&leaf)?;
 
         // 4. Its key signed the payload.
-        let key =
-            PublicKey::from_spki(&leaf.spki).map_err(|error| VerifyError::CertificateKey { why: error.to_string() })?;
+        let key = PublicKey::from_spki(&leaf.spki)
+            .map_err(|error| VerifyError::CertificateKey { why: shown(&error.to_string()) })?;
         sigstore::verify_raw(&key, payload, &signature)?;
         Ok((Signer::Certificate { issuer: None, subjects: leaf.subjects() }, not_after))
     }
 
-    /// RFC 5280, 6.1, by webpki; the roots' own validity, which it leaves to the caller, is checked here.
-    fn check_chain(
-        &self,
-        end_entity: &EndEntityCert<'_>,
-        leaf: &Leaf,
-        chain: &[Vec<u8>],
-        now: Timestamp,
-    ) -> Result<Timestamp, VerifyError> {
-        let Validity { not_before, not_after } = leaf.validity;
-        if !leaf.validity.contains(now) {
-            return Err(VerifyError::CertificateTime { at: now, not_before, not_after });
-        }
-        let valid_roots: Vec<&Authority> = self.roots.iter().filter(|root| root.validity.contains(now)).collect();
-        let roots: Vec<CertificateDer<'_>> =
-            valid_roots.iter().map(|root| CertificateDer::from(root.der.as_slice())).collect();
-        let anchors: Vec<TrustAnchor<'_>> = roots
-            .iter()
-            .map(webpki::anchor_from_trusted_cert)
-            .collect::<Result<_, _>>()
-            .map_err(|error| untrusted(&error))?;
-        if anchors.is_empty() {
-            return Err(VerifyError::AuthorityTime { at: now });
-        }
-        let configured = self.intermediates.iter().map(|authority| &authority.der);
-        let intermediates: Vec<CertificateDer<'_>> =
-            chain.iter().chain(configured).map(|der| CertificateDer::from(der.as_slice())).collect();
-        let seconds = u64::try_from(now.unix_seconds()).unwrap_or(0);
-        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-        let path = end_entity
-            .verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &intermediates, time, CodeSigning, None, None)
-            .map_err(|error| chain_error(&error, now))?;
-
-        let mut not_after = not_after;
-        for intermediate in path.intermediate_certificates() {
-            not_after = not_after.min(certificate::validity(&intermediate.der())?.not_after);
-        }
-        // Of roots that share name and key the path does not say which; the earliest end is the safe answer.
-        let ends = anchors.iter().zip(valid_roots).filter(|(anchor, _)| *anchor == path.anchor());
-        let root_end = ends.map(|(_, root)| root.validity.not_after).min();
-        Ok(root_end.map_or(now, |end| not_after.min(end)))
-    }
-
-    fn check_names(&self, end_entity: &EndEntityCert<'_>, leaf: &Leaf) -> Result<(), VerifyError> {
-        let shown = |names: &[String]| names.iter().take(NAMES_SHOWN_MAX).map(|name| shown(name)).collect();
+    fn check_names(&self, leaf: &Leaf) -> Result<(), VerifyError> {
+        let first = |names: &[String]| names.iter().take(NAMES_SHOWN_MAX).map(|name| shown(name)).collect();
         if let Some(email) = &self.email
             && !leaf.emails.contains(email)
         {
-            return Err(VerifyError::OtherEmail { wanted: email.clone(), found: shown(&leaf.emails) });
+            return Err(VerifyError::OtherEmail { wanted: email.clone(), found: first(&leaf.emails) });
         }
         if let Some(hostname) = &self.hostname
-            && self.name.as_ref().is_none_or(|name| end_entity.verify_is_valid_for_subject_name(name).is_err())
+            && !self.names_host(leaf)
         {
-            return Err(VerifyError::OtherHostname { wanted: hostname.clone(), found: shown(&leaf.hostnames) });
+            return Err(VerifyError::OtherHostname { wanted: hostname.clone(), found: first(&leaf.hostnames) });
         }
         Ok(())
     }
-}
 
-/// RFC 5280, 4.2.1.12: a certificate that names purposes must name code signing (or any purpose); one that names none is
-/// for every purpose. This is how `containers/image` reads it, and real signing certificates of private PKIs name none.
-struct CodeSigning;
-
-impl ExtendedKeyUsageValidator for CodeSigning {
-    fn validate(&self, purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
-        let mut present = Vec::new();
-        for purpose in purposes {
-            let purpose = purpose?.to_decoded_oid();
-            if purpose == CODE_SIGNING || purpose == ANY_PURPOSE {
-                return Ok(());
-            }
-            present.push(purpose);
-        }
-        if present.is_empty() {
-            return Ok(());
-        }
-        let required = KeyUsage::required(CODE_SIGNING_DER);
-        Err(webpki::Error::RequiredEkuNotFoundContext(RequiredEkuNotFoundContext { required, present }))
+    /// As TLS clients compare them: a wildcard stands for one label, an address for itself.
+    fn names_host(&self, leaf: &Leaf) -> bool {
+        let der = CertificateDer::from(leaf.der.as_slice());
+        let Some(name) = &self.name else { return false };
+        EndEntityCert::try_from(&der)
+            .is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(name).is_ok())
     }
 }
 
-fn chain_error(error: &webpki::Error, now: Timestamp) -> VerifyError {
-    // The leaf's own validity was looked at before.
-    if matches!(error, webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. }) {
-        return VerifyError::ChainTime { at: now };
+/// Certificates that can be trust anchors.
+fn roots(pem: &[u8]) -> Result<Vec<Authority>, KeyError> {
+    let roots = Authority::all_from_pem(pem)?;
+    for (number, root) in (1..).zip(&roots) {
+        webpki::anchor_from_trusted_cert(&CertificateDer::from(root.der.as_slice()))
+            .map_err(|error| KeyError::Certificate { number, why: error.to_string() })?;
     }
-    untrusted(error)
+    Ok(roots)
 }
-
-fn untrusted(error: &webpki::Error) -> VerifyError {
-    VerifyError::ChainUntrusted { why: shown(&error.to_string()) }
-}
-
-const CODE_SIGNING: [usize; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 3];
-/// The same as the content of its DER.
-const CODE_SIGNING_DER: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 3];
-const ANY_PURPOSE: [usize; 5] = [2, 5, 29, 37, 0];

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
 mod admin;
+mod admission;
 mod architecture;
 mod cli;
 mod cli_verify;
