@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use super::discover::{Discovered, NoEvidence};
 use super::{Denial, PullError, Puller, Snapshot};
@@ -207,21 +209,18 @@ impl Puller {
         let permit = timeout_at(deadline, Arc::clone(&self.parts.verify_permits).acquire_owned()).await;
         let Ok(Ok(permit)) = permit else { return Err(Unreached::Other(PullError::Overloaded)) };
         let (snapshot, basis, now) = (Arc::clone(snapshot), basis.clone(), self.parts.clock.now());
-        let work = self.parts.tasks.spawn_blocking(move || {
-            // The permit lives as long as the work, also when nobody waits for it any more.
-            let _permit = permit;
+        let work = move || {
             let nothing = Material::default();
             let material = found.as_ref().map_or(&nothing, |found| &found.material);
             snapshot.policy.evaluate(&basis.image, &basis.digest, material, now)
-        });
-        match timeout_at(deadline, work).await {
-            Ok(Ok(verdict)) => Ok(verdict),
-            Ok(Err(_panicked)) => {
+        };
+        judged(&self.parts.tasks, permit, deadline, work).await.map_err(|unjudged| match unjudged {
+            Unjudged::Panicked => {
                 self.parts.telemetry.panicked("policy::evaluate");
-                Err(no_answer("the verification failed inside sealgate"))
+                no_answer("the verification failed inside sealgate")
             }
-            Err(_elapsed) => Err(no_answer("the signatures could not be verified in time")),
-        }
+            Unjudged::TooLate => no_answer("the signatures could not be verified in time"),
+        })
     }
 
     fn stored_form(
@@ -306,6 +305,31 @@ impl Puller {
     }
 }
 
+/// Why work off the async threads gave no answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Unjudged {
+    Panicked,
+    TooLate,
+}
+
+/// Runs `work` off the async threads. The permit lives as long as the work, also when nobody waits for it any more.
+async fn judged<T: Send + 'static>(
+    tasks: &TaskTracker,
+    permit: OwnedSemaphorePermit,
+    deadline: Instant,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Unjudged> {
+    let work = tasks.spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    });
+    match timeout_at(deadline, work).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_panicked)) => Err(Unjudged::Panicked),
+        Err(_elapsed) => Err(Unjudged::TooLate),
+    }
+}
+
 /// Why certificates are not judged.
 const CLOCK_STEPPED_BACK: &str = "the clock stepped back, so certificates cannot be judged";
 
@@ -379,5 +403,25 @@ mod tests {
         assert_eq!(one_line(&"x".repeat(REFUSAL_LINE_BYTES_MAX + 1)).len(), REFUSAL_LINE_BYTES_MAX);
         let umlauts = one_line(&"ä".repeat(REFUSAL_LINE_BYTES_MAX));
         assert_eq!(umlauts.len(), REFUSAL_LINE_BYTES_MAX);
+    }
+    /// V-29: nothing that happens while verifying is an answer, and it takes no room from the next.
+    #[tokio::test]
+    async fn v29_a_verification_that_panics_or_does_not_end_gives_no_answer_and_gives_its_place_back() {
+        let (tasks, permits) = (TaskTracker::new(), Arc::new(tokio::sync::Semaphore::new(1)));
+        let permit = || Arc::clone(&permits).try_acquire_owned().unwrap();
+        let soon = || Instant::now() + VERDICT_BUDGET;
+
+        let panicked = judged(&tasks, permit(), soon(), || -> Verdict { panic!("a bug in the verifier") }).await;
+        assert_eq!(panicked.map(|_| ()), Err(Unjudged::Panicked));
+        assert_eq!(judged(&tasks, permit(), soon(), || 1).await, Ok(1));
+
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let late = judged(&tasks, permit(), Instant::now(), move || ended.recv()).await;
+        assert_eq!(late.map(|_| ()), Err(Unjudged::TooLate));
+        assert_eq!(permits.available_permits(), 0, "the work still runs, and no other takes its core");
+        end.send(()).unwrap();
+        tasks.close();
+        tasks.wait().await;
+        assert_eq!(permits.available_permits(), 1);
     }
 }
