@@ -9,7 +9,7 @@ use crate::config::{Config, Secret};
 /// Who may come in at the admin listener.
 pub(super) fn access(config: &Config) -> admin::Access {
     let token = config.server.admin_token.as_ref().map(Secret::reveal).map(str::to_owned);
-    admin::Access { token, hosts: Vec::new() }
+    admin::Access { token, hosts: config.server.admin_hosts.clone() }
 }
 
 /// What the admin API shows of the upstreams.

@@ -10,7 +10,7 @@ use super::upstreams::{self, UpstreamConfig};
 use super::{Secret, Seen, policy};
 use crate::http;
 use crate::limits::{CACHE_BYTES_MIN, VERDICT_TTL};
-use crate::oci::{ImageReference, Reference};
+use crate::oci::{Host, ImageReference, Reference};
 use crate::pull::{Snapshot, VerdictTtl};
 use crate::store;
 use crate::trust::{TrustRoot, TrustSource};
@@ -62,6 +62,8 @@ pub struct ServerConfig {
     pub admin_listen: SocketAddr,
     /// Token for changes.
     pub admin_token: Option<Secret>,
+    /// Further names of the admin listener.
+    pub admin_hosts: Vec<String>,
     /// Who is on the registry listener.
     pub clients: Clients,
 }
@@ -129,13 +131,25 @@ fn server(source: &Source, files: &mut Files, document: &Document) -> Result<Ser
         path if path.as_os_str().is_empty() => None,
         path => Some(token(source, files, path)?),
     };
+    for (index, host) in server.admin_hosts.iter().enumerate() {
+        if host.parse::<Host>().map_or(true, |parsed| parsed.without_port() != host.to_ascii_lowercase()) {
+            let hint = "write the name alone, such as mirror.example";
+            return Err(source.at(&format!("server.admin_hosts[{index}]"), "not a host name", hint));
+        }
+    }
     let authenticated = server.tls.as_ref().is_some_and(|tls| !tls.client_ca.as_os_str().is_empty());
     let clients = match (server.listen.ip().is_loopback(), authenticated) {
         (_, true) => Clients::Authenticated,
         (true, false) => Clients::Local,
         (false, false) => Clients::Anyone,
     };
-    Ok(ServerConfig { listen: server.listen, admin_listen: server.admin_listen, admin_token, clients })
+    Ok(ServerConfig {
+        listen: server.listen,
+        admin_listen: server.admin_listen,
+        admin_token,
+        admin_hosts: server.admin_hosts.clone(),
+        clients,
+    })
 }
 
 fn token(source: &Source, files: &mut Files, path: &Path) -> Result<Secret, ConfigError> {

@@ -48,6 +48,8 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// File with the token for changes; empty: none.
     pub admin_token_file: PathBuf,
+    /// Further names under which the admin listener is reached.
+    pub admin_hosts: Vec<String>,
     /// `[server.tls]`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -60,6 +62,7 @@ impl Default for Server {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 5001)),
             data_dir: "data".into(),
             admin_token_file: PathBuf::new(),
+            admin_hosts: Vec::new(),
             tls: None,
         }
     }

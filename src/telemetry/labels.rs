@@ -208,6 +208,7 @@ pub(super) const REASON_LABELS: &[&str] = &[
     "leaf_only",
     "upstream_error",
     "timeout",
+    "clock",
     "overloaded",
     "internal",
     "other",

@@ -1,7 +1,11 @@
 //! The operators' listener, over TCP.
 
-use sealgate::testing::{ACCEPT_ANYTHING, REJECT, Setup};
-use serde_json::Value;
+use sealgate::clock::Clock;
+use sealgate::testing::sigstore::{FakeSigstore, Flaw, key_requirement};
+use sealgate::testing::{
+    ACCEPT_ANYTHING, Answer, FakeRegistry, ImageBuilder, REJECT, Setup, TestSealgate, attach_signatures,
+};
+use serde_json::{Value, json};
 
 const CHANGE: (&str, &str) = ("Sealgate-Admin", "1");
 
@@ -144,5 +148,85 @@ async fn wrong_questions_are_answered_with_what_to_do() {
     }
     let empty = mirror.admin_get("/api/v1/verdicts?limit=1000").await.json();
     assert_eq!((empty["verdicts"].as_array().map(Vec::len), &empty["next"]), (Some(0), &Value::Null));
+    mirror.stop().await;
+}
+
+#[tokio::test]
+async fn names_of_the_listener_can_be_configured() {
+    let setup = Setup::new(REJECT).upstream("docker.io", "http://127.0.0.1:1");
+    let mirror = setup.toml("[server]\nadmin_hosts = [\"mirror.example\"]").start().await;
+    let named = async |host: &str| mirror.admin_request("GET", "/livez", &[("Host", host)]).await.status;
+    assert_eq!(named("mirror.example:5001").await, 200);
+    assert_eq!(named("other.example:5001").await, 403);
+    mirror.stop().await;
+}
+
+/// A mirror that has decided about `docker.io/team/signed:1` and `docker.io/team/unsigned:1`.
+async fn mirror_with_two_verdicts(registry: &FakeRegistry) -> TestSealgate {
+    let sigstore = FakeSigstore::from_seed(11, Clock::System.now());
+    let key = sigstore.key("release");
+    for (seed, name) in [(1, "team/signed"), (2, "team/unsigned")] {
+        registry.put(name, "1", &ImageBuilder::new(seed).layer(1000).build());
+    }
+    let digest = ImageBuilder::new(1).layer(1000).build().digest();
+    let signature = sigstore.sign_keyed(&key, "docker.io/team/signed", &digest, Flaw::None);
+    attach_signatures(registry, "team/signed", &digest, &[signature]);
+    let policy = json!({ "default": [{ "type": "reject" }], "transports": { "docker": {
+        "docker.io/team": [key_requirement(&key)],
+    } } });
+    let mirror = Setup::new(&policy.to_string()).upstream("docker.io", registry.url()).start().await;
+    assert_eq!(mirror.get("/v2/team/signed/manifests/1").await.status, 200);
+    assert_eq!(mirror.get("/v2/team/unsigned/manifests/1").await.status, 403);
+    mirror
+}
+
+fn images(listing: &Answer) -> Vec<String> {
+    assert_eq!(listing.status, 200, "{}", listing.text());
+    let listing = listing.json();
+    let verdicts = listing["verdicts"].as_array().unwrap();
+    verdicts.iter().map(|verdict| verdict["image"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn verdicts_are_listed_newest_first_filtered_and_page_by_page() {
+    let registry = FakeRegistry::start().await;
+    let mirror = mirror_with_two_verdicts(&registry).await;
+    let list = async |query: &str| mirror.admin_get(&format!("/api/v1/verdicts{query}")).await;
+    let (signed, unsigned) = ("docker.io/team/signed:1", "docker.io/team/unsigned:1");
+    assert_eq!(images(&list("").await), [unsigned, signed]);
+    assert_eq!(images(&list("?decision=allow").await), [signed]);
+    assert_eq!(images(&list("?decision=deny").await), [unsigned]);
+    assert_eq!(images(&list("?repository=docker.io/team/signed").await), [signed]);
+    assert_eq!(images(&list("?repository=docker.io/team").await), [""; 0]);
+    let first = list("?limit=1").await;
+    assert_eq!(images(&first), [unsigned]);
+    let second = list(&format!("?limit=1&after={}", first.json()["next"].as_str().unwrap())).await;
+    assert_eq!(images(&second), [signed]);
+    assert_eq!(list("?limit=3").await.json()["next"], Value::Null);
+    mirror.stop().await;
+}
+
+#[tokio::test]
+async fn a_verdict_is_shown_with_its_reason_and_evidence_and_can_be_forgotten() {
+    let registry = FakeRegistry::start().await;
+    let mirror = mirror_with_two_verdicts(&registry).await;
+    let listed = mirror.admin_get("/api/v1/verdicts?decision=deny").await.json()["verdicts"][0].clone();
+    let path = format!("/api/v1/verdicts/{}", listed["id"].as_str().unwrap());
+    let shown = mirror.admin_get(&path).await.json();
+    assert_eq!(
+        (&shown["decision"], &shown["reason"], &shown["status"]),
+        (&json!("deny"), &json!("no_signature"), &json!("current"))
+    );
+    assert_eq!(shown["text"], "A signature was required, but no signature exists");
+    assert!(shown["evidence"].is_object(), "{shown}");
+    assert_eq!(mirror.admin_request("DELETE", &path, &[]).await.status, 403);
+    assert_eq!(mirror.admin_get(&path).await.status, 200);
+    assert_eq!(mirror.admin_request("DELETE", &path, &[CHANGE]).await.status, 200);
+    assert_eq!(mirror.admin_get(&path).await.status, 404);
+    assert_eq!(mirror.admin_request("DELETE", &path, &[CHANGE]).await.status, 404);
+
+    // Forgotten is decided anew, and the policy's answer is the same.
+    assert_eq!(mirror.get("/v2/team/unsigned/manifests/1").await.status, 403);
+    assert_eq!(mirror.admin_get(&path).await.status, 200);
     mirror.stop().await;
 }

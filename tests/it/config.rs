@@ -82,6 +82,33 @@ fn the_built_in_configuration_is_the_annotated_file_of_the_repository() {
 }
 
 #[test]
+fn the_configuration_in_the_image_loads_and_fits_what_composes_around_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = Config::load(&Origin::File(root.join("config/container.toml"))).unwrap().config;
+    assert_eq!(config.store.data_dir.as_deref(), Some(Path::new("/var/lib/sealgate")));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let (image, compose, prometheus) =
+        (read("Dockerfile"), read("docker-compose.yml"), read("dashboards/prometheus.yaml"));
+    assert!(image.contains("VOLUME /var/lib/sealgate") && compose.contains(":/var/lib/sealgate"));
+    for port in [config.server.listen.port(), config.server.admin_listen.port()] {
+        assert!(compose.contains(&format!("127.0.0.1:{port}:{port}")), "{port} is published to this machine");
+    }
+    // The admin listener answers to the container's own host name.
+    assert!(compose.contains("hostname: sealgate"));
+    assert!(prometheus.contains(&format!("sealgate:{}", config.server.admin_listen.port())));
+}
+
+#[test]
+fn names_of_the_admin_listener_are_names_alone() {
+    let with = |hosts: &str| Files::with(&with_policy(&format!("[server]\nadmin_hosts = [{hosts}]\n")));
+    assert_eq!(with("\"mirror.example\", \"Mirror\"").load().unwrap().server.admin_hosts, ["mirror.example", "Mirror"]);
+    for bad in ["mirror.example:5001", "http://mirror.example", "", "*"] {
+        let error = with(&format!("\"{bad}\"")).error();
+        assert!(error.contains("server.admin_hosts"), "{bad}: {error}");
+    }
+}
+
+#[test]
 fn c_01_typos_wrong_kinds_empty_and_oversized_files_are_errors_with_line_and_column() {
     let rows = [
         ("typo in a key", with_policy("[server]\nlistn = \"127.0.0.1:1\"\n")),

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealgate::telemetry::Telemetry;
+use sealgate::testing::{ACCEPT_ANYTHING, FakeRegistry, ImageBuilder, Setup};
 
 /// Metric name → label name → values that exist.
 type Exposed = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
@@ -66,6 +67,67 @@ fn every_dashboard_can_be_pointed_at_any_prometheus() {
             }
         }
     }
+}
+
+/// The names and labels of all series, without their values.
+fn series(text: &str) -> BTreeSet<String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+}
+
+#[tokio::test]
+async fn p_22_unknown_names_tags_and_user_agents_add_no_series() {
+    let registry = FakeRegistry::start().await;
+    let mirror = Setup::new(ACCEPT_ANYTHING).upstream("docker.io", registry.url()).start().await;
+    let before = mirror.admin_get("/metrics").await.text();
+    for number in 0..1000 {
+        let path = match number % 4 {
+            0 => format!("/v2/team-{number}/app/manifests/tag-{number}"),
+            1 => format!("/v2/app/manifests/latest?ns=registry-{number}.example"),
+            2 => format!("/v2/UPPER-{number}/tags/list"),
+            _ => format!("/elsewhere/{number}"),
+        };
+        let method = if number % 7 == 0 { "PROPFIND" } else { "GET" };
+        let answer = mirror.request(method, &path, &[("User-Agent", &format!("client/{number}"))]).await;
+        assert!((400..500).contains(&answer.status), "{method} {path}: {}", answer.status);
+    }
+    let after = mirror.admin_get("/metrics").await.text();
+    assert_eq!(series(&after), series(&before));
+    assert_ne!(after, before, "they were counted");
+    mirror.stop().await;
+}
+
+#[tokio::test]
+async fn a_pull_is_counted_at_every_step() {
+    let registry = FakeRegistry::start().await;
+    let image = ImageBuilder::new(5).layer(200_000).build();
+    registry.put("library/app", "1", &image);
+    let mirror = Setup::new(ACCEPT_ANYTHING).upstream("docker.io", registry.url()).start().await;
+    assert_eq!(mirror.get("/v2/library/app/manifests/1").await.status, 200);
+    for _ in 0..2 {
+        for blob in &image.blobs {
+            assert!(mirror.get(&format!("/v2/library/app/blobs/{}", blob.digest)).await.complete);
+        }
+    }
+    let bytes = u64::try_from(image.blob_bytes()).unwrap();
+    for (series, wanted) in [
+        ("sealgate_http_requests_total{code=\"200\",method=\"GET\",route=\"manifest\"}", 1),
+        ("sealgate_http_requests_total{code=\"200\",method=\"GET\",route=\"blob\"}", 4),
+        ("sealgate_http_requests_in_flight{route=\"blob\"}", 0),
+        ("sealgate_http_response_bytes_total{route=\"blob\"}", 2 * bytes),
+        ("sealgate_cache_requests_total{kind=\"blob\",result=\"miss\"}", 2),
+        ("sealgate_cache_requests_total{kind=\"blob\",result=\"hit\"}", 2),
+        ("sealgate_cache_fills_total{outcome=\"committed\"}", 2),
+        ("sealgate_cache_fills_in_flight", 0),
+        ("sealgate_cache_filled_bytes_total", bytes),
+        ("sealgate_upstream_requests_total{code_class=\"2xx\",op=\"blob_get\",upstream=\"docker.io\"}", 2),
+        ("sealgate_verdicts_total{decision=\"allow\",reason=\"accept_anything\"}", 1),
+        ("sealgate_verify_duration_seconds_count{source=\"computed\"}", 1),
+    ] {
+        let found = mirror.metric(series).unwrap_or_else(|| panic!("no {series}"));
+        assert_eq!(format!("{found}"), wanted.to_string(), "{series}");
+    }
+    mirror.stop().await;
 }
 
 fn exposed() -> Exposed {
