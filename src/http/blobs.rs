@@ -1,5 +1,6 @@
 //! `GET|HEAD /v2/<name>/blobs/<digest>`, whole or a range; the bytes pass frame by frame as the store hands them out.
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, IF_RANGE, RANGE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -7,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use super::body::Content;
 use super::error::{ApiError, Failure};
 use super::headers;
+use super::log_text::LogText;
 use super::range::{self, Selection};
 use crate::oci::{Digest, Repository};
 use crate::pull::{AdmittedBlob, Puller};
@@ -19,49 +21,60 @@ pub(super) async fn answer(
     digest: &Digest,
     request: &Parts,
 ) -> Result<Response<Content>, ApiError> {
-    // Ranges are defined for GET alone (RFC 9110, 14.2), and a HEAD moves no bytes.
-    let (mut response, cache) = if request.method == Method::HEAD {
+    let etag = headers::etag(digest);
+    let known = headers::is_known(&request.headers, &etag);
+    // Ranges are defined for GET alone (RFC 9110, 14.2). Neither a HEAD nor a client that has the bytes moves any.
+    let (mut response, cache) = if request.method == Method::HEAD || known {
         let head = puller.blob_head(repository, digest).await?;
         let mut response = headers::answer(StatusCode::OK, OCTETS, Content::Empty);
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(head.size));
         (response, head.cache)
     } else {
         let blob = puller.blob(repository, digest).await?;
-        let cache = blob.cache();
-        let selection = select(&request.headers, &headers::etag(digest), blob.size());
-        (selected(blob, selection)?, cache)
+        let (size, cache) = (blob.size(), blob.cache());
+        let subject = (repository.clone(), *digest);
+        (selected(blob, select(&request.headers, &etag, size), subject)?, cache)
     };
     let fields = response.headers_mut();
     fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers::name_content(fields, digest);
     headers::cache_status(fields, cache);
-    if headers::is_known(&request.headers, &headers::etag(digest)) {
-        return Ok(headers::not_modified(response));
-    }
-    Ok(response)
+    if known { Ok(headers::not_modified(response)) } else { Ok(response) }
 }
 
-fn selected(blob: AdmittedBlob, selection: Selection) -> Result<Response<Content>, ApiError> {
+fn selected(
+    blob: AdmittedBlob,
+    selection: Selection,
+    subject: (Repository, Digest),
+) -> Result<Response<Content>, ApiError> {
+    let size = blob.size();
     match selection {
-        Selection::Whole => Ok(headers::answer(StatusCode::OK, OCTETS, whole(blob))),
+        Selection::Whole => {
+            let content = match size.checked_sub(1) {
+                Some(end) => part(blob, 0, end, subject),
+                None => Content::Empty,
+            };
+            Ok(headers::answer(StatusCode::OK, OCTETS, content))
+        }
         Selection::Part(span) => {
-            let content = Content::Stream(blob.stream(span.start, span.end), span.length());
+            let content = part(blob, span.start, span.end, subject);
             let mut response = headers::answer(StatusCode::PARTIAL_CONTENT, OCTETS, content);
             headers::insert(response.headers_mut(), CONTENT_RANGE, &span.to_string());
             Ok(response)
         }
         Selection::Unsatisfiable => {
-            let text = format!("the range lies outside the blob's {} bytes", blob.size());
-            Err(ApiError::new(Failure::RangeNotSatisfiable, text).of_size(blob.size()))
+            let text = format!("the range lies outside the blob's {size} bytes");
+            Err(ApiError::new(Failure::RangeNotSatisfiable, text).of_size(size))
         }
     }
 }
 
-fn whole(blob: AdmittedBlob) -> Content {
-    match blob.size().checked_sub(1) {
-        Some(end) => Content::Stream(blob.stream(0, end), end.saturating_add(1)),
-        None => Content::Empty,
-    }
+/// The bytes from `start` to `end`. Headers are out when they break, so the log is the only place that can say why.
+fn part(blob: AdmittedBlob, start: u64, end: u64, (repository, digest): (Repository, Digest)) -> Content {
+    let bytes = blob.stream(start, end).inspect_err(move |error| {
+        tracing::warn!(%repository, %digest, error = %LogText(&error.to_string()), "a blob's body ends short");
+    });
+    Content::Stream(bytes.boxed(), (end - start).saturating_add(1))
 }
 
 fn select(request: &HeaderMap, etag: &str, size: u64) -> Selection {

@@ -119,7 +119,6 @@ impl http_body::Body for Body {
                     bytes
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "a blob's body ends short");
                     return Poll::Ready(Some(Err(BodyError::Broken(error))));
                 }
                 None => return Poll::Ready(Some(Err(BodyError::Length))),

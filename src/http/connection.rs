@@ -302,3 +302,47 @@ where
         self.0.spawn(stream);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: Duration = Duration::from_secs(30);
+
+    fn connection() -> Arc<Connection> {
+        Arc::new(Connection::new(SocketAddr::from(([192, 0, 2, 1], 1))))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p14_a_body_that_its_peer_leaves_untaken_is_seen_among_others() {
+        let connection = connection();
+        let (stalled, lively) = (connection.handover(), connection.handover());
+        stalled.handed();
+        tokio::time::advance(ALLOWED).await;
+        lively.handed();
+        assert!(!connection.has_stalled_body(ALLOWED), "exactly so long is allowed");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(connection.has_stalled_body(ALLOWED));
+        stalled.taken();
+        assert!(!connection.has_stalled_body(ALLOWED), "it is our turn now, however long it takes");
+        stalled.handed();
+        tokio::time::advance(ALLOWED * 2).await;
+        drop(stalled);
+        lively.taken();
+        assert!(!connection.has_stalled_body(ALLOWED), "a body that has ended does not count");
+    }
+
+    #[test]
+    fn a_connection_is_busy_until_its_last_request_is_done() {
+        let connection = connection();
+        assert_eq!(connection.phase(), Phase::Head);
+        let (first, second) = (connection.request(), connection.request());
+        drop(first);
+        assert_eq!(connection.phase(), Phase::Busy);
+        connection.head_began();
+        drop(second);
+        assert_eq!((connection.phase(), connection.requests()), (Phase::Idle, 2));
+        connection.head_began();
+        assert_eq!(connection.phase(), Phase::Head);
+    }
+}

@@ -88,7 +88,10 @@ pub async fn serve(
         server.cut.cancel();
         connections.wait().await;
     }
-    server.streams.wait().await;
+    // Streams end with their connection; nothing of theirs may hold up the process if one does not.
+    if tokio::time::timeout(timeouts.drain, server.streams.wait()).await.is_err() {
+        tracing::warn!(streams = server.streams.len(), "leaving streams that outlive their connections");
+    }
 }
 
 async fn accept(listener: &TcpListener, server: &Arc<Server>, places: &Places, connections: &TaskTracker) {

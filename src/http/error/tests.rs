@@ -159,6 +159,45 @@ fn upstream_errors_keep_their_kind() {
     }
 }
 
+/// Collects what a subscriber writes.
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn p23_a_refusal_is_one_log_line_whatever_the_client_calls_itself() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let user_agent = format!("evil\r\n{{\"level\":\"ERROR\"}}\u{1b}[31m{}", "x".repeat(10_000));
+    tracing::subscriber::with_default(subscriber, || {
+        let error = ApiError::from(denial()).about(&Want::Manifest(image()));
+        error.log(&asked(&Method::GET, Client::Other), "192.0.2.1:4711".parse().unwrap(), &user_agent);
+    });
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let line: Value = serde_json::from_str(&text).unwrap();
+    let field = |name: &str| line["fields"][name].as_str().unwrap().to_owned();
+    assert!(field("user_agent").starts_with(r#"evil\r\n{"level":"ERROR"}\u{1b}[31mxxx"#), "{text}");
+    assert!(field("user_agent").len() <= crate::limits::LOG_FIELD_BYTES_MAX + 3);
+    assert_eq!(line["level"], "WARN");
+    assert_eq!(line["fields"]["status"], 403);
+    assert_eq!(field("reference"), "docker.io/library/alpine:3.20");
+    assert_eq!(field("digest"), Digest::sha256(b"image").to_string());
+    assert_eq!((field("verdict").as_str(), field("client").as_str()), ("abababababababab", "192.0.2.1:4711"));
+    assert_eq!(field("reason"), "no_signature");
+}
+
 #[tokio::test]
 async fn a_body_that_breaks_is_an_error_and_never_a_clean_end() {
     use crate::http::body::{Body, Held};
