@@ -9,7 +9,7 @@ use super::body::Content;
 use super::error::{ApiError, Failure};
 use super::headers;
 use super::log_text::LogText;
-use super::range::{self, Selection};
+use super::range::{self, Selection, Span};
 use crate::oci::{Digest, Repository};
 use crate::pull::{AdmittedBlob, Puller};
 
@@ -51,13 +51,13 @@ fn selected(
     match selection {
         Selection::Whole => {
             let content = match size.checked_sub(1) {
-                Some(end) => part(blob, 0, end, subject),
+                Some(end) => part(blob, Span { start: 0, end, size }, subject),
                 None => Content::Empty,
             };
             Ok(headers::answer(StatusCode::OK, OCTETS, content))
         }
         Selection::Part(span) => {
-            let content = part(blob, span.start, span.end, subject);
+            let content = part(blob, span, subject);
             let mut response = headers::answer(StatusCode::PARTIAL_CONTENT, OCTETS, content);
             headers::insert(response.headers_mut(), CONTENT_RANGE, &span.to_string());
             Ok(response)
@@ -69,12 +69,12 @@ fn selected(
     }
 }
 
-/// The bytes from `start` to `end`. Headers are out when they break, so the log is the only place that can say why.
-fn part(blob: AdmittedBlob, start: u64, end: u64, (repository, digest): (Repository, Digest)) -> Content {
-    let bytes = blob.stream(start, end).inspect_err(move |error| {
+/// The bytes of that part. Headers are out when they break, so the log is the only place that can say why.
+fn part(blob: AdmittedBlob, span: Span, (repository, digest): (Repository, Digest)) -> Content {
+    let bytes = blob.stream(span.start, span.end).inspect_err(move |error| {
         tracing::warn!(%repository, %digest, error = %LogText(&error.to_string()), "a blob's body ends short");
     });
-    Content::Stream(bytes.boxed(), (end - start).saturating_add(1))
+    Content::Stream(bytes.boxed(), span.length())
 }
 
 fn select(request: &HeaderMap, etag: &str, size: u64) -> Selection {
@@ -89,7 +89,6 @@ fn select(request: &HeaderMap, etag: &str, size: u64) -> Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::range::Span;
 
     #[test]
     fn p16_a_range_counts_once_and_only_while_its_condition_holds() {

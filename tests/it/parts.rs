@@ -1,27 +1,124 @@
-//! Parts of the product, wired for one test.
+//! A mirror of one upstream, wired in the test's process: real listener, puller, store and policy, in front of a fake registry.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use sealgate::clock::Clock;
+use sealgate::http::{self, Access, UpstreamName, Upstreams};
 use sealgate::oci::Digest;
 use sealgate::policy::{self, ContainersPolicy, ContainersPolicyDocument, Mode, MultiArch, PolicySet};
-use sealgate::pull::{Puller, Snapshot, VerdictTtl};
+use sealgate::pull::{Puller, Snapshot, Source, VerdictTtl};
 use sealgate::store::{Settings, Store};
 use sealgate::telemetry::Telemetry;
+use sealgate::testing::FakeRegistry;
+use sealgate::upstream::Upstream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// A puller without upstreams.
-pub(crate) async fn puller(telemetry: &Telemetry) -> Puller {
-    let settings = Settings { data_dir: None, max_bytes: 1 << 20, min_free_bytes: 0 };
-    let store = Store::open(settings, Clock::System, telemetry.clone()).await.unwrap();
-    let verdict_ttl = VerdictTtl { allow: Duration::from_secs(60), deny: Duration::from_secs(60) };
-    let snapshot = Snapshot { policy: reject(), trust_root: Digest::sha256(b""), verdict_ttl };
-    let snapshot = Arc::new(arc_swap::ArcSwap::from_pointee(snapshot));
-    Puller::new(vec![], store, snapshot, Clock::System, telemetry.clone(), tokio_util::task::TaskTracker::new())
+pub(crate) const ACCEPT_ANYTHING: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+pub(crate) const REJECT: &str = r#"{"default": [{"type": "reject"}]}"#;
+
+/// A mirror of `docker.io`, which is the fake registry.
+pub(crate) struct Mirror {
+    pub(crate) address: SocketAddr,
+    pub(crate) upstream: FakeRegistry,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) shutdown: CancellationToken,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) serving: JoinHandle<()>,
+    tasks: TaskTracker,
 }
 
-fn reject() -> PolicySet {
-    let document = ContainersPolicyDocument::parse(br#"{"default": [{"type": "reject"}]}"#).unwrap();
+impl Mirror {
+    /// Under that policy.json.
+    pub(crate) async fn start(policy_json: &str) -> Self {
+        Self::start_with(policy_json, |_| {}).await
+    }
+
+    /// With other settings of the listener.
+    pub(crate) async fn start_with(policy_json: &str, adjust: impl FnOnce(&mut http::Settings)) -> Self {
+        let upstream = FakeRegistry::start().await;
+        let telemetry = Telemetry::new(&["docker.io".parse().unwrap()]);
+        let source = Source {
+            host: "docker.io".parse().unwrap(),
+            upstream: Upstream::new(upstream.settings("docker.io"), telemetry.clone()).unwrap(),
+            tag_ttl: Duration::from_secs(60),
+            stale_if_error: Duration::from_secs(60),
+        };
+        let store = Settings { data_dir: None, max_bytes: 1 << 30, min_free_bytes: 0 };
+        let store = Store::open(store, Clock::System, telemetry.clone()).await.unwrap();
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot(policy_json)));
+        let tasks = TaskTracker::new();
+        let (clock, current) = (Clock::System, Arc::clone(&snapshot));
+        let puller = Puller::new(vec![source], store, current, clock, telemetry.clone(), tasks.clone());
+        let mut settings = http::Settings::new(upstreams());
+        adjust(&mut settings);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let serving = tokio::task::spawn(http::serve(listener, settings, puller, telemetry.clone(), shutdown.clone()));
+        Self { address, upstream, telemetry, shutdown, snapshot, serving, tasks }
+    }
+
+    /// Puts another policy.json in force.
+    pub(crate) fn set_policy(&self, policy_json: &str) {
+        self.snapshot.store(Arc::new(snapshot(policy_json)));
+    }
+
+    /// The value of a series.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let text = self.telemetry.render();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned));
+        value.unwrap_or_else(|| panic!("no series {series}")).parse().unwrap()
+    }
+
+    /// Stops; panics when the server did. What was counted is complete then.
+    pub(crate) async fn stop(self) -> Stopped {
+        self.shutdown.cancel();
+        self.serving.await.unwrap();
+        self.tasks.close();
+        self.tasks.wait().await;
+        Stopped { telemetry: self.telemetry, upstream: self.upstream }
+    }
+}
+
+/// What a mirror leaves behind.
+pub(crate) struct Stopped {
+    telemetry: Telemetry,
+    pub(crate) upstream: FakeRegistry,
+}
+
+impl Stopped {
+    /// Connections closed for that reason.
+    pub(crate) fn closed(&self, reason: &str) -> u64 {
+        self.metric(&format!("sealgate_connections_closed_total{{reason=\"{reason}\"}}"))
+    }
+
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let text = self.telemetry.render();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned));
+        value.unwrap_or_else(|| panic!("no series {series}")).parse().unwrap()
+    }
+}
+
+fn upstreams() -> Upstreams {
+    let name = |host: &str, aliases: &[&str], access| UpstreamName {
+        host: host.parse().unwrap(),
+        aliases: aliases.iter().map(|alias| alias.parse().unwrap()).collect(),
+        access,
+    };
+    let names = vec![
+        name("docker.io", &["index.docker.io"], Access::Served),
+        name("quay.io", &[], Access::Served),
+        name("private.example", &[], Access::NeedsKnownClients),
+    ];
+    Upstreams::new(names, Some(&"docker.io".parse().unwrap())).unwrap()
+}
+
+fn snapshot(policy_json: &str) -> Snapshot {
+    let document = ContainersPolicyDocument::parse(policy_json.as_bytes()).unwrap();
     let containers_policy = ContainersPolicy::resolve(document, &mut |path| Err(path.to_owned())).unwrap();
     let settings = policy::Settings {
         containers_policy: Some(containers_policy),
@@ -30,5 +127,6 @@ fn reject() -> PolicySet {
         overrides: vec![],
         exemptions: vec![],
     };
-    PolicySet::new(settings).unwrap()
+    let verdict_ttl = VerdictTtl { allow: Duration::from_secs(600), deny: Duration::from_secs(600) };
+    Snapshot { policy: PolicySet::new(settings).unwrap(), trust_root: Digest::sha256(b""), verdict_ttl }
 }

@@ -1,68 +1,31 @@
-//! Abuse of the protocol by clients, by the ids of the catalogue (P-01 to P-24), over raw sockets.
+//! Abuse of the protocol by clients, by the ids of the catalogue (P-01 to P-24), over raw sockets. Nothing here may reach an
+//! upstream; what is served at all is in `blobs_http`, `refusal` and `lists_http`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sealgate::http::{Access, Caps, Settings, UpstreamName, Upstreams};
-use sealgate::telemetry::Telemetry;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use sealgate::http::{Caps, Settings};
 
+use crate::parts::{Mirror, REJECT, Stopped};
 use crate::wire::{Answer, Wire, exchange, get, head};
 
-/// The registry listener alone; its one upstream cannot be reached, so nothing here may need it.
-pub(crate) struct Listener {
-    pub(crate) address: SocketAddr,
-    telemetry: Telemetry,
-    shutdown: CancellationToken,
-    serving: JoinHandle<()>,
+async fn listener() -> Mirror {
+    Mirror::start(REJECT).await
 }
 
-impl Listener {
-    pub(crate) async fn start(adjust: impl FnOnce(&mut Settings)) -> Self {
-        let docker = UpstreamName {
-            host: "docker.io".parse().unwrap(),
-            aliases: vec!["index.docker.io".parse().unwrap()],
-            access: Access::Served,
-        };
-        let quay = UpstreamName { host: "quay.io".parse().unwrap(), aliases: vec![], access: Access::Served };
-        let upstreams = Upstreams::new(vec![docker, quay], Some(&"docker.io".parse().unwrap())).unwrap();
-        let mut settings = Settings::new(upstreams);
-        adjust(&mut settings);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, telemetry) = (listener.local_addr().unwrap(), Telemetry::new(&[]));
-        let shutdown = CancellationToken::new();
-        let puller = crate::parts::puller(&telemetry).await;
-        let serving =
-            tokio::task::spawn(sealgate::http::serve(listener, settings, puller, telemetry.clone(), shutdown.clone()));
-        Self { address, telemetry, shutdown, serving }
-    }
-
-    async fn is_well(&self) {
-        assert_eq!(get(self.address, "/v2/", "").await.status, 200);
-    }
-
-    /// Stops; panics when the server did. What was counted is complete then.
-    pub(crate) async fn stop(self) -> Counted {
-        self.shutdown.cancel();
-        self.serving.await.unwrap();
-        Counted(self.telemetry)
-    }
+async fn listener_with(adjust: impl FnOnce(&mut Settings)) -> Mirror {
+    Mirror::start_with(REJECT, adjust).await
 }
 
-pub(crate) struct Counted(Telemetry);
-
-impl Counted {
-    /// Connections closed for that reason.
-    pub(crate) fn closed(&self, reason: &str) -> u64 {
-        let series = format!("sealgate_connections_closed_total{{reason=\"{reason}\"}} ");
-        let text = self.0.render();
-        text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
-    }
+async fn is_well(mirror: &Mirror) {
+    assert_eq!(get(mirror.address, "/v2/", "").await.status, 200);
 }
 
-async fn listener() -> Listener {
-    Listener::start(|_| {}).await
+/// Stops a mirror that must not have asked its upstream anything.
+async fn stop_unasked(mirror: Mirror) -> Stopped {
+    let stopped = mirror.stop().await;
+    assert_eq!(stopped.upstream.count("*", "*"), 0, "{:?}", stopped.upstream.requests());
+    stopped
 }
 
 const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -84,7 +47,7 @@ async fn the_base_answers_at_once_without_any_upstream() {
     }
     let answer = head(mirror.address, "/v2/", "").await;
     assert_eq!((answer.status, answer.header("content-length")), (200, Some("2")));
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -92,8 +55,8 @@ async fn p01_paths_that_climb_lead_nowhere() {
     let mirror = listener().await;
     expect(&get(mirror.address, "/v2/../../etc/passwd", "").await, 404, "UNSUPPORTED", "climbing");
     expect(&get(mirror.address, "/v2/a/../b/manifests/x", "").await, 400, "NAME_INVALID", "climbing name");
-    mirror.is_well().await;
-    mirror.stop().await;
+    is_well(&mirror).await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -110,8 +73,8 @@ async fn p02_encoded_and_foreign_bytes_are_refused_in_each_position() {
             expect(&get(mirror.address, &path, "").await, 400, "NAME_INVALID", &path);
         }
     }
-    mirror.is_well().await;
-    mirror.stop().await;
+    is_well(&mirror).await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -140,7 +103,7 @@ async fn p03_to_p05_names_tags_and_digests_are_checked_before_anything_else() {
             expect(&get(mirror.address, &path, "").await, 400, "DIGEST_INVALID", &path);
         }
     }
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -160,7 +123,7 @@ async fn p06_writes_are_refused_and_their_bodies_left_unread() {
             assert_eq!(answer.header("allow"), Some("GET, HEAD"));
         }
     }
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -178,7 +141,7 @@ async fn p06_a_long_body_ends_the_connection_and_its_client_still_sees_why() {
     wire.send("PUT /v2/a/manifests/x HTTP/1.1\r\nHost: mirror\r\nContent-Length: 200000\r\n\r\n").await;
     wire.try_send(vec![b'x'; 200_000]).await;
     assert_eq!(wire.answer().await.status, 405);
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -188,7 +151,7 @@ async fn p06_nothing_is_asked_to_be_sent() {
     let request = "PUT /v2/a/manifests/x HTTP/1.1\r\nHost: mirror\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
     wire.send(request).await;
     assert_eq!(wire.answer().await.status, 405, "and no 100 before");
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -216,8 +179,8 @@ async fn p07_ambiguous_lengths_are_refused_and_what_follows_is_never_answered() 
     wire.send(format!("POST /v2/ HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}")).await;
     let text = String::from_utf8(wire.rest().await).unwrap();
     assert!(text.starts_with("HTTP/1.0 400 ") || text.starts_with("HTTP/1.1 400 "), "{text}");
-    mirror.is_well().await;
-    assert_eq!(mirror.stop().await.closed("malformed"), 10);
+    is_well(&mirror).await;
+    assert_eq!(stop_unasked(mirror).await.closed("malformed"), 10);
 }
 
 #[tokio::test]
@@ -244,7 +207,7 @@ async fn p08_a_request_has_one_host_and_routes_by_none() {
     assert!(wire.rest().await.is_empty());
     let old = exchange(mirror.address, "GET /v2/ HTTP/1.0\r\n\r\n").await;
     assert_eq!(old.status, 200, "HTTP/1.0 needs no Host");
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -269,7 +232,7 @@ async fn p09_heads_that_are_no_heads_close_the_connection() {
     wire.send("GET /v2/ HTTP/1.1\nHost: mirror\nConnection: close\n\n").await;
     let text = String::from_utf8(wire.rest().await).unwrap();
     assert_eq!(text.matches("HTTP/1.1 200 ").count(), 1, "{text}");
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -291,8 +254,8 @@ async fn p10_heads_are_bounded() {
     wire.try_send(format!("GET {} HTTP/1.1\r\nHost: mirror\r\n\r\n", target(70_000))).await;
     let text = tail(wire).await;
     assert!(text.starts_with("HTTP/1.1 431 ") || text.starts_with("HTTP/1.1 414 "), "{text}");
-    mirror.is_well().await;
-    mirror.stop().await;
+    is_well(&mirror).await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -311,14 +274,14 @@ async fn p11_get_and_head_take_no_body() {
     }
     let empty = exchange(mirror.address, "GET /v2/ HTTP/1.1\r\nHost: mirror\r\nContent-Length: 0\r\n\r\n").await;
     assert_eq!(empty.status, 200);
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 const SOON: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn p12_slow_and_silent_connections_are_closed() {
-    let mirror = Listener::start(|settings| settings.timeouts.header_read = SOON).await;
+    let mirror = listener_with(|settings| settings.timeouts.header_read = SOON).await;
     for sent in ["", "P", "GET /v2/ HTTP/1.1\r\nHost: mirror\r\n"] {
         let mut wire = Wire::open(mirror.address).await;
         wire.send(sent).await;
@@ -328,17 +291,17 @@ async fn p12_slow_and_silent_connections_are_closed() {
     while dripping.try_send("G").await {
         tokio::time::sleep(SOON / 10).await;
     }
-    assert_eq!(mirror.stop().await.closed("header_timeout"), 4);
+    assert_eq!(stop_unasked(mirror).await.closed("header_timeout"), 4);
 }
 
 #[tokio::test]
 async fn p12_a_connection_idle_for_too_long_is_closed() {
-    let mirror = Listener::start(|settings| settings.timeouts.keep_alive_idle = SOON).await;
+    let mirror = listener_with(|settings| settings.timeouts.keep_alive_idle = SOON).await;
     let mut idle = Wire::open(mirror.address).await;
     idle.send("GET /v2/ HTTP/1.1\r\nHost: mirror\r\n\r\n").await;
     assert_eq!(idle.answer().await.status, 200);
     assert!(idle.rest().await.is_empty(), "kept alive, then closed");
-    assert_eq!(mirror.stop().await.closed("header_timeout"), 0, "idle is not slow");
+    assert_eq!(stop_unasked(mirror).await.closed("header_timeout"), 0, "idle is not slow");
 }
 
 #[tokio::test]
@@ -348,7 +311,7 @@ async fn p12_http2_is_not_spoken_in_the_clear() {
     wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     let text = wire.rest().await;
     assert!(text.is_empty() || text.starts_with(b"HTTP/1.1 400 "), "{:?}", String::from_utf8_lossy(&text));
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -357,13 +320,13 @@ async fn tls_on_a_plaintext_listener_is_closed_without_a_word() {
     let mut wire = Wire::open(mirror.address).await;
     wire.send([0x16, 3, 1, 0, 200, 1]).await;
     assert!(wire.rest().await.is_empty());
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
 async fn p13_one_address_cannot_take_all_connections() {
     let few = Caps { connections: 8, per_address: 3, ..Caps::default() };
-    let mirror = Listener::start(|settings| settings.caps = few).await;
+    let mirror = listener_with(|settings| settings.caps = few).await;
     let mut held = Vec::new();
     for _ in 0..3 {
         let mut wire = Wire::open(mirror.address).await;
@@ -381,7 +344,7 @@ async fn p13_one_address_cannot_take_all_connections() {
         tokio::task::yield_now().await;
     }
     drop((held, other));
-    assert!(mirror.stop().await.closed("address_limit") >= 1);
+    assert!(stop_unasked(mirror).await.closed("address_limit") >= 1);
 }
 
 /// The base's status, or nothing when the connection was closed at once.
@@ -394,17 +357,17 @@ async fn exchange_or_closed(address: SocketAddr) -> Option<u16> {
 
 #[tokio::test]
 async fn connections_are_bounded_in_all() {
-    let mirror = Listener::start(|settings| settings.caps.connections = 1).await;
+    let mirror = listener_with(|settings| settings.caps.connections = 1).await;
     let mut first = Wire::open(mirror.address).await;
     first.send("GET /v2/ HTTP/1.1\r\nHost: mirror\r\n\r\n").await;
     assert_eq!(first.answer().await.status, 200);
     assert!(Wire::open_from("127.0.0.2", mirror.address).await.rest().await.is_empty());
-    assert_eq!(mirror.stop().await.closed("total_limit"), 1);
+    assert_eq!(stop_unasked(mirror).await.closed("total_limit"), 1);
 }
 
 #[tokio::test]
 async fn requests_in_flight_are_bounded() {
-    let mirror = Listener::start(|settings| settings.caps.requests_in_flight = 0).await;
+    let mirror = listener_with(|settings| settings.caps.requests_in_flight = 0).await;
     let answer = get(mirror.address, "/v2/", "").await;
     expect(&answer, 503, "TOOMANYREQUESTS", "overloaded");
     assert_eq!(answer.header("retry-after"), Some("1"));
@@ -412,7 +375,7 @@ async fn requests_in_flight_are_bounded() {
     assert!(docker.reason.ends_with("[no such process]"), "{docker:?}");
     let containerd = head(mirror.address, "/v2/a/manifests/x", "User-Agent: containerd/1.6.20\r\n").await;
     assert_eq!(containerd.status, 300);
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -424,7 +387,7 @@ async fn p19_an_upstream_that_is_not_configured_is_unknown() {
     }
     let twice = get(mirror.address, "/v2/a/manifests/x?ns=docker.io&ns=docker.io", "").await;
     expect(&twice, 400, "NAME_INVALID", "twice");
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -433,7 +396,7 @@ async fn p20_path_and_namespace_must_agree() {
     let answer = get(mirror.address, "/v2/index.docker.io/a/b/manifests/x?ns=quay.io", "").await;
     expect(&answer, 400, "NAME_INVALID", "conflict");
     assert_eq!(answer.detail("reason"), "ns_conflict");
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -442,14 +405,14 @@ async fn p21_there_is_no_catalog_and_a_page_has_a_number() {
     expect(&get(mirror.address, "/v2/_catalog?n=99999999999", "").await, 404, "UNSUPPORTED", "catalog");
     expect(&get(mirror.address, "/v2/a/tags/list?n=-1", "").await, 400, "UNSUPPORTED", "n");
     expect(&get(mirror.address, "/v2/a/tags/list?last=%0a", "").await, 400, "MANIFEST_INVALID", "last");
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
 async fn p22_no_request_adds_a_series() {
     let mirror = listener().await;
     let series = || mirror.telemetry.render().lines().filter(|line| !line.starts_with('#')).count();
-    mirror.is_well().await;
+    is_well(&mirror).await;
     let before = series();
     for n in 0..200 {
         let agent = format!("User-Agent: agent-{n}\r\n");
@@ -457,7 +420,7 @@ async fn p22_no_request_adds_a_series() {
         get(mirror.address, &format!("/v2/repo/manifests/tag-{n}?ns=host-{n}.example"), &agent).await;
     }
     assert_eq!(series(), before);
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -466,7 +429,7 @@ async fn p24_operators_paths_are_not_on_the_public_listener() {
     for path in ["/metrics", "/livez", "/readyz", "/ui/", "/api/v1/verdicts", "/api/v1/policy", "/debug/pprof", "/"] {
         expect(&get(mirror.address, path, "").await, 404, "UNSUPPORTED", path);
     }
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -480,7 +443,7 @@ async fn requests_on_one_connection_are_answered_in_turn() {
         statuses.push(wire.answer().await.status);
     }
     assert_eq!(statuses, [200, 404, 404, 200]);
-    mirror.stop().await;
+    stop_unasked(mirror).await;
 }
 
 #[tokio::test]
@@ -490,7 +453,7 @@ async fn shutdown_closes_what_is_idle_at_once_and_accepts_nothing_more() {
     idle.send("GET /v2/ HTTP/1.1\r\nHost: mirror\r\n\r\n").await;
     assert_eq!(idle.answer().await.status, 200);
     let address = mirror.address;
-    let stopping = tokio::task::spawn(mirror.stop());
+    let stopping = tokio::task::spawn(stop_unasked(mirror));
     assert!(idle.rest().await.is_empty());
     drop(idle);
     tokio::time::timeout(Duration::from_secs(10), stopping).await.unwrap().unwrap();
@@ -499,10 +462,10 @@ async fn shutdown_closes_what_is_idle_at_once_and_accepts_nothing_more() {
 
 #[tokio::test]
 async fn shutdown_cuts_what_does_not_end() {
-    let mirror = Listener::start(|settings| settings.timeouts.drain = Duration::from_millis(100)).await;
+    let mirror = listener_with(|settings| settings.timeouts.drain = Duration::from_millis(100)).await;
     let mut half = Wire::open(mirror.address).await;
     half.send("GET /v2/ HT").await;
-    mirror.is_well().await;
+    is_well(&mirror).await;
     mirror.shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(5), mirror.serving).await.unwrap().unwrap();
     assert!(half.rest().await.is_empty());

@@ -1,17 +1,20 @@
 //! The registry listener over TLS: which protocols, which clients, and what is closed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sealgate::http::Tls;
+use sealgate::oci::Digest;
+use sealgate::testing::{BuiltImage, Fault, ImageBuilder};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::protocol::Listener;
-use crate::wire::Wire;
+use crate::parts::{ACCEPT_ANYTHING, Mirror, REJECT};
+use crate::wire::{PATIENCE, Wire};
 
 /// A CA with a certificate for the mirror and one for a client.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -53,14 +56,14 @@ impl Authority {
     }
 }
 
-async fn mirror(authority: &Authority, client_ca: Option<&Authority>) -> Listener {
+async fn mirror(authority: &Authority, client_ca: Option<&Authority>) -> Mirror {
     let Issued { cert, key } = authority.issue("mirror");
     let ca = client_ca.map(|ca| ca.0.pem());
     let tls = Tls::from_pem(cert.as_bytes(), key.as_bytes(), ca.as_ref().map(String::as_bytes)).unwrap();
-    Listener::start(|settings| settings.tls = Some(tls)).await
+    Mirror::start_with(REJECT, |settings| settings.tls = Some(tls)).await
 }
 
-async fn connect(mirror: &Listener, connector: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
+async fn connect(mirror: &Mirror, connector: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(mirror.address).await.unwrap();
     connector.connect(ServerName::try_from("mirror").unwrap(), stream).await
 }
@@ -79,6 +82,15 @@ async fn clients_that_speak_http_1_get_it_with_the_reason_phrase() {
     mirror.stop().await;
 }
 
+fn http2_client(authority: &Authority, mirror: &Mirror) -> reqwest::Client {
+    reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(authority.0.pem().as_bytes()).unwrap()])
+        .resolve("mirror", mirror.address)
+        .no_proxy()
+        .build()
+        .unwrap()
+}
+
 #[tokio::test]
 async fn http_2_is_spoken_where_alpn_chose_it() {
     let authority = Authority::new();
@@ -86,12 +98,7 @@ async fn http_2_is_spoken_where_alpn_chose_it() {
     let stream = connect(&mirror, &authority.connector(None, &[b"h2", b"http/1.1"])).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
     drop(stream);
-    let client = reqwest::Client::builder()
-        .tls_certs_only([reqwest::Certificate::from_pem(authority.0.pem().as_bytes()).unwrap()])
-        .resolve("mirror", mirror.address)
-        .no_proxy()
-        .build()
-        .unwrap();
+    let client = http2_client(&authority, &mirror);
     let url = |path: &str| format!("https://mirror:{}{path}", mirror.address.port());
     let answer = client.get(url("/v2/")).send().await.unwrap();
     assert_eq!((answer.version(), answer.status().as_u16()), (http::Version::HTTP_2, 200));
@@ -106,14 +113,62 @@ async fn http_2_is_spoken_where_alpn_chose_it() {
     mirror.stop().await;
 }
 
+/// A mirror that speaks HTTP/2, with an image that has one layer, and the URL of that layer.
+async fn with_layer(authority: &Authority, bytes: usize, write_idle: Duration) -> (Mirror, BuiltImage, String) {
+    let Issued { cert, key } = authority.issue("mirror");
+    let tls = Tls::from_pem(cert.as_bytes(), key.as_bytes(), None).unwrap();
+    let mirror = Mirror::start_with(ACCEPT_ANYTHING, |settings| {
+        settings.tls = Some(tls);
+        settings.timeouts.write_idle = write_idle;
+    })
+    .await;
+    let image = ImageBuilder::new(3).layer(bytes).build();
+    mirror.upstream.put("library/app", "1", &image);
+    let base = format!("https://mirror:{}/v2/app", mirror.address.port());
+    let manifest = http2_client(authority, &mirror).get(format!("{base}/manifests/1")).send().await.unwrap();
+    assert_eq!(manifest.status(), 200);
+    let url = format!("{base}/blobs/{}", image.blobs[1].digest);
+    (mirror, image, url)
+}
+
+#[tokio::test]
+async fn p14_a_stream_that_nobody_takes_is_dropped_in_http_2_too() {
+    let authority = Authority::new();
+    let (mirror, image, url) = with_layer(&authority, 32 << 20, Duration::from_millis(500)).await;
+    let stalled = http2_client(&authority, &mirror).get(&url).send().await.unwrap();
+    let other = http2_client(&authority, &mirror).get(&url).send().await.unwrap();
+    assert_eq!(other.version(), http::Version::HTTP_2);
+    assert_eq!(Digest::sha256(&other.bytes().await.unwrap()), image.blobs[1].digest);
+    let series = r#"sealgate_connections_closed_total{reason="write_timeout"}"#;
+    let dropped = async {
+        while mirror.metric(series) == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, dropped).await.unwrap();
+    assert!(stalled.bytes().await.is_err(), "its body does not end cleanly");
+    mirror.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_bytes_reset_the_stream_in_http_2() {
+    let authority = Authority::new();
+    let (mirror, _, url) = with_layer(&authority, 300_000, Duration::from_secs(30)).await;
+    mirror.upstream.fault(Fault::on("*/blobs/*").get().wrong_bytes());
+    let answer = http2_client(&authority, &mirror).get(&url).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.bytes().await.is_err());
+    mirror.stop().await;
+}
+
 #[tokio::test]
 async fn p12_a_preface_and_silence_are_closed() {
     let authority = Authority::new();
     let Issued { cert, key } = authority.issue("mirror");
     let tls = Tls::from_pem(cert.as_bytes(), key.as_bytes(), None).unwrap();
-    let mirror = Listener::start(|settings| {
+    let mirror = Mirror::start_with(REJECT, |settings| {
         settings.tls = Some(tls);
-        settings.timeouts.header_read = std::time::Duration::from_millis(200);
+        settings.timeouts.header_read = Duration::from_millis(200);
     })
     .await;
     for sent in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"]
