@@ -134,6 +134,8 @@ pub const CHALLENGE_PARTS_MAX: usize = 16;
 pub const TOKEN_LENGTH_MAX: usize = 16 * 1024;
 /// Shortest and longest time a token is kept, whatever the issuer says.
 pub const TOKEN_LIFE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
+/// Age below which a refused token means that access is refused; an older one is replaced first.
+pub const TOKEN_FRESH: Duration = Duration::from_secs(10);
 /// Tokens kept for one upstream.
 pub const TOKENS_MAX: u64 = 10_000;
 /// Time a credential from a file or helper is kept.

@@ -13,7 +13,7 @@ use super::UpstreamError;
 use super::challenge::{self, Challenge};
 use super::client::Client;
 use super::credentials::Credential;
-use super::token::{Obtained, Token, TokenKey};
+use super::token::{Token, TokenKey};
 use crate::limits::TOKEN_BYTES_MAX;
 use crate::net::{NetError, Request, read_at_most};
 use crate::oci::RepositoryName;
@@ -31,7 +31,7 @@ pub(super) enum KnownChallenge {
 pub(super) enum Shown {
     Nothing,
     Basic(HeaderValue),
-    Token { header: HeaderValue, key: Box<TokenKey>, obtained: Obtained },
+    Token { header: HeaderValue, key: Box<TokenKey>, token: Token },
 }
 
 impl Shown {
@@ -121,20 +121,20 @@ impl Client {
             credential: credential.as_deref().map(Credential::fingerprint),
         };
         let old = match refused {
-            Some(Shown::Token { key: old, obtained, .. }) if **old == key => Some(obtained),
+            Some(Shown::Token { key: old, token, .. }) if **old == key => Some(token),
             Some(Shown::Nothing | Shown::Basic(_) | Shown::Token { .. }) | None => None,
         };
-        if old.is_some_and(|old| old.fetched_now) {
-            // A fresh token was refused; another one would be too.
+        if old.is_some_and(Token::fresh) {
+            // Another one would be refused too.
             return Err(UpstreamError::Refused { upstream: self.host.clone(), status: 401 });
         }
         let fetch = || {
             let (client, key) = (Arc::clone(self), key.clone());
             async move { client.fetch_token(&key, credential.as_deref()).await }.boxed()
         };
-        let obtained = self.tokens.obtain(&key, old.map(|old| &old.token), fetch).await?;
-        let header = obtained.token.header().ok_or_else(|| self.bad("upstream_auth"))?;
-        Ok(Shown::Token { header, key: Box::new(key), obtained })
+        let token = self.tokens.obtain(&key, old, fetch).await?;
+        let header = token.header().ok_or_else(|| self.bad("upstream_auth"))?;
+        Ok(Shown::Token { header, key: Box::new(key), token })
     }
 
     async fn fetch_token(&self, key: &TokenKey, credential: Option<&Credential>) -> Result<Token, UpstreamError> {

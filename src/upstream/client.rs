@@ -70,7 +70,7 @@ pub(super) struct Turn {
     _blob: Option<OwnedSemaphorePermit>,
 }
 
-/// A response, and whether the upstream itself sent it or a place that it redirected to.
+/// A response, and whether the upstream itself sent it, without detour.
 pub(super) struct Exchange {
     pub(super) response: Response,
     pub(super) from_endpoint: bool,
@@ -170,35 +170,31 @@ impl Client {
         }
     }
 
-    /// Sends the call once, and once more when the upstream wants another token than it got.
+    /// Sends the call, and again while the upstream asks for something better than it was shown: after nothing, a kept
+    /// token; after that, a fresh one.
     async fn attempt(self: &Arc<Self>, call: &Call<'_>) -> Result<Response, UpstreamError> {
         self.check_breaker()?;
-        let shown = self.known_authorization(call.name).await?;
+        let mut shown = self.known_authorization(call.name).await?;
         let mut exchange = self.follow(call, &shown).await?;
-        if exchange.response.status == StatusCode::UNAUTHORIZED && exchange.from_endpoint {
-            let shown = self.reauthorise(call.name, &exchange.response.headers, &shown).await?;
-            exchange = self.follow(call, &shown).await?;
-            if exchange.response.status == StatusCode::UNAUTHORIZED {
-                self.forget_challenge();
+        for _ in 0..REAUTHORISATIONS_MAX {
+            if exchange.response.status != StatusCode::UNAUTHORIZED || !exchange.from_endpoint {
+                break;
             }
+            shown = self.reauthorise(call.name, &exchange.response.headers, &shown).await?;
+            exchange = self.follow(call, &shown).await?;
         }
         self.judge(exchange.response)
     }
 
-    /// Sends the call and follows redirects by hand. The authorization goes to the upstream's own origin only.
+    /// Sends the call and follows redirects by hand. The authorization goes to the upstream's own origin only, and not
+    /// there either once another place has had a say in where to go.
     async fn follow(&self, call: &Call<'_>, shown: &Shown) -> Result<Exchange, UpstreamError> {
         let mut url = call.url.clone();
+        let mut from_endpoint = true;
         for hop in 0..=REDIRECTS_MAX {
-            let from_endpoint = self.reach.is_endpoint(&url);
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, call.accept.clone());
-            if let Some(range) = &call.range {
-                headers.insert(RANGE, range.clone());
-            }
-            if let Some(authorization) = shown.header().filter(|_| from_endpoint) {
-                headers.insert(AUTHORIZATION, authorization.clone());
-            }
-            let request = Request { method: call.method.clone(), url: url.clone(), headers, body: Bytes::new() };
+            from_endpoint = from_endpoint && self.reach.is_endpoint(&url);
+            let authorization = shown.header().filter(|_| from_endpoint);
+            let request = request(call, url.clone(), authorization);
             let response = self.exchange(call.op, request).await.map_err(|error| {
                 let blocked = matches!(error, NetError::AddressBlocked { .. }) && hop > 0;
                 if blocked { self.bad("redirect_blocked") } else { UpstreamError::of(&self.host, error) }
@@ -206,8 +202,8 @@ impl Client {
             if !is_redirect(response.status) {
                 return Ok(Exchange { response, from_endpoint });
             }
-            let location =
-                checks::single(&response.headers, &LOCATION).ok().flatten().ok_or_else(|| self.bad("redirect"))?;
+            let location = checks::single(&response.headers, &LOCATION).ok().flatten();
+            let location = location.ok_or_else(|| self.bad("redirect"))?;
             url = self.reach.redirect(&url, location).map_err(|_| self.bad("redirect_blocked"))?;
         }
         Err(self.bad("redirect"))
@@ -269,6 +265,18 @@ impl Client {
     }
 }
 
+fn request(call: &Call<'_>, url: Url, authorization: Option<&HeaderValue>) -> Request {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, call.accept.clone());
+    if let Some(range) = &call.range {
+        headers.insert(RANGE, range.clone());
+    }
+    if let Some(authorization) = authorization {
+        headers.insert(AUTHORIZATION, authorization.clone());
+    }
+    Request { method: call.method.clone(), url, headers, body: Bytes::new() }
+}
+
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
@@ -285,6 +293,9 @@ fn class_of(status: StatusCode) -> CodeClass {
         _ => CodeClass::Client,
     }
 }
+
+/// From nothing to a kept token, from that to a fresh one.
+const REAUTHORISATIONS_MAX: usize = 2;
 
 /// Spreads repetitions; that it cannot be had is no reason to fail.
 fn random_byte() -> u8 {

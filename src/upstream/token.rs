@@ -16,7 +16,7 @@ use url::Url;
 
 use super::UpstreamError;
 use super::credentials::Secret;
-use crate::limits::{TOKEN_LENGTH_MAX, TOKEN_LIFE, TOKENS_MAX};
+use crate::limits::{TOKEN_FRESH, TOKEN_LENGTH_MAX, TOKEN_LIFE, TOKENS_MAX};
 use crate::oci::{Digest, RepositoryName, json};
 
 /// What a token is good for. Two tokens that differ in any of it are different tokens.
@@ -73,8 +73,13 @@ impl Token {
         self.secret == other.secret
     }
 
+    /// So young that the issuer and the registry cannot have changed their minds.
+    pub(super) fn fresh(&self) -> bool {
+        self.fetched.elapsed() < TOKEN_FRESH
+    }
+
     /// Young enough not to be renewed yet.
-    fn fresh(&self) -> bool {
+    fn lasts(&self) -> bool {
         self.fetched.elapsed() < self.life.mul_f64(RENEW_AT)
     }
 
@@ -96,19 +101,12 @@ pub(super) struct Tokens {
     flights: Mutex<HashMap<TokenKey, WeakShared<Fetch>>>,
 }
 
-/// A token, and whether it was fetched for this very call.
-#[derive(Debug, Clone)]
-pub(super) struct Obtained {
-    pub(super) token: Token,
-    pub(super) fetched_now: bool,
-}
-
 impl Tokens {
     pub(super) fn new() -> Self {
         Self { kept: Cache::new(TOKENS_MAX), flights: Mutex::new(HashMap::new()) }
     }
 
-    /// A token that is not `refused`: the kept one while it is fresh, else a new one. When renewing fails, a kept one that
+    /// A token that is not `refused`: the kept one before it is due, else a new one. When renewing fails, a kept one that
     /// has not expired is still good.
     ///
     /// Callers that ask for the same key at the same time share one fetch. Cancel safe.
@@ -120,10 +118,10 @@ impl Tokens {
         key: &TokenKey,
         refused: Option<&Token>,
         fetch: impl FnOnce() -> Fetch,
-    ) -> Result<Obtained, UpstreamError> {
+    ) -> Result<Token, UpstreamError> {
         let kept = self.kept.get(key).filter(|kept| kept.valid() && !refused.is_some_and(|refused| refused.is(kept)));
-        if let Some(token) = kept.clone().filter(Token::fresh) {
-            return Ok(Obtained { token, fetched_now: false });
+        if let Some(token) = kept.clone().filter(Token::lasts) {
+            return Ok(token);
         }
         let flight = {
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,9 +138,9 @@ impl Tokens {
         match flight.await {
             Ok(token) => {
                 self.kept.insert(key.clone(), token.clone());
-                Ok(Obtained { token, fetched_now: true })
+                Ok(token)
             }
-            Err(error) => kept.map(|token| Obtained { token, fetched_now: false }).ok_or(error),
+            Err(error) => kept.ok_or(error),
         }
     }
 }
@@ -173,26 +171,39 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_is_renewed_at_four_fifths_of_its_life() {
         let tokens = Tokens::new();
-        let first = || async { Ok(token("one", 100)) }.boxed();
-        assert!(tokens.obtain(&key(), None, first).await.unwrap().fetched_now);
+        let key = key();
+        let obtain = async |fetched: Result<Token, UpstreamError>| {
+            let token = tokens.obtain(&key, None, || async { fetched }.boxed()).await;
+            token.map(|token| token.secret.expose().to_owned()).ok()
+        };
+        let is = |text: &str| Some(text.to_owned());
+        assert_eq!(obtain(Ok(token("one", 100))).await, is("one"));
         tokio::time::advance(Duration::from_secs(79)).await;
-        assert!(!tokens.obtain(&key(), None, first).await.unwrap().fetched_now);
+        assert_eq!(obtain(Ok(token("two", 100))).await, is("one"));
         tokio::time::advance(Duration::from_secs(1)).await;
-        let failing = || async { Err(failure()) }.boxed();
-        assert!(!tokens.obtain(&key(), None, failing).await.unwrap().fetched_now, "still valid when renewing fails");
-        assert!(tokens.obtain(&key(), None, first).await.unwrap().fetched_now);
+        assert_eq!(obtain(Err(failure())).await, is("one"), "still valid when renewing fails");
+        assert_eq!(obtain(Ok(token("two", 100))).await, is("two"));
         tokio::time::advance(Duration::from_secs(100)).await;
-        assert!(tokens.obtain(&key(), None, failing).await.is_err(), "expired");
+        assert_eq!(obtain(Err(failure())).await, None, "expired");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_fresh_for_ten_seconds() {
+        let token = token("one", 100);
+        tokio::time::advance(TOKEN_FRESH.checked_sub(Duration::from_millis(1)).unwrap()).await;
+        assert!(token.fresh());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!token.fresh());
     }
 
     #[tokio::test]
     async fn a_refused_token_is_not_used_again() {
         let tokens = Tokens::new();
-        let old = tokens.obtain(&key(), None, || async { Ok(token("old", 100)) }.boxed()).await.unwrap().token;
+        let old = tokens.obtain(&key(), None, || async { Ok(token("old", 100)) }.boxed()).await.unwrap();
         let new = tokens.obtain(&key(), Some(&old), || async { Ok(token("new", 100)) }.boxed()).await.unwrap();
-        assert!(new.fetched_now && !new.token.is(&old));
+        assert!(!new.is(&old));
         let again = tokens.obtain(&key(), Some(&old), || async { Err(failure()) }.boxed()).await.unwrap();
-        assert!(again.token.is(&new.token), "another caller has already fetched a new one");
+        assert!(again.is(&new), "another caller has already fetched a new one");
     }
 
     #[tokio::test]

@@ -107,6 +107,12 @@ impl Guard {
         self.tokens.clear();
     }
 
+    /// No token is ever issued twice.
+    pub(super) fn change(&mut self, auth: Auth) {
+        self.auth = auth;
+        self.revoke();
+    }
+
     /// `None`: come in; else the 401. `action` is `pull` or `push,pull`.
     pub(super) fn check(&self, headers: &HeaderMap, repository: &str, action: &str, origin: &str) -> Option<Reply> {
         let sent = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);

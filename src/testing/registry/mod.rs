@@ -18,6 +18,7 @@
 mod auth;
 mod contents;
 mod fault;
+mod push;
 mod serve;
 mod socket;
 mod tls;
@@ -234,7 +235,7 @@ impl FakeRegistry {
 
     /// Changes who may pull, from now on; tokens issued so far are void.
     pub fn set_auth(&self, auth: Auth) {
-        self.shared.state().auth = auth::Guard::new(auth);
+        self.shared.state().auth.change(auth);
     }
 
     /// Voids all tokens that were issued.

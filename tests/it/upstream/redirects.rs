@@ -120,3 +120,22 @@ async fn u13_a_password_is_not_shown_to_a_storage_that_asks_for_one() {
     assert_eq!(storage.requests().len(), 1);
     assert_eq!(storage.requests()[0].header("authorization"), None);
 }
+
+#[tokio::test]
+async fn u13_a_detour_back_to_the_registry_carries_no_secret() {
+    let (storage, registry) = (FakeRegistry::start().await, FakeRegistry::start().await);
+    let image = ImageBuilder::new(1).layer(1000).build();
+    registry.put("team/app", "1.0", &image);
+    registry.set_auth(Auth::basic("robot", "hunter2"));
+    let private = ImageBuilder::new(2).build();
+    registry.put("team/private", "1.0", &private);
+    registry.fault(Fault::on("/v2/team/app/manifests/*").after(1).redirect(&format!("{}/x", storage.url())));
+    storage.fault(Fault::on("*").redirect(&format!("{}/v2/team/private/manifests/1.0", registry.url())));
+    let mut settings = registry.settings(HOST);
+    settings.credentials = Credentials::Static { username: "robot".to_owned(), password: "hunter2".to_owned() };
+    settings.redirect_hosts = vec![storage.host()];
+    let error = client(settings).manifest(&name(), &tag()).await.unwrap_err();
+    assert!(matches!(error, sealgate::upstream::UpstreamError::Refused { status: 401, .. }), "{error:?}");
+    let detour = registry.requests_to("GET", "/v2/team/private/*");
+    assert_eq!((detour.len(), detour[0].header("authorization")), (1, None));
+}
