@@ -6,7 +6,8 @@ use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
 
-use super::error::{KeyError, VerifyError, shown};
+use super::error::{VerifyError, shown};
+use super::key_error::KeyError;
 use super::pem;
 use crate::clock::Timestamp;
 use crate::limits::IDENTITY_BYTES_MAX;

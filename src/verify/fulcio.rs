@@ -1,7 +1,8 @@
 //! Signatures by short-lived certificates of a Fulcio, logged by a Rekor (policy.json's `fulcio`, cosign's legacy format).
 
 use super::certificate::{Authority, Leaf, NAMES_SHOWN_MAX};
-use super::error::{KeyError, VerifyError, shown};
+use super::error::{VerifyError, shown};
+use super::key_error::KeyError;
 use super::keys::RekorKeys;
 use super::legacy::Annotations;
 use super::sigstore::LogVerifier;
@@ -65,6 +66,7 @@ impl Fulcio {
         let signer = Signer::Certificate { issuer: Some(issuer), subjects: leaf.subjects() };
         Ok((signer, LogEntry { index: entry.index, integrated }))
     }
+
     /// The library says in words alone why a chain does not hold; the same check by ourselves gives the reason.
     fn explained(&self, error: VerifyError, leaf: &Leaf, attached: &[Vec<u8>], at: Timestamp) -> VerifyError {
         if !matches!(error, VerifyError::ChainUntrusted { .. }) {

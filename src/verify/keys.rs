@@ -8,7 +8,7 @@ use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::{Any, Encode as _};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
-use super::error::KeyError;
+use super::key_error::KeyError;
 use super::pem;
 use super::sigstore::{self, KeyKind, LogVerifier};
 use crate::oci::Digest;

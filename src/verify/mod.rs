@@ -13,6 +13,7 @@ mod certificate;
 mod chain;
 mod error;
 mod fulcio;
+mod key_error;
 mod keyed;
 mod keys;
 mod legacy;
@@ -26,7 +27,8 @@ mod trust_root;
 
 use std::sync::Arc;
 
-pub use error::{Cause, KeyError, VerifyError};
+pub use error::{Cause, VerifyError};
+pub use key_error::KeyError;
 pub use keys::{PublicKey, RekorKeys};
 pub use material::{LegacySignature, SignatureMaterial, Source};
 

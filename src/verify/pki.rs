@@ -7,7 +7,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use webpki::EndEntityCert;
 
 use super::certificate::{Authority, Leaf, NAMES_SHOWN_MAX};
-use super::error::{KeyError, VerifyError, shown};
+use super::error::{VerifyError, shown};
+use super::key_error::KeyError;
 use super::keys::PublicKey;
 use super::legacy::Annotations;
 use super::{Signer, chain, sigstore};

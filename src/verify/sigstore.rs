@@ -24,7 +24,8 @@ use sigstore_verify::{
 };
 
 use super::certificate::{Authority, Leaf};
-use super::error::{KeyError, VerifyError, shown};
+use super::error::{VerifyError, shown};
+use super::key_error::KeyError;
 use super::keys::PublicKey;
 use super::legacy::LoggedEntry;
 use crate::clock::Timestamp;

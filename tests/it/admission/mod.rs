@@ -1,6 +1,9 @@
 //! What is admitted and what is refused, through a whole mirror in front of a registry: the verification attacks of the
 //! catalogue in `docs/threat-model.md`, by their ids.
 
+mod bytes;
+mod material;
+
 use std::time::Duration;
 
 use sealgate::clock::{Clock, ManualClock};
@@ -8,7 +11,7 @@ use sealgate::oci::{Algorithm, Digest};
 use sealgate::testing::sigstore::{
     FakeKey, FakeSignature, FakeSigstore, Flaw, Identity, key_requirement, signature_image,
 };
-use sealgate::testing::{Answer, BuiltImage, Content, FakeRegistry, Fault, ImageBuilder, TestSealgate};
+use sealgate::testing::{Answer, BuiltImage, Content, FakeRegistry, ImageBuilder, TestSealgate};
 use serde_json::{Value, json};
 
 const REPOSITORY: &str = "team/app";
@@ -16,7 +19,6 @@ const REFERENCE: &str = "quay.io/team/app";
 const EMAIL: &str = "dev@corp.com";
 const ISSUER: &str = "https://accounts.example.com";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A registry, who signs, and the time.
 struct Scene {
@@ -218,107 +220,6 @@ async fn v04_a_signature_for_one_repository_is_refused_in_another() {
     mirror.stop().await;
 }
 
-// ---- the bytes that are judged are the bytes that are served ----
-
-#[tokio::test]
-async fn v05_an_ambiguous_manifest_is_refused_though_it_is_signed() {
-    let scene = Scene::new().await;
-    let mirror = scene.keyed_mirror().await;
-    let good = String::from_utf8(ImageBuilder::new(1).layer(10).build().manifest.bytes.to_vec()).unwrap();
-    let with = |member: &str| good.replacen('{', &format!("{{{member},"), 1);
-    let rows = [
-        ("both", with(r#""manifests":[]"#), OCI_MANIFEST),
-        ("folded", with(r#""Manifests":[]"#), OCI_MANIFEST),
-        ("long-s", with("\"manifest\u{17f}\":[]"), OCI_MANIFEST),
-        ("twice", with(r#""layers":[]"#), OCI_MANIFEST),
-        ("config-and-manifests", with(r#""manifests":[{}]"#).replace("\"layers\"", "\"x\""), OCI_MANIFEST),
-        ("another-type", good.clone(), OCI_INDEX),
-        ("embedded-data", good.replace("\"size\":10", "\"size\":10,\"data\":\"AAAA\""), OCI_MANIFEST),
-    ];
-    for (tag, bytes, media_type) in rows {
-        let manifest = Content::new(Algorithm::Sha256, media_type, bytes);
-        scene.registry.put_manifest(REPOSITORY, &manifest);
-        scene.registry.tag(REPOSITORY, tag, manifest.digest);
-        let signature = scene.sigstore.sign_unlogged(&scene.key, REFERENCE, &manifest.digest, Flaw::None);
-        scene.registry.put(REPOSITORY, &signature_tag(&manifest.digest), &signature_image(&[signature]));
-        for reference in [tag.to_owned(), manifest.digest.to_string()] {
-            let answer = get(&mirror, &reference).await;
-            assert_eq!(answer.status, 502, "{tag}: {}", answer.text());
-            assert_eq!(answer.error_code(), "MANIFEST_INVALID", "{tag}");
-        }
-    }
-    mirror.stop().await;
-}
-
-#[tokio::test]
-async fn v06_the_same_bytes_keep_their_type() {
-    let scene = Scene::new().await;
-    let mirror = scene.keyed_mirror().await;
-    // Without `mediaType` the header alone says what it is.
-    let image = ImageBuilder::new(1).layer(10).build();
-    let text = String::from_utf8(image.manifest.bytes.to_vec()).unwrap();
-    let untyped = text.replacen(&format!("\"mediaType\":\"{OCI_MANIFEST}\","), "", 1);
-    assert_ne!(untyped, text);
-    let manifest = Content::new(Algorithm::Sha256, OCI_MANIFEST, untyped);
-    scene.registry.put_manifest(REPOSITORY, &manifest);
-    scene.registry.tag(REPOSITORY, "1.0", manifest.digest);
-    let signature = scene.sigstore.sign_unlogged(&scene.key, REFERENCE, &manifest.digest, Flaw::None);
-    scene.registry.put(REPOSITORY, &signature_tag(&manifest.digest), &signature_image(&[signature]));
-
-    let first = get(&mirror, "1.0").await;
-    assert_eq!((first.status, first.header("content-type")), (200, Some(OCI_MANIFEST)));
-    let as_index = Fault::on(&format!("*/manifests/{}", manifest.digest)).content_type(OCI_INDEX);
-    scene.registry.fault(as_index);
-    scene.registry.fault(Fault::on("*/manifests/1.0").content_type(OCI_INDEX));
-    for reference in ["1.0".to_owned(), manifest.digest.to_string()] {
-        scene.clock.advance(Duration::from_mins(10));
-        let again = get(&mirror, &reference).await;
-        assert_eq!((again.status, again.header("content-type")), (200, Some(OCI_MANIFEST)), "{reference}");
-        assert_eq!(again.body, first.body);
-    }
-    mirror.stop().await;
-}
-
-#[tokio::test]
-async fn v07_the_bytes_that_were_judged_are_served_whatever_upstream_answers_next() {
-    let scene = Scene::new().await;
-    let mirror = scene.keyed_mirror().await;
-    let image = scene.push("1.0", 1);
-    scene.attach(&image, &[scene.keyed(&image, Flaw::None)]);
-    let evil = ImageBuilder::new(66).layer(100).build();
-    let digest_path = format!("*/manifests/{}", image.digest());
-    // The first GET of tag or digest is honest, every later one is not.
-    for path in ["*/manifests/1.0".to_owned(), digest_path.clone()] {
-        scene.registry.fault(Fault::on(&path).get().after(1).body(evil.manifest.bytes.clone()));
-    }
-    assert_served(&mirror, "1.0", &image).await;
-    assert_served(&mirror, image.digest(), &image).await;
-    assert_served(&mirror, "1.0", &image).await;
-    let fetched = scene.registry.count("GET", &digest_path) + scene.registry.count("GET", "*/manifests/1.0");
-    assert_eq!(fetched, 1, "upstream saw one GET of the manifest");
-    mirror.stop().await;
-}
-
-#[tokio::test]
-async fn v07_bytes_that_are_not_the_digest_asked_for_are_never_served() {
-    let scene = Scene::new().await;
-    let mirror = scene.keyed_mirror().await;
-    let image = scene.push("1.0", 1);
-    let evil = ImageBuilder::new(66).layer(100).build();
-    for image in [&image, &evil] {
-        scene.attach(image, &[scene.keyed(image, Flaw::None)]);
-    }
-    scene.registry.fault(Fault::on(&format!("*/manifests/{}", image.digest())).get().body(evil.manifest.bytes.clone()));
-    let answer = get(&mirror, image.digest()).await;
-    assert_eq!((answer.status, answer.error_code().as_str()), (502, "MANIFEST_INVALID"), "{}", answer.text());
-    // By tag: HEAD names one digest and GET gives another's bytes.
-    scene.registry.fault(Fault::on("*/manifests/1.0").get().body(evil.manifest.bytes.clone()));
-    assert_eq!(get(&mirror, "1.0").await.status, 502);
-    scene.registry.heal();
-    assert_served(&mirror, "1.0", &image).await;
-    mirror.stop().await;
-}
-
 // ---- the log, times, chains, identities ----
 
 #[tokio::test]
@@ -394,184 +295,6 @@ async fn v15_a_certificate_of_somebody_else_is_refused() {
         let line = assert_denied(&mirror, &tag, "identity_mismatch").await;
         println!("{identity:?}: {line}");
     }
-    mirror.stop().await;
-}
-
-// ---- how many signatures, and where ----
-
-#[tokio::test]
-async fn v19_a_good_signature_counts_after_64_bad_ones() {
-    let scene = Scene::new().await;
-    let mirror = scene.keyed_mirror().await;
-    let image = scene.push("1.0", 1);
-    let mut signatures: Vec<FakeSignature> = (0..64)
-        .map(|number| {
-            let key = scene.sigstore.key(&format!("other {number}"));
-            scene.sigstore.sign_unlogged(&key, &format!("{REFERENCE}:{number}"), &image.digest(), Flaw::None)
-        })
-        .collect();
-    signatures.push(scene.keyed(&image, Flaw::None));
-    scene.attach(&image, &signatures);
-    assert_served(&mirror, "1.0", &image).await;
-
-    // Without the good one there are as many as are looked at, and one more is too many.
-    let unsigned = scene.push("2.0", 2);
-    scene.attach(&unsigned, &signatures[..64]);
-    assert_denied(&mirror, "2.0", "bad_signature").await;
-    let crowded = scene.push("3.0", 3);
-    let last = scene.sigstore.sign_unlogged(&scene.sigstore.key("65"), REFERENCE, &crowded.digest(), Flaw::None);
-    scene.attach(&crowded, &[&signatures[..64], &[last]].concat());
-    assert_denied(&mirror, "3.0", "too_many_signatures").await;
-    mirror.stop().await;
-}
-
-#[tokio::test]
-async fn v20_a_payload_that_is_not_what_its_descriptor_says_does_not_count() {
-    let scene = Scene::new().await;
-    let mirror = scene.keyed_mirror().await;
-
-    let image = scene.push("digest", 1);
-    let signature = scene.keyed(&image, Flaw::None);
-    scene.attach(&image, std::slice::from_ref(&signature));
-    let payload = Digest::sha256(&signature.payload);
-    scene.registry.fault(Fault::on(&format!("*/blobs/{payload}")).wrong_bytes());
-    assert_ne!(get(&mirror, "digest").await.status, 200);
-
-    let image = scene.push("size", 2);
-    let built = signature_image(&[scene.keyed(&image, Flaw::None)]);
-    let size = built.blobs[1].bytes.len();
-    let lie = String::from_utf8(built.manifest.bytes.to_vec()).unwrap();
-    let lie = lie.replace(&format!("\"size\":{size}"), &format!("\"size\":{}", size + 1));
-    for blob in &built.blobs {
-        scene.registry.put_blob(REPOSITORY, blob.bytes.clone());
-    }
-    let lie = Content::new(Algorithm::Sha256, OCI_MANIFEST, lie);
-    scene.registry.put_manifest(REPOSITORY, &lie);
-    scene.registry.tag(REPOSITORY, &signature_tag(&image.digest()), lie.digest);
-    assert_ne!(get(&mirror, "size").await.status, 200);
-
-    // Beside a good one the bad one does no harm.
-    let image = scene.push("both", 3);
-    let spoilt = scene.sigstore.sign_unlogged(&scene.key, "quay.io/team/x", &image.digest(), Flaw::None);
-    scene.registry.fault(Fault::on(&format!("*/blobs/{}", Digest::sha256(&spoilt.payload))).wrong_bytes());
-    scene.attach(&image, &[spoilt, scene.keyed(&image, Flaw::None)]);
-    assert_served(&mirror, "both", &image).await;
-    mirror.stop().await;
-}
-
-#[tokio::test]
-async fn v21_a_signature_tag_that_holds_something_else_is_no_signature() {
-    let scene = Scene::new().await;
-    let mirror = scene.keyed_mirror().await;
-
-    // An index, of the good signature and of the image itself.
-    let image = scene.push("index", 1);
-    let signatures = signature_image(&[scene.keyed(&image, Flaw::None)]);
-    let index = ImageBuilder::index([signatures, image.clone()]).build();
-    scene.registry.put(REPOSITORY, &signature_tag(&image.digest()), &index);
-    assert_denied(&mirror, "index", "no_signature").await;
-
-    // The tag points back at the image that it should sign.
-    let image = scene.push("itself", 2);
-    scene.registry.tag(REPOSITORY, &signature_tag(&image.digest()), image.digest());
-    assert_denied(&mirror, "itself", "no_signature").await;
-
-    // Two images, each at the other's signature tag.
-    let (one, two) = (scene.push("one", 3), scene.push("two", 4));
-    scene.registry.tag(REPOSITORY, &signature_tag(&one.digest()), two.digest());
-    scene.registry.tag(REPOSITORY, &signature_tag(&two.digest()), one.digest());
-    assert_denied(&mirror, "one", "no_signature").await;
-    assert_denied(&mirror, "two", "no_signature").await;
-
-    // What the signature manifest calls its subject decides nothing; what was signed does.
-    for (seed, tag, flaw) in [(5, "signed", Flaw::None), (6, "unsigned", Flaw::OtherDigest)] {
-        let image = scene.push(tag, seed);
-        let signature = scene.keyed(&image, flaw);
-        let annotations: Vec<(&str, &str)> =
-            signature.annotations.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let built = ImageBuilder::new(0)
-            .layer_of("application/vnd.dev.cosign.simplesigning.v1+json", signature.payload.clone(), &annotations)
-            .subject(two.descriptor())
-            .build();
-        scene.registry.put(REPOSITORY, &signature_tag(&image.digest()), &built);
-        match flaw {
-            Flaw::None => assert_served(&mirror, tag, &image).await,
-            _ => drop(assert_denied(&mirror, tag, "bad_signature").await),
-        }
-    }
-    mirror.stop().await;
-}
-
-#[tokio::test]
-async fn v27_signature_artefacts_of_a_refused_image_pass_and_images_in_their_place_do_not() {
-    let scene = Scene::new().await;
-    let mirror = scene.keyed_mirror().await;
-    let image = scene.push("1.0", 1);
-    let signatures = signature_image(&[scene.keyed(&image, Flaw::OtherDigest)]);
-    let tag = signature_tag(&image.digest());
-    scene.registry.put(REPOSITORY, &tag, &signatures);
-    assert_denied(&mirror, "1.0", "bad_signature").await;
-    assert_served(&mirror, &tag, &signatures).await;
-    assert_served(&mirror, signatures.digest(), &signatures).await;
-    for blob in &signatures.blobs {
-        let answer = mirror.get(&format!("/v2/{REFERENCE}/blobs/{}", blob.digest)).await;
-        assert_eq!((answer.status, &answer.body), (200, &blob.bytes));
-    }
-
-    let attestation = ImageBuilder::new(0)
-        .layer_of("application/vnd.dsse.envelope.v1+json", &br#"{"payload":"","signatures":[]}"#[..], &[])
-        .build();
-    let attestation_tag = format!("sha256-{}.att", image.digest().hex());
-    scene.registry.put(REPOSITORY, &attestation_tag, &attestation);
-    assert_served(&mirror, &attestation_tag, &attestation).await;
-
-    let referrer = ImageBuilder::artefact("application/spdx+json")
-        .layer_of("application/spdx+json", &b"{}"[..], &[])
-        .subject(image.descriptor())
-        .build();
-    scene.registry.put_untagged(REPOSITORY, &referrer);
-    assert_served(&mirror, referrer.digest(), &referrer).await;
-
-    // What can be run stays behind the gate, wherever it lies and whatever its layers are called.
-    let disguised =
-        ImageBuilder::new(9).layer_of("application/vnd.dev.cosign.simplesigning.v1+json", vec![0_u8; 512], &[]).build();
-    for (seed, runnable) in [(7, ImageBuilder::new(7).layer(100).build()), (8, disguised)] {
-        let subject = ImageBuilder::new(1000 + seed).layer(10).build();
-        for suffix in ["sig", "att"] {
-            let tag = format!("sha256-{}.{suffix}", subject.digest().hex());
-            scene.registry.put(REPOSITORY, &tag, &runnable);
-            assert_denied(&mirror, &tag, "no_signature").await;
-        }
-        assert_denied(&mirror, runnable.digest(), "no_signature").await;
-    }
-    mirror.stop().await;
-}
-
-#[tokio::test]
-async fn v29_signatures_of_absurd_size_are_refused_and_others_are_judged_meanwhile() {
-    let scene = Scene::new().await;
-    let mirror = scene.keyless_mirror().await;
-    let (absurd, good) = (scene.push("absurd", 1), scene.push("good", 2));
-    scene.attach(&good, &[scene.keyless(&good, Flaw::None)]);
-    // 3 MiB of annotations in all: a deep one, a long one, many certificates.
-    let mut signatures: Vec<FakeSignature> =
-        ["dev.sigstore.cosign/bundle", "dev.sigstore.cosign/certificate", "dev.sigstore.cosign/chain"]
-            .into_iter()
-            .map(|annotation| {
-                let mut signature = scene.keyless(&absurd, Flaw::None);
-                let text = signature.annotations.get_mut(annotation).unwrap();
-                let copies = 1024 * 1024 / text.len();
-                *text = if annotation.ends_with("bundle") { "[".repeat(1024 * 1024) } else { text.repeat(copies) };
-                signature
-            })
-            .collect();
-    // Each has a payload of its own, so that they are different layers.
-    for (number, signature) in signatures.iter_mut().enumerate() {
-        signature.payload.extend(std::iter::repeat_n(b' ', number));
-    }
-    scene.attach(&absurd, &signatures);
-    let (refused, served) = tokio::join!(get(&mirror, "absurd"), get(&mirror, "good"));
-    assert_eq!((refused.status, served.status), (403, 200), "{} {}", refused.text(), served.text());
     mirror.stop().await;
 }
 
