@@ -47,7 +47,7 @@ pub enum UpstreamError {
         retry_after: Option<Duration>,
     },
     /// No connection, a broken one, or TLS that cannot be trusted.
-    #[error("{upstream} cannot be reached: {reason}")]
+    #[error("{upstream} cannot be reached: {}", unreachable(reason))]
     Connect {
         /// Which upstream.
         upstream: Host,
@@ -55,7 +55,7 @@ pub enum UpstreamError {
         reason: &'static str,
     },
     /// An answer that must not be used: wrong digest, length, type, encoding, protocol, blocked redirect or realm.
-    #[error("{upstream} sent an unusable answer: {reason}")]
+    #[error("{upstream} sent an unusable answer: {}", unusable(reason))]
     Bad {
         /// Which upstream.
         upstream: Host,
@@ -83,7 +83,71 @@ impl UpstreamError {
     }
 }
 
+/// What a reason of [`UpstreamError::Connect`] means, and which key helps.
+fn unreachable(reason: &'static str) -> &'static str {
+    match reason {
+        "connect" => "no connection can be made",
+        "dns" => "its name cannot be resolved",
+        "tls" => "TLS failed, or its certificate is not trusted (ca_file names another CA)",
+        "reset" => "the connection broke",
+        "address_blocked" => "it is at an address that may not be dialled (allow_private_addresses)",
+        other => other,
+    }
+}
+
+/// What a reason of [`UpstreamError::Bad`] means, and which key helps.
+fn unusable(reason: &'static str) -> &'static str {
+    match reason {
+        "digest_mismatch" => "the bytes are not what their digest says",
+        "truncated" => "the body ended early",
+        "too_large" => "the body is too large",
+        "size_mismatch" => "the body has another length than stated",
+        "media_type" => "the Content-Type is missing or not that of a manifest",
+        "content_encoding" => "the body is encoded, though it was asked for as it is",
+        "protocol" => "it does not follow the distribution-spec",
+        "redirect" => "it redirects to nowhere, or too often",
+        "redirect_blocked" => "it redirects to a place that may not be asked (redirect_hosts)",
+        "realm_blocked" => "it wants tokens from a place that may not be asked (auth_hosts)",
+        "upstream_auth" => "no credential or token can be had for it",
+        other => other,
+    }
+}
+
 /// Settings that cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_told_in_words() {
+        let upstream: Host = "docker.io".parse().unwrap();
+        for reason in ["connect", "dns", "tls", "reset", "address_blocked"] {
+            let text = UpstreamError::Connect { upstream: upstream.clone(), reason }.to_string();
+            assert!(
+                text.starts_with("docker.io cannot be reached: ") && !text.ends_with(&format!(": {reason}")),
+                "{text}"
+            );
+        }
+        let bad = [
+            "digest_mismatch",
+            "truncated",
+            "too_large",
+            "size_mismatch",
+            "media_type",
+            "content_encoding",
+            "protocol",
+            "redirect",
+            "redirect_blocked",
+            "realm_blocked",
+            "upstream_auth",
+        ];
+        for reason in bad {
+            let text = UpstreamError::Bad { upstream: upstream.clone(), reason }.to_string();
+            assert!(!text.ends_with(&format!(": {reason}")) && text.is_ascii() && text.len() < 150, "{text}");
+        }
+    }
+}
