@@ -91,7 +91,14 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}:{}", self.algorithm.as_str(), self.hex())
+        // Without an allocation: digests are written for every request.
+        let mut digits = [0; 128];
+        let hash = self.as_bytes();
+        let (digits, _) = digits.split_at_mut(hash.len().saturating_mul(2));
+        hex::encode_to_slice(hash, &mut *digits).map_err(|_| fmt::Error)?;
+        formatter.write_str(self.algorithm.as_str())?;
+        formatter.write_str(":")?;
+        formatter.write_str(std::str::from_utf8(digits).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -71,6 +71,10 @@ impl Puller {
         };
         if let Ok(admitted) = &admitted {
             self.parts.telemetry.cache_asked(kind, admitted.cache);
+            if admitted.standing.decision != DecisionLabel::Allow {
+                let (decision, reason) = (admitted.standing.decision.as_label(), admitted.standing.reason);
+                tracing::info!(%image, digest = %admitted.digest(), decision, reason, "served although policy does not allow it");
+            }
         }
         if let Err(PullError::Lost) = &admitted {
             self.parts.telemetry.panicked("pull");

@@ -7,7 +7,7 @@ use super::manifest::UnverifiedManifest;
 use super::{PullError, Puller, Source};
 use crate::clock::Timestamp;
 use crate::limits::STALE_SOFT_DEADLINE;
-use crate::oci::{Algorithm, Digest, Reference, Repository, Tag};
+use crate::oci::{Algorithm, Digest, MediaType, Reference, Repository, Tag};
 use crate::store::TagPointer;
 use crate::telemetry::{CacheKind, CacheResult, StaleCause};
 use crate::upstream::UpstreamError;
@@ -147,8 +147,7 @@ impl Puller {
                     return self.ask_for_bytes(repository, tag).await;
                 };
                 let media_type = head.content_type.and_then(|text| text.parse().ok());
-                let pointer = TagPointer { digest, media_type, checked: self.parts.clock.now() };
-                self.parts.store.put_tag(repository, tag, pointer).await;
+                self.keep_pointer(repository, tag, digest, media_type).await;
                 Ok(Asked { digest, manifest: None })
             }
             Err(UpstreamError::NotFound { .. }) => Err(self.tag_is_gone(repository, tag).await),
@@ -170,11 +169,17 @@ impl Puller {
     }
 
     async fn remember_tag(&self, repository: &Repository, tag: &Tag, manifest: &UnverifiedManifest) {
-        let pointer = TagPointer {
-            digest: *manifest.digest(),
-            media_type: Some(manifest.parsed().media_type),
-            checked: self.parts.clock.now(),
-        };
+        self.keep_pointer(repository, tag, *manifest.digest(), Some(manifest.parsed().media_type)).await;
+    }
+
+    /// A tag that goes back to an older, well-signed image cannot be told from one that moves on, so each move is logged.
+    async fn keep_pointer(&self, repository: &Repository, tag: &Tag, digest: Digest, media_type: Option<MediaType>) {
+        if let Some(before) = self.parts.store.tag(repository, tag).await
+            && before.digest != digest
+        {
+            tracing::info!(%repository, %tag, from = %before.digest, to = %digest, "the tag has moved");
+        }
+        let pointer = TagPointer { digest, media_type, checked: self.parts.clock.now() };
         self.parts.store.put_tag(repository, tag, pointer).await;
     }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::record::{Reader, Record, Writer};
 use crate::clock::Timestamp;
-use crate::oci::{Digest, ImageReference};
+use crate::oci::{Algorithm, Digest, Hasher, ImageReference, Reference};
 use crate::policy::{Decision, Reason};
 use crate::verify::VERIFIER_VERSION;
 
@@ -35,8 +35,32 @@ impl VerdictKey {
     /// SHA-256 of the key and the verifier's version.
     pub(super) fn hash(&self) -> Digest {
         let Self { image, digest, policy, trust_root } = self;
-        Digest::sha256(format!("{image}\n{digest}\n{policy}\n{trust_root}\n{VERIFIER_VERSION}").as_bytes())
+        // Without an allocation: ids are made for every request. No part can run into the next: names have no line ends,
+        // and a hash's length follows from its algorithm.
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let mut text = |text: &str| hasher.update(text.as_bytes());
+        text(image.repository.host().as_str());
+        text("/");
+        text(image.repository.name().as_str());
+        text("\n");
+        match &image.reference {
+            Reference::Tag(tag) => text(tag.as_str()),
+            Reference::Digest(digest) => update(&mut hasher, digest),
+        }
+        hasher.update(b"\n");
+        for digest in [digest, policy, trust_root] {
+            update(&mut hasher, digest);
+        }
+        hasher.update(VERIFIER_VERSION.as_bytes());
+        hasher.finish()
     }
+}
+
+/// A tag has no colon, so a digest cannot be taken for one.
+fn update(hasher: &mut Hasher, digest: &Digest) {
+    hasher.update(digest.algorithm().as_str().as_bytes());
+    hasher.update(b":");
+    hasher.update(digest.as_bytes());
 }
 
 /// The short name of a verdict: 16 hexadecimal digits.
