@@ -125,8 +125,7 @@ impl Puller {
         if !has_the_form(manifest.parsed(), place) {
             return Ok(false);
         }
-        let grants = self.parts.store.grants(&image.repository, manifest.digest()).await;
-        if grants.iter().any(|grant| is_artefact(grant, manifest.digest())) {
+        if self.is_known_artefact(image, manifest).await {
             return Ok(true);
         }
         let work = || {
@@ -137,7 +136,16 @@ impl Puller {
         self.parts.checking.join(key, work).await?
     }
 
+    async fn is_known_artefact(&self, image: &ImageReference, manifest: &UnverifiedManifest) -> bool {
+        let grants = self.parts.store.grants(&image.repository, manifest.digest()).await;
+        grants.iter().any(|grant| is_artefact(grant, manifest.digest()))
+    }
+
     async fn check_artefact(&self, image: &ImageReference, manifest: &UnverifiedManifest) -> Result<bool, PullError> {
+        // Another run may have ended between the caller's look and this one's start.
+        if self.is_known_artefact(image, manifest).await {
+            return Ok(true);
+        }
         let mut blobs: Vec<Descriptor> = manifest.parsed().blobs().cloned().collect();
         blobs.sort_by_key(|blob| blob.digest);
         blobs.dedup_by_key(|blob| blob.digest);

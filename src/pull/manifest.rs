@@ -102,6 +102,12 @@ impl Puller {
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Arc<UnverifiedManifest>, PullError> {
+        // Another run may have ended between the caller's look and this one's start. A tag is asked for what it is now.
+        if let Reference::Digest(digest) = reference
+            && let Some(manifest) = self.parts.hot.manifest(repository, digest)
+        {
+            return Ok(manifest);
+        }
         let upstream = &self.source(repository)?.upstream;
         let fetched = match upstream.manifest(repository.name(), reference).await {
             Ok(fetched) => fetched,

@@ -139,6 +139,13 @@ impl Puller {
     }
 
     async fn ask_upstream(&self, source: &Source, repository: &Repository, tag: &Tag) -> Result<Asked, PullError> {
+        // Another run may have ended between the caller's look and this one's start.
+        if let Some(pointer) = self.parts.store.tag(repository, tag).await {
+            let freshness = freshness(pointer.checked, self.parts.clock.now(), source.tag_ttl, source.stale_if_error);
+            if freshness == Freshness::Fresh {
+                return Ok(Asked { digest: pointer.digest, manifest: None });
+            }
+        }
         let reference = Reference::Tag(tag.clone());
         match source.upstream.manifest_head(repository.name(), &reference).await {
             Ok(head) => {
