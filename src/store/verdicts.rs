@@ -236,7 +236,7 @@ enum Failure {
 
 /// Opens the engine on a thread of its own; after the deadline nobody waits for that thread any more.
 fn open_engine(path: &Path, deadline: Duration) -> Result<sled::Db, Failure> {
-    create_directory(path).map_err(Failure::NotNow)?;
+    create_directory(path).and_then(|()| remove_unfinished(path)).map_err(Failure::NotNow)?;
     let (sender, receiver) = mpsc::sync_channel(1);
     let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
     let thread = std::thread::Builder::new().name("verdicts-open".to_owned()).spawn(move || {
@@ -251,6 +251,18 @@ fn open_engine(path: &Path, deadline: Duration) -> Result<sled::Db, Failure> {
         Ok(Err(_)) => Err(Failure::Broken("the engine panicked".to_owned())),
         Err(_) => Err(Failure::Broken(format!("it did not open within {deadline:?}"))),
     }
+}
+
+/// Removes a snapshot that a full disk or a kill left half written. sled gives it a name that it then takes for the newest
+/// snapshot, and would call the whole database corrupt.
+fn remove_unfinished(path: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn classify(error: sled::Error) -> Failure {

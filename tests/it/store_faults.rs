@@ -594,6 +594,20 @@ async fn s_12_directories_taken_away_while_it_runs_come_back() {
 }
 
 #[tokio::test]
+async fn a_snapshot_left_half_written_costs_no_verdict() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let verdict = disk.verdict("quay.io/a/b:1", Decision::Allow);
+    store.put_verdict(verdict.clone(), &evidence()).await;
+    store.close().await;
+    drop(store);
+    std::fs::write(disk.path().join("verdicts-v1/snap.00000000FFFFFFFF.generating"), "half").unwrap();
+    let store = disk.open().await;
+    assert!(store.verdict(&verdict.key, disk.now()).await.is_some());
+    assert_eq!(disk.entries("verdicts.quarantine-"), [""; 0]);
+}
+
+#[tokio::test]
 async fn s_13_databases_of_other_forms_are_left_alone() {
     let disk = Disk::new();
     for other in ["verdicts-v0", "verdicts-v2"] {
@@ -826,4 +840,90 @@ async fn a_store_in_memory_leaves_nothing_behind() {
     let blob = put_blob(&store, b"layer").await;
     assert_eq!(read(&store.blob(&blob).await.unwrap()).await, b"layer");
     store.close().await;
+}
+
+/// A file system of 4 MiB in a name space of its own; this test runs itself there.
+#[tokio::test]
+async fn s_01_s_02_a_full_disk_costs_the_cache_and_no_answer() {
+    const INSIDE: &str = "SEALGATE_TEST_SMALL_DISK";
+    let Some(small) = std::env::var_os(INSIDE) else {
+        let directory = tempfile::tempdir().unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size=4m none '{0}' && {INSIDE}='{0}' exec \"$0\" --exact \
+            store_faults::s_01_s_02_a_full_disk_costs_the_cache_and_no_answer --nocapture",
+            directory.path().display()
+        );
+        let run = |script: &str| {
+            std::process::Command::new("unshare")
+                .args(["-Urm", "sh", "-c", script])
+                .arg(std::env::current_exe().unwrap())
+                .output()
+        };
+        let possible = format!("mount -t tmpfs -o size=4m none '{}'", directory.path().display());
+        if !run(&possible).is_ok_and(|output| output.status.success()) {
+            println!("skipped: this system lets us make no name space with a small file system");
+            return;
+        }
+        let output = run(&script).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    };
+    let disk = Disk::of(tempfile::tempdir_in(small).unwrap());
+    let store = disk.open().await;
+    let small = put_blob(&store, b"small").await;
+    let verdict = disk.verdict("quay.io/a/b:1", Decision::Allow);
+    store.put_verdict(verdict.clone(), &evidence()).await;
+    let store = reopened(&disk, store).await;
+    assert!(store.verdict(&verdict.key, disk.now()).await.is_some());
+
+    let mut staged = store.stage(Algorithm::Sha256, 1 << 30).await.unwrap();
+    let piece = Bytes::from(vec![7; 100_000]);
+    let full = loop {
+        if let Err(error) = staged.write(&piece).await {
+            break error;
+        }
+    };
+    assert!(matches!(full, StoreError::NoSpace), "{full:?}");
+    let written = staged.written();
+    let last = staged.reader().unwrap().read_at(written - 10, 100).await.unwrap();
+    assert!(last.starts_with(&[7; 10]));
+
+    // While it is full: nothing can be put on disk, and everything is answered.
+    let manifest = Bytes::from(vec![b' '; 200_000]);
+    store.keep_content(&Digest::sha256(&manifest), manifest.clone()).await;
+    assert_eq!(store.content(&Digest::sha256(&manifest)).await, Some(manifest));
+    let mut many = Vec::new();
+    for number in 0..3000 {
+        let image = format!("quay.io/a/b:full-{number}");
+        let verdict = StoredVerdict { material: Vec::new(), ..disk.verdict(&image, Decision::Deny) };
+        store.put_verdict(verdict.clone(), &evidence()).await;
+        many.push(verdict.key);
+    }
+    for key in &many {
+        assert_eq!(store.verdict(key, disk.now()).await.unwrap().decision, Decision::Deny);
+    }
+    assert!(store.verdict(&verdict.key, disk.now()).await.is_some());
+    assert_eq!(read(&store.blob(&small).await.unwrap()).await, b"small");
+    store.close().await;
+    drop(store);
+
+    // Started while it is full: nothing is moved aside, and it serves.
+    let blocked = disk.path().join("ballast");
+    drop(staged);
+    let mut ballast = std::fs::File::create(&blocked).unwrap();
+    while std::io::Write::write(&mut ballast, &[0; 4096]).is_ok_and(|written| written > 0) {}
+    let store = disk.open().await;
+    assert_eq!(disk.entries("verdicts.quarantine-"), [""; 0]);
+    assert_eq!(read(&store.blob(&small).await.unwrap()).await, b"small");
+    store.close().await;
+    drop(store);
+
+    // With space again everything that was flushed is there.
+    drop(ballast);
+    std::fs::remove_file(blocked).unwrap();
+    let store = disk.open().await;
+    assert_eq!(disk.entries("verdicts.quarantine-"), [""; 0]);
+    assert!(store.verdict(&verdict.key, disk.now()).await.is_some());
+    put_blob(&store, b"fits again").await;
 }
