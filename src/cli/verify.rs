@@ -250,11 +250,20 @@ impl Report {
     }
 }
 
+/// The evidence without what stands above it already.
+fn without_what_is_said(evidence: &Value) -> Value {
+    let mut evidence = evidence.clone();
+    if let Value::Object(fields) = &mut evidence {
+        fields.retain(|name, _| !matches!(name.as_str(), "image" | "digest" | "decision" | "reason" | "text"));
+    }
+    evidence
+}
+
 impl Display for Report {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}\n{}", self.image, output::Table(&self.rows()))?;
-        if let Some(evidence) = &self.evidence {
-            write!(formatter, "\n  what was looked at\n{}", output::Tree { value: evidence, indent: 4 })?;
+        if let Some(evidence) = self.evidence.as_ref().map(without_what_is_said) {
+            write!(formatter, "\n  what was looked at\n{}", output::Tree { value: &evidence, indent: 4 })?;
         }
         match self.next() {
             Some(next) => writeln!(formatter, "\n  next: {next}"),

@@ -55,6 +55,15 @@ impl Answer {
 /// # Panics
 /// When the server cannot be reached, answers nothing that is HTTP, or takes longer than [`PATIENCE`].
 pub async fn send(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+    let answer = try_send(address, method, target, headers).await;
+    answer.unwrap_or_else(|| panic!("{method} {target}: the connection ended before the answer's head"))
+}
+
+/// As [`send`]; `None` when the connection ended before the answer's head was whole.
+///
+/// # Panics
+/// When the server cannot be reached, or takes longer than [`PATIENCE`].
+pub async fn try_send(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Option<Answer> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.expect("the server listens");
         let mut lines = vec![format!("{method} {target} HTTP/1.1")];
@@ -64,7 +73,8 @@ pub async fn send(address: SocketAddr, method: &str, target: &str, headers: &[(&
         lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
         lines.push("Connection: close\r\n\r\n".to_owned());
         let request = lines.join("\r\n");
-        stream.write_all(request.as_bytes()).await.expect("the server reads");
+        // A server that refuses early may close before it has read everything: its answer counts.
+        drop(stream.write_all(request.as_bytes()).await);
         let mut bytes = Vec::new();
         // A connection that is cut is an ending like another: what came until then is what is looked at.
         drop(stream.read_to_end(&mut bytes).await);
@@ -73,8 +83,8 @@ pub async fn send(address: SocketAddr, method: &str, target: &str, headers: &[(&
     tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| panic!("{method} {target}: no answer in time"))
 }
 
-fn parse(method: &str, bytes: &[u8]) -> Answer {
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("the answer has a head");
+fn parse(method: &str, bytes: &[u8]) -> Option<Answer> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.split("\r\n");
     let mut status_line = lines.next().expect("a status line").splitn(3, ' ');
@@ -89,7 +99,7 @@ fn parse(method: &str, bytes: &[u8]) -> Answer {
     let rest = &bytes[end + 4..];
     if method == "HEAD" || matches!(status, 204 | 304) {
         answer.complete = rest.is_empty();
-        return answer;
+        return Some(answer);
     }
     let chunked = answer.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
     let length = answer.header("content-length").and_then(|value| value.parse::<usize>().ok());
@@ -98,7 +108,7 @@ fn parse(method: &str, bytes: &[u8]) -> Answer {
         (false, Some(length)) => (Bytes::copy_from_slice(&rest[..length.min(rest.len())]), rest.len() == length),
         (false, None) => (Bytes::copy_from_slice(rest), true),
     };
-    answer
+    Some(answer)
 }
 
 fn unchunk(mut rest: &[u8]) -> (Bytes, bool) {
@@ -130,12 +140,14 @@ mod tests {
 
     #[test]
     fn an_answer_shows_its_reason_phrase_and_whether_its_body_is_whole() {
-        let whole = parse("GET", b"HTTP/1.1 403 Source image rejected: x\r\nContent-Length: 2\r\n\r\nno");
+        let whole = parse("GET", b"HTTP/1.1 403 Source image rejected: x\r\nContent-Length: 2\r\n\r\nno").unwrap();
         assert_eq!((whole.status, whole.reason.as_str(), whole.complete), (403, "Source image rejected: x", true));
         assert_eq!((whole.header("content-length"), whole.text().as_str()), (Some("2"), "no"));
-        assert!(!parse("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nno").complete);
-        let chunked = parse("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n");
+        assert!(!parse("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nno").unwrap().complete);
+        let chunked =
+            parse("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n").unwrap();
         assert_eq!((chunked.text().as_str(), chunked.complete), ("no", true));
-        assert!(!parse("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n").complete);
+        assert!(!parse("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n").unwrap().complete);
+        assert!(parse("GET", b"HTTP/1.1 200 OK\r\n").is_none());
     }
 }

@@ -374,3 +374,10 @@ fn rcgen_pem() -> (String, String) {
     let made = rcgen::generate_simple_self_signed(vec!["mirror.example".to_owned()]).unwrap();
     (made.cert.pem(), made.signing_key.serialize_pem())
 }
+
+#[test]
+fn the_configuration_of_the_container_image_loads() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = Config::load(&Origin::File(root.join("config/container.toml"))).unwrap().config;
+    assert_eq!(config.upstreams.len(), 5);
+}
