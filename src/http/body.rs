@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -92,6 +93,16 @@ impl Body {
             guard.finished();
         }
     }
+
+    /// Ends the body short. It was ours to complete, so it is counted as the 502 that it would have been before its headers went
+    /// out, and not as a client that left.
+    fn broken(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(mut guard) = self.held.guard.take() {
+            guard.status(StatusCode::BAD_GATEWAY.as_u16());
+            guard.finished();
+        }
+        Poll::Ready(Some(Err(error)))
+    }
 }
 
 impl http_body::Body for Body {
@@ -113,15 +124,13 @@ impl http_body::Body for Body {
                 Some(Ok(bytes)) => {
                     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                     let Some(left) = remaining.checked_sub(length) else {
-                        return Poll::Ready(Some(Err(BodyError::Length)));
+                        return this.broken(BodyError::Length);
                     };
                     *remaining = left;
                     bytes
                 }
-                Some(Err(error)) => {
-                    return Poll::Ready(Some(Err(BodyError::Broken(error))));
-                }
-                None => return Poll::Ready(Some(Err(BodyError::Length))),
+                Some(Err(error)) => return this.broken(BodyError::Broken(error)),
+                None => return this.broken(BodyError::Length),
             },
         };
         if bytes.is_empty() && matches!(this.content, Content::Whole(_)) {

@@ -2,6 +2,7 @@
 //!
 //! The count of a request and its place in flight go into its body: they end when the last byte has left, or the client has.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ pub(super) async fn answer(
         Err(error) => Err(error),
     };
     let mut response = outcome.unwrap_or_else(|error| {
-        error.log(&asked, connection.peer, text(&head, USER_AGENT));
+        error.log(&asked, connection.peer, &user_agent(&head));
         if error.failure() == Failure::Malformed {
             server.telemetry.connection_closed(CloseReason::Malformed);
         }
@@ -97,7 +98,7 @@ impl Read {
     }
 
     fn asked<'a>(&self, head: &'a Parts, protocol: Protocol, server: &Server) -> Asked<'a> {
-        let stop = Stop::of(server.hard_stop, Client::of(text(head, USER_AGENT)));
+        let stop = Stop::of(server.hard_stop, Client::of(&user_agent(head)));
         let close = self.close && protocol == Protocol::Http1;
         Asked { method: &head.method, manifest: self.label == RouteLabel::Manifest, stop, close }
     }
@@ -137,6 +138,7 @@ fn method_label(method: &Method) -> MethodLabel {
     }
 }
 
-fn text(head: &Parts, name: http::HeaderName) -> &str {
-    head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+/// How the client calls itself. Bytes that are no UTF-8 are replaced: a name that begins well must not lose its hard stop.
+fn user_agent(head: &Parts) -> Cow<'_, str> {
+    head.headers.get(USER_AGENT).map_or(Cow::Borrowed(""), |value| String::from_utf8_lossy(value.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! Accepts connections, bounds them, and ends them in order (design §5, reference: why we accept ourselves, decision 0003).
+//! Accepts connections, bounds them in number, and ends them in order (`docs/decisions/0003-own-accept-loop.md` says why we do it ourselves).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -251,5 +251,6 @@ async fn wrong_bytes_never_look_like_a_whole_blob() {
     mirror.upstream.heal();
     let again = get(mirror.address, &blob_path(&digest), "").await;
     assert_eq!(Digest::sha256(&again.body), digest, "and nothing wrong was kept");
-    mirror.stop().await;
+    let stopped = mirror.stop().await;
+    assert_eq!(stopped.metric(r#"sealgate_http_requests_total{code="502",method="GET",route="blob"}"#), 1);
 }

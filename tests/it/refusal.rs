@@ -76,6 +76,15 @@ async fn an_unsigned_image_is_refused_alike_by_head_and_get_and_each_client_is_t
 }
 
 #[tokio::test]
+async fn a_client_with_odd_bytes_in_its_name_is_stopped_all_the_same() {
+    let (mirror, by_tag, _) = unsigned().await;
+    let odd = "User-Agent: docker/20.10.24 UpstreamClient(\u{fc}ber)\r\n";
+    let answer = head(mirror.address, &by_tag, odd).await;
+    assert!(answer.status == 503 && answer.reason.ends_with("[no such process]"), "{answer:?}");
+    mirror.stop().await;
+}
+
+#[tokio::test]
 async fn without_the_hard_stop_every_client_gets_the_status_that_fits() {
     let mirror = Mirror::start_with(REJECT, |settings| settings.hard_stop = HardStop::Off).await;
     mirror.upstream.put("library/app", "1", &ImageBuilder::new(1).build());
