@@ -43,7 +43,12 @@ impl Puller {
             (MultiArch::IndexOrEveryLeaf | MultiArch::IndexOrAnyLeaf, Look::IndexBelow(above)) => above,
         };
         let index = self.unverified(&basis.image.repository, &basis.digest);
-        let index = timeout_at(deadline, index).await.map_err(|_| too_late(basis))?.map_err(unread)?.0;
+        let index = match timeout_at(deadline, index).await.map_err(|_| too_late(basis))? {
+            Ok((index, _)) => index,
+            // Not there, or no manifest: it has no children to speak for it, so its own verdict stands.
+            Err(PullError::ManifestUnknown | PullError::Manifest(_)) => return Ok(None),
+            Err(error) => return Err(unread(error)),
+        };
         let children: Vec<&Descriptor> =
             index.parsed().children().iter().filter(|child| !child.is_attestation_child()).collect();
         if children.is_empty() {

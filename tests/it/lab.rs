@@ -218,6 +218,11 @@ impl Lab {
         self.registry.tag(REPOSITORY, tag, manifest.digest);
     }
 
+    /// Removes a manifest; what lists it goes on to do so.
+    pub(crate) fn remove(&self, digest: &Digest) {
+        self.registry.remove_manifest(REPOSITORY, digest);
+    }
+
     pub(crate) fn untag(&self, tag: &str) {
         self.registry.untag(REPOSITORY, tag);
     }

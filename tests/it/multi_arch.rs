@@ -222,6 +222,18 @@ async fn v_24_indexes_nest_four_deep_and_no_deeper() {
 }
 
 #[tokio::test]
+async fn an_index_whose_nested_index_is_not_there_is_denied_and_not_missing() {
+    let lab = Lab::new(Policy::Signed).await;
+    let leaf = lab.image("leaf");
+    lab.sign(&leaf.digest);
+    let nested = lab.index(&[&leaf]);
+    let index = lab.index(&[&nested]);
+    lab.tag("1", &index);
+    lab.remove(&nested.digest);
+    assert_eq!(denied_for(lab.pull("1").await), Reason::NoSignature);
+}
+
+#[tokio::test]
 async fn an_audited_index_serves_its_children_until_the_mode_ends() {
     let lab = Lab::new(Policy::AuditTag("1")).await;
     let child = lab.image("child");
