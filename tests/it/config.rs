@@ -381,3 +381,22 @@ fn the_configuration_of_the_container_image_loads() {
     let config = Config::load(&Origin::File(root.join("config/container.toml"))).unwrap().config;
     assert_eq!(config.upstreams.len(), 5);
 }
+
+/// The fenced blocks of the README in that language.
+fn readme_blocks(language: &str) -> Vec<String> {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let fence = format!("```{language}\n");
+    readme.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_the_readme_shows_can_be_used_as_it_stands() {
+    let [policy] = readme_blocks("json").try_into().unwrap();
+    let [overriding] = readme_blocks("toml").try_into().unwrap();
+    let files = Files::with(&with_policy(&overriding));
+    files.write("policy.json", policy);
+    assert!(files.error().contains("acme.pub"), "{}", files.error());
+    files.write("acme.pub", sealgate::testing::sigstore::FakeKey::p256(1, "acme").public_pem());
+    let loaded = Config::load(&Origin::File(files.path("sealgate.toml"))).unwrap();
+    assert_eq!(loaded.config.document.policy.overrides[0].scope, "registry.k8s.io");
+}
