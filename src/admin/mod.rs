@@ -1,6 +1,6 @@
 //! The operators' listener: health, metrics and the JSON API (design §11), apart from the registry API.
 //!
-//! Everything here can be read without a credential, so nothing here is secret; changes need more (see [`guard`]). May import: `pull`
+//! Everything here can be read without a credential, so nothing here is secret; changes need more (see `guard.rs`). May import: `pull`
 //! (for the snapshot), `store`, `telemetry`, `policy`, `oci`, `limits`, `clock`.
 
 mod answer;
