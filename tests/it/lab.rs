@@ -78,6 +78,7 @@ pub(crate) struct Lab {
     store: Store,
     puller: Puller,
     tasks: TaskTracker,
+    telemetry: Telemetry,
     sigstore: FakeSigstore,
     contents: Mutex<HashMap<Digest, Bytes>>,
     dir: TempDir,
@@ -91,10 +92,11 @@ impl Lab {
         let sigstore = FakeSigstore::from_seed(7, start);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot(policy, &sigstore, start)));
         let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir, &clock).await;
+        let telemetry = Telemetry::new(&[]);
+        let store = open(&dir, &clock, &telemetry).await;
         let tasks = TaskTracker::new();
         let puller = puller(&registry, &store, &snapshot, &clock, &tasks);
-        Self { registry, clock, snapshot, store, puller, tasks, sigstore, contents: Mutex::default(), dir }
+        Self { registry, clock, snapshot, store, puller, tasks, telemetry, sigstore, contents: Mutex::default(), dir }
     }
 
     /// The same store and policy behind a puller (and an upstream client) that has nothing in memory.
@@ -109,7 +111,7 @@ impl Lab {
         self.tasks.wait().await;
         self.store.close().await;
         self.tasks = TaskTracker::new();
-        self.store = open(&self.dir, &self.clock).await;
+        self.store = open(&self.dir, &self.clock, &self.telemetry).await;
         self.with_another_puller()
     }
 
@@ -419,6 +421,18 @@ impl Lab {
         self.puller.tags(&repository(HOST, REPOSITORY), n, last.as_ref()).await
     }
 
+    /// How often the verdict database was asked something. What it is told, it does when it comes to it.
+    pub(crate) fn database_reads(&self) -> f64 {
+        let text = self.telemetry.render();
+        let reads = text.lines().filter(|line| line.starts_with("sealgate_verdict_store_ops_total{op=\"get\""));
+        reads.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+    }
+
+    /// Takes all cached files away.
+    pub(crate) fn remove_files(&self) {
+        std::fs::remove_dir_all(self.dir.path().join("blobs")).unwrap();
+    }
+
     /// Whether the store has content of that digest.
     pub(crate) async fn has_content(&self, digest: &Digest) -> bool {
         self.store.content(digest).await.is_some()
@@ -451,9 +465,9 @@ fn repository(host: &str, name: &str) -> Repository {
     Repository::new(host.parse().unwrap(), name.parse().unwrap()).unwrap()
 }
 
-async fn open(dir: &TempDir, clock: &ManualClock) -> Store {
+async fn open(dir: &TempDir, clock: &ManualClock, telemetry: &Telemetry) -> Store {
     let settings = StoreSettings { data_dir: Some(dir.path().to_owned()), max_bytes: 1 << 30, min_free_bytes: 0 };
-    Store::open(settings, Clock::Manual(clock.clone()), Telemetry::default()).await.unwrap()
+    Store::open(settings, Clock::Manual(clock.clone()), telemetry.clone()).await.unwrap()
 }
 
 fn puller(

@@ -90,6 +90,22 @@ async fn a_warm_tag_costs_nothing_and_an_old_one_a_head() {
 }
 
 #[tokio::test]
+async fn a_warm_allowed_manifest_costs_no_upstream_call_no_file_and_no_database() {
+    let lab = Lab::new(Policy::Signed).await;
+    let image = lab.signed_image("1");
+    lab.pull("1").await.unwrap();
+    lab.pull_digest(&image.digest).await.unwrap();
+    let before = (lab.requests(), lab.database_reads());
+    assert!(before.1 > 0.0);
+    lab.remove_files();
+    for _ in 0..10 {
+        assert_eq!(lab.pull_digest(&image.digest).await.unwrap().bytes(), &image.bytes);
+        assert_eq!(lab.pull("1").await.unwrap().bytes(), &image.bytes);
+    }
+    assert_eq!((lab.requests(), lab.database_reads()), before);
+}
+
+#[tokio::test]
 async fn t1_a_moved_tag_is_verified_again() {
     let lab = Lab::new(Policy::Signed).await;
     lab.signed_image("1");
