@@ -397,11 +397,11 @@ mod tests {
     #[test]
     fn p05_digests_follow_the_grammar_of_the_specification() {
         for bad in [
-            format!("sha256:{}", &HEX[1..]),
+            format!("sha256:{}", HEX.get(1..).unwrap()),
             format!("sha256:{HEX}0"),
             format!("sha256:{}", HEX.to_uppercase()),
             format!("SHA256:{HEX}"),
-            format!("md5:{}", &HEX[32..]),
+            format!("md5:{}", HEX.get(32..).unwrap()),
             "sha256:../../x".to_owned(),
             format!("sha256:{HEX}/.."),
             format!("sha512:{HEX}"),

@@ -100,7 +100,7 @@ async fn p16_ranges_give_the_bytes_that_were_asked_for_and_no_others() {
     for header in ["Range: bytes=0-1,5-6\r\n", &many, "Range: lines=1-2\r\n", "Range: bytes=1-2\r\nIf-Range: \"x\"\r\n"]
     {
         let answer = ask(header).await;
-        assert_eq!((answer.status, answer.body.len()), (200, size), "{}", &header[..20]);
+        assert_eq!((answer.status, answer.body.len()), (200, size), "{}", header.len());
         assert_eq!(Digest::sha256(&answer.body), digest);
     }
     let holds = ask(&format!("Range: bytes=1-2\r\nIf-Range: \"{digest}\"\r\n")).await;

@@ -45,8 +45,8 @@ impl Mirror {
         let source = Source {
             host: "docker.io".parse().unwrap(),
             upstream: Upstream::new(upstream.settings("docker.io"), telemetry.clone()).unwrap(),
-            tag_ttl: Duration::from_secs(60),
-            stale_if_error: Duration::from_secs(60),
+            tag_ttl: Duration::from_mins(1),
+            stale_if_error: Duration::from_mins(1),
         };
         let store = Settings { data_dir: None, max_bytes: 1 << 30, min_free_bytes: 0 };
         let store = Store::open(store, Clock::System, telemetry.clone()).await.unwrap();
@@ -58,7 +58,7 @@ impl Mirror {
         adjust(&mut settings);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let serving = tokio::task::spawn(http::serve(listener, settings, puller, telemetry.clone(), shutdown.clone()));
+        let serving = tasks.spawn(http::serve(listener, settings, puller, telemetry.clone(), shutdown.clone()));
         Self { address, upstream, telemetry, shutdown, snapshot, serving, tasks }
     }
 
@@ -127,6 +127,6 @@ fn snapshot(policy_json: &str) -> Snapshot {
         overrides: vec![],
         exemptions: vec![],
     };
-    let verdict_ttl = VerdictTtl { allow: Duration::from_secs(600), deny: Duration::from_secs(600) };
+    let verdict_ttl = VerdictTtl { allow: Duration::from_mins(10), deny: Duration::from_mins(10) };
     Snapshot { policy: PolicySet::new(settings).unwrap(), trust_root: Digest::sha256(b""), verdict_ttl }
 }

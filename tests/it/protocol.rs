@@ -89,11 +89,11 @@ async fn p03_to_p05_names_tags_and_digests_are_checked_before_anything_else() {
         assert_eq!(answer.detail("reason"), "tag");
     }
     for digest in [
-        format!("sha256:{}", &HEX[1..]),
+        format!("sha256:{}", HEX.get(1..).unwrap()),
         format!("sha256:{HEX}0"),
         format!("sha256:{}", HEX.to_uppercase()),
         format!("SHA256:{HEX}"),
-        format!("md5:{}", &HEX[32..]),
+        format!("md5:{}", HEX.get(32..).unwrap()),
         "sha256:../../x".to_owned(),
         format!("sha256:{HEX}/.."),
         format!("sha512:{HEX}"),
@@ -239,7 +239,7 @@ async fn p09_heads_that_are_no_heads_close_the_connection() {
 async fn p10_heads_are_bounded() {
     let mirror = listener().await;
     let with = |headers: String| format!("GET /v2/ HTTP/1.1\r\nHost: mirror\r\nConnection: close\r\n{headers}\r\n");
-    let many = |count: usize| with((2..count).map(|n| format!("X-{n}: 1\r\n")).collect());
+    let many = |count: usize| with((2..count).map(|n| format!("X-{n}: 1\r\n")).collect::<Vec<_>>().concat());
     assert_eq!(exchange(mirror.address, many(64)).await.status, 200);
     let tail = |mut wire: Wire| async move { String::from_utf8(wire.rest().await).unwrap() };
     for request in [many(65), with(format!("X: {}\r\n", "x".repeat(33 * 1024)))] {
@@ -453,7 +453,7 @@ async fn shutdown_closes_what_is_idle_at_once_and_accepts_nothing_more() {
     idle.send("GET /v2/ HTTP/1.1\r\nHost: mirror\r\n\r\n").await;
     assert_eq!(idle.answer().await.status, 200);
     let address = mirror.address;
-    let stopping = tokio::task::spawn(stop_unasked(mirror));
+    let stopping = tokio_util::task::TaskTracker::new().spawn(stop_unasked(mirror));
     assert!(idle.rest().await.is_empty());
     drop(idle);
     tokio::time::timeout(Duration::from_secs(10), stopping).await.unwrap().unwrap();
