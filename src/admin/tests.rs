@@ -70,7 +70,7 @@ impl Client {
         Self { stream, tasks }
     }
 
-    async fn open(state: State) -> Self {
+    fn open(state: State) -> Self {
         Self::of(state, 64 * 1024, &CancellationToken::new())
     }
 
@@ -92,13 +92,13 @@ impl Client {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_connection_gets_the_time_of_a_head() {
-    let mut client = Client::open(state(reload_at_once()).await).await;
+    let mut client = Client::open(state(reload_at_once()).await);
     assert_eq!(client.ended().await.as_secs(), HEADER_READ.as_secs());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_ends_at_the_end_of_its_life_and_not_before() {
-    let mut client = Client::open(state(reload_at_once()).await).await;
+    let mut client = Client::open(state(reload_at_once()).await);
     let began = Instant::now();
     let pause = Duration::from_secs(5);
     while began.elapsed() + pause < ADMIN_CONNECTION_LIFE {
@@ -118,7 +118,7 @@ async fn a_client_that_does_not_read_is_left() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_takes_too_long_is_given_up() {
-    let mut client = Client::open(state(Arc::new(|| std::future::pending().boxed())).await).await;
+    let mut client = Client::open(state(Arc::new(|| std::future::pending().boxed())).await);
     let began = Instant::now();
     assert!(client.ask(RELOAD).await.starts_with("HTTP/1.1 503"));
     assert_eq!(began.elapsed().as_secs(), ADMIN_REQUEST.as_secs());
@@ -128,7 +128,7 @@ async fn an_answer_that_takes_too_long_is_given_up() {
 async fn a_panic_is_an_answer_and_is_counted() {
     let state = state(Arc::new(|| async { panic!("on purpose") }.boxed())).await;
     let telemetry = state.telemetry.clone();
-    let mut client = Client::open(state).await;
+    let mut client = Client::open(state);
     assert!(client.ask(RELOAD).await.starts_with("HTTP/1.1 500"));
     assert!(telemetry.render().contains("\nsealgate_panics_total 1\n"));
     assert!(client.ask(LIVE).await.starts_with("HTTP/1.1 200"));
@@ -152,10 +152,10 @@ async fn draining_says_not_ready_and_ends_connections_after_their_answer() {
 #[tokio::test]
 async fn headers_are_bounded_in_number() {
     let request = |headers: usize| {
-        let more: String = (1..headers).map(|number| format!("X-{number}: 1\r\n")).collect();
+        let more = "X: 1\r\n".repeat(headers - 1);
         format!("GET /livez HTTP/1.1\r\nHost: localhost\r\n{more}\r\n")
     };
-    let mut client = Client::open(state(reload_at_once()).await).await;
+    let mut client = Client::open(state(reload_at_once()).await);
     assert!(client.ask(request(REQUEST_HEADERS_MAX).as_bytes()).await.starts_with("HTTP/1.1 200"));
     assert!(client.ask(request(REQUEST_HEADERS_MAX + 1).as_bytes()).await.starts_with("HTTP/1.1 431"));
 }
