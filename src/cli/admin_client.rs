@@ -79,7 +79,7 @@ impl AdminClient {
             StatusCode::NOT_FOUND => Ok(Reply::NotFound),
             status if status.is_success() && body.is_empty() => Ok(Reply::Found(Value::Null)),
             status if status.is_success() => {
-                serde_json::from_slice(&body).map(Reply::Found).map_err(|_| self.strange())
+                serde_json::from_slice(&body).map(Reply::Found).map_err(|_| self.is_something_else())
             }
             status => Err(self.refused(status, &body)),
         }
@@ -92,7 +92,8 @@ impl AdminClient {
         }
     }
 
-    fn strange(&self) -> CliError {
+    /// What answers there is no admin listener.
+    pub(super) fn is_something_else(&self) -> CliError {
         CliError::Admin {
             what: format!("{} does not answer as an admin listener of sealgate does", self.base),
             next: "name the address of server.admin_listen with --admin URL".to_owned(),

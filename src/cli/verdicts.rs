@@ -72,7 +72,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, CliError> {
 }
 
 async fn list(client: &AdminClient, query: &[(&str, String)], format: OutputFormat) -> Result<Status, CliError> {
-    let page = found(client.get("/api/v1/verdicts", query).await?, "the list of verdicts")?;
+    let Reply::Found(page) = client.get("/api/v1/verdicts", query).await? else {
+        return Err(client.is_something_else());
+    };
     match format {
         OutputFormat::Json => output::print_json(&page)?,
         OutputFormat::Text => output::print(&list_text(&page))?,

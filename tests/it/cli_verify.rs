@@ -214,6 +214,9 @@ async fn verdicts_of_a_running_mirror_are_listed_shown_and_forgotten() {
     assert_eq!(status, 0, "{forgotten}");
     let (status, gone) = scene.run(&["verdicts", "show", id, "--admin", &admin]).await;
     assert_eq!(status, 2, "{gone}");
+    let (status, wrong) = scene.run(&["verdicts", "list", "--admin", &mirror.url()]).await;
+    assert_eq!(status, 3, "{wrong}");
+    assert!(wrong.contains("does not answer as an admin listener"), "{wrong}");
     let _filters = filtered();
     insta::assert_snapshot!("verdicts_list", list);
     insta::assert_snapshot!("verdicts_show", shown);

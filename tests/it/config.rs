@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sealgate::config::{Config, ConfigError, Document, Origin};
 use sealgate::http::Access;
+use sealgate::oci::Digest;
+use sealgate::policy::Mode;
 
 /// A directory with `sealgate.toml` and an accepting `policy.json`.
 struct Files(tempfile::TempDir);
@@ -373,6 +375,28 @@ fn tls_files_that_do_not_fit_are_errors_that_name_the_key_and_no_content() {
 fn rcgen_pem() -> (String, String) {
     let made = rcgen::generate_simple_self_signed(vec!["mirror.example".to_owned()]).unwrap();
     (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+#[test]
+fn the_lines_that_enforce_two_scopes_are_ready_to_be_uncommented() {
+    let mut config = sealgate::config::BUILT_IN_CONFIG.to_owned();
+    for scope in ["registry.k8s.io", "gcr.io/distroless"] {
+        let commented = format!("#[[policy.override]]\n#scope = \"{scope}\"\n#mode = \"enforce\"\n");
+        assert!(config.contains(&commented), "{commented}");
+        config = config.replace(&commented, &commented.replace('#', ""));
+    }
+    let files = Files::with(&config);
+    files.write("policy.json", sealgate::config::BUILT_IN_POLICY);
+    let policy = Config::load(&Origin::File(files.path("sealgate.toml"))).unwrap().snapshot.policy;
+    let digest = Digest::sha256(b"");
+    for (image, mode) in [
+        ("registry.k8s.io/pause:3.10", Mode::Enforce),
+        ("gcr.io/distroless/static:latest", Mode::Enforce),
+        ("gcr.io/other/app:1", Mode::Audit),
+        ("docker.io/library/alpine:3", Mode::Audit),
+    ] {
+        assert_eq!(policy.mode(&image.parse().unwrap(), &digest), mode, "{image}");
+    }
 }
 
 #[test]
