@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use super::server::Server;
 use super::upstreams::{Routed, Upstreams, Want};
 use super::{Protocol, blobs, headers, manifests, referrers, tags};
 use crate::pull::Puller;
-use crate::telemetry::{CloseReason, MethodLabel, RouteLabel};
+use crate::telemetry::{CloseReason, MethodLabel, RouteLabel, Telemetry};
 
 /// Answers one request, whatever it is.
 pub(super) async fn answer(
@@ -104,18 +105,24 @@ impl Read {
     }
 }
 
-/// Runs the handler; a panic fails this request alone.
 async fn handle(server: &Server, routed: &Routed, head: &Parts) -> Result<Response<Content>, ApiError> {
-    let handling = AssertUnwindSafe(serve(&server.puller, &routed.want, head)).catch_unwind();
-    let outcome = handling.await.unwrap_or_else(|_| {
-        server.telemetry.panicked("http");
-        Err(ApiError::internal())
-    });
+    let outcome = surviving(&server.telemetry, serve(&server.puller, &routed.want, head)).await;
     let mut response = outcome.map_err(|error| error.about(&routed.want))?;
     if let Some(namespace) = &routed.namespace {
         headers::namespace(response.headers_mut(), namespace);
     }
     Ok(response)
+}
+
+/// Runs a handler; a panic fails this request alone.
+async fn surviving<T>(
+    telemetry: &Telemetry,
+    handling: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    AssertUnwindSafe(handling).catch_unwind().await.unwrap_or_else(|_| {
+        telemetry.panicked("http");
+        Err(ApiError::internal())
+    })
 }
 
 async fn serve(puller: &Puller, want: &Want, head: &Parts) -> Result<Response<Content>, ApiError> {
@@ -141,4 +148,20 @@ fn method_label(method: &Method) -> MethodLabel {
 /// How the client calls itself. Bytes that are no UTF-8 are replaced: a name that begins well must not lose its hard stop.
 fn user_agent(head: &Parts) -> Cow<'_, str> {
     head.headers.get(USER_AGENT).map_or(Cow::Borrowed(""), |value| String::from_utf8_lossy(value.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_of_its_own_request() {
+        let telemetry = Telemetry::new(&[]);
+        let broken = surviving::<()>(&telemetry, async { panic!("a bug") }).await.unwrap_err();
+        assert_eq!(broken.failure(), Failure::Internal);
+        assert_eq!(surviving(&telemetry, async { Ok(1) }).await.unwrap(), 1);
+        let counted =
+            telemetry.render().lines().any(|line| line.starts_with("sealgate_panics_total") && line.ends_with(" 1"));
+        assert!(counted, "{}", telemetry.render());
+    }
 }
