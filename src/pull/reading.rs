@@ -92,7 +92,7 @@ enum Feed {
     Body(BlobBody),
 }
 
-struct HashedReading {
+pub(super) struct HashedReading {
     origin: Origin,
     feed: Feed,
     held_back: HeldBack,
@@ -166,7 +166,7 @@ impl HashedReading {
 }
 
 /// Follows a fill.
-struct FillReading {
+pub(super) struct FillReading {
     origin: Origin,
     fill: Arc<Fill>,
     progress: watch::Receiver<Progress>,

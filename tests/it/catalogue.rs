@@ -1,0 +1,65 @@
+//! The table of `docs/threat-model.md`: each case of the catalogue has a row, and each test that a row names exists.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The cases that this release covers: protocol abuse and verification of cosign's legacy signatures.
+const CASES: [(&str, &[u32]); 2] = [
+    ("P", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24]),
+    ("V", &[1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 14, 15, 18, 19, 20, 21, 22, 23, 24, 25, 27, 28, 29, 31, 32]),
+];
+
+#[test]
+fn each_case_of_the_catalogue_has_tests_that_exist() {
+    let page = std::fs::read_to_string(root().join("docs/threat-model.md")).unwrap();
+    let tests = tests_by_name();
+    let mut wrong = Vec::new();
+    for case in CASES.iter().flat_map(|(group, numbers)| numbers.iter().map(move |number| format!("{group}-{number:02}"))) {
+        let Some(row) = page.lines().find(|line| line.starts_with(&format!("| {case} |"))) else {
+            wrong.push(format!("{case} has no row"));
+            continue;
+        };
+        let named: Vec<&str> = row.split('`').skip(1).step_by(2).filter(|text| text.contains('_')).collect();
+        if named.is_empty() {
+            wrong.push(format!("{case} names no test"));
+        }
+        wrong.extend(named.iter().filter(|name| !tests.contains(**name)).map(|name| format!("{case}: no test {name}")));
+    }
+    assert!(wrong.is_empty(), "docs/threat-model.md:\n{}", wrong.join("\n"));
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Names of the functions that follow a test attribute.
+fn tests_by_name() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut folders = vec![root().join("src"), root().join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                collect(&std::fs::read_to_string(path).unwrap(), &mut names);
+            }
+        }
+    }
+    names
+}
+
+fn collect(source: &str, names: &mut BTreeSet<String>) {
+    let mut is_test = false;
+    for line in source.lines().map(str::trim) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_test = true;
+        } else if let Some((_, rest)) = line.split_once("fn ").filter(|_| !line.starts_with("//")) {
+            // A property's test attribute may stand inside `proptest!`, which is the same attribute.
+            if is_test && let Some((name, _)) = rest.split_once('(') {
+                names.insert(name.to_owned());
+            }
+            is_test = false;
+        }
+    }
+}
