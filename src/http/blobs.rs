@@ -11,7 +11,7 @@ use super::headers;
 use super::log_text::LogText;
 use super::range::{self, Selection, Span};
 use crate::oci::{Digest, Repository};
-use crate::pull::{AdmittedBlob, Puller};
+use crate::pull::{AdmittedBlob, Delivery, Puller};
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -20,6 +20,7 @@ pub(super) async fn answer(
     repository: &Repository,
     digest: &Digest,
     request: &Parts,
+    delivery: Delivery,
 ) -> Result<Response<Content>, ApiError> {
     let etag = headers::etag(digest);
     let known = headers::is_known(&request.headers, &etag);
@@ -33,7 +34,8 @@ pub(super) async fn answer(
         let blob = puller.blob(repository, digest).await?;
         let (size, cache) = (blob.size(), blob.cache());
         let subject = (repository.clone(), *digest);
-        (selected(blob, select(&request.headers, &etag, size), subject)?, cache)
+        let selection = select(&request.headers, &etag, size);
+        (selected(blob, selection, subject, delivery)?, cache)
     };
     let fields = response.headers_mut();
     fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -46,18 +48,19 @@ fn selected(
     blob: AdmittedBlob,
     selection: Selection,
     subject: (Repository, Digest),
+    delivery: Delivery,
 ) -> Result<Response<Content>, ApiError> {
     let size = blob.size();
     match selection {
         Selection::Whole => {
             let content = match size.checked_sub(1) {
-                Some(end) => part(blob, Span { start: 0, end, size }, subject),
+                Some(end) => part(blob, Span { start: 0, end, size }, subject, delivery),
                 None => Content::Empty,
             };
             Ok(headers::answer(StatusCode::OK, OCTETS, content))
         }
         Selection::Part(span) => {
-            let content = part(blob, span, subject);
+            let content = part(blob, span, subject, delivery);
             let mut response = headers::answer(StatusCode::PARTIAL_CONTENT, OCTETS, content);
             headers::insert(response.headers_mut(), CONTENT_RANGE, &span.to_string());
             Ok(response)
@@ -70,8 +73,8 @@ fn selected(
 }
 
 /// The bytes of that part. Headers are out when they break, so the log is the only place that can say why.
-fn part(blob: AdmittedBlob, span: Span, (repository, digest): (Repository, Digest)) -> Content {
-    let bytes = blob.stream(span.start, span.end).inspect_err(move |error| {
+fn part(blob: AdmittedBlob, span: Span, (repository, digest): (Repository, Digest), delivery: Delivery) -> Content {
+    let bytes = blob.stream(span.start, span.end, delivery).inspect_err(move |error| {
         tracing::warn!(%repository, %digest, error = %LogText(&error.to_string()), "a blob's body ends short");
     });
     Content::Stream(bytes.boxed(), span.length())

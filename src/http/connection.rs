@@ -10,12 +10,11 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::io::Watched;
+use super::io::{Carrier, Watched};
 use super::layers;
 use super::server::Server;
 use super::{Protocol, Timeouts};
@@ -226,7 +225,7 @@ async fn speak<S>(
     server: &Arc<Server>,
 ) -> Option<CloseReason>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Carrier + Send + 'static,
 {
     let Timeouts { keep_alive_idle, header_read, .. } = server.timeouts;
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&connection), protocol, server.timeouts));

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::{Connection, Expiry, Phase};
 use super::scan::LengthScan;
 use super::{Protocol, Timeouts};
-use crate::limits::{LINGER, LINGER_BYTES_MAX};
+use crate::limits::{LINGER, LINGER_BYTES_MAX, SEND_FILE_BYTES_MIN};
+use crate::store::FileRegion;
 
 /// The first byte of a TLS record that begins a handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE_BYTE: u8 = 0x16;
@@ -112,9 +114,53 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+/// What carries a connection.
+pub(super) trait Carrier: AsyncRead + AsyncWrite + Unpin {
+    /// Sends up to `length` bytes of a cached file without copying them; `None` when this carrier cannot.
+    fn poll_send_file(
+        &mut self,
+        region: &FileRegion,
+        length: usize,
+        context: &mut Context<'_>,
+    ) -> Option<Poll<io::Result<usize>>>;
+}
+
+impl Carrier for TcpStream {
+    fn poll_send_file(
+        &mut self,
+        region: &FileRegion,
+        length: usize,
+        context: &mut Context<'_>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        loop {
+            match self.poll_write_ready(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+            match self.try_io(Interest::WRITABLE, || region.send_to(&*self, length)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Some(Poll::Ready(sent)),
+            }
+        }
+    }
+}
+
+impl Carrier for tokio_rustls::server::TlsStream<TcpStream> {
+    fn poll_send_file(&mut self, _: &FileRegion, _: usize, _: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
+        None
+    }
+}
+
+/// The piece of a cached file that `slice` is; short slices are not looked up, they are cheaper copied.
+fn region(slice: &[u8]) -> Option<FileRegion> {
+    if slice.len() < SEND_FILE_BYTES_MIN { None } else { FileRegion::of(slice) }
+}
+
+impl<S: Carrier> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let by_file = region(bytes).and_then(|region| self.stream.poll_send_file(&region, bytes.len(), context));
+        let result = by_file.unwrap_or_else(|| Pin::new(&mut self.stream).poll_write(context, bytes));
         self.watch_write(result, context)
     }
 
@@ -123,8 +169,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.watch_write(result, context)
+        let this = &mut *self;
+        let mut copied = slices;
+        if let Some((at, region)) = slices.iter().enumerate().find_map(|(at, slice)| Some((at, region(slice)?))) {
+            let (before, from) = slices.split_at_checked(at).unwrap_or((slices, &[]));
+            if before.iter().all(|slice| slice.is_empty())
+                && let Some(slice) = from.first()
+                && let Some(result) = this.stream.poll_send_file(&region, slice.len(), context)
+            {
+                return this.watch_write(result, context);
+            }
+            // What stands before the file goes out first; the file is the next call's.
+            if !before.is_empty() {
+                copied = before;
+            }
+        }
+        let result = Pin::new(&mut this.stream).poll_write_vectored(context, copied);
+        this.watch_write(result, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -216,6 +277,12 @@ mod tests {
     use crate::http::connection::Busy;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    impl Carrier for DuplexStream {
+        fn poll_send_file(&mut self, _: &FileRegion, _: usize, _: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
+            None
+        }
+    }
 
     struct Pair {
         client: DuplexStream,

@@ -24,7 +24,6 @@ use super::route::Route;
 use super::server::Server;
 use super::upstreams::{Routed, Upstreams, Want};
 use super::{Protocol, blobs, headers, manifests, referrers, tags};
-use crate::pull::Puller;
 use crate::telemetry::{CloseReason, MethodLabel, RouteLabel, Telemetry};
 
 /// Answers one request, whatever it is.
@@ -106,7 +105,7 @@ impl Read {
 }
 
 async fn handle(server: &Server, routed: &Routed, head: &Parts) -> Result<Response<Content>, ApiError> {
-    let outcome = surviving(&server.telemetry, serve(&server.puller, &routed.want, head)).await;
+    let outcome = surviving(&server.telemetry, serve(server, &routed.want, head)).await;
     let mut response = outcome.map_err(|error| error.about(&routed.want))?;
     if let Some(namespace) = &routed.namespace {
         headers::namespace(response.headers_mut(), namespace);
@@ -125,11 +124,12 @@ async fn surviving<T>(
     })
 }
 
-async fn serve(puller: &Puller, want: &Want, head: &Parts) -> Result<Response<Content>, ApiError> {
+async fn serve(server: &Server, want: &Want, head: &Parts) -> Result<Response<Content>, ApiError> {
+    let puller = &server.puller;
     match want {
         Want::Base => Ok(headers::answer(StatusCode::OK, headers::JSON, Content::Whole("{}".into()))),
         Want::Manifest(image) => manifests::answer(puller, image, &head.headers).await,
-        Want::Blob(repository, digest) => blobs::answer(puller, repository, digest, head).await,
+        Want::Blob(repository, digest) => blobs::answer(puller, repository, digest, head, server.delivery()).await,
         Want::Tags(query) => tags::answer(puller, query).await,
         Want::Referrers(repository, digest, artifact_type) => {
             referrers::answer(puller, repository, digest, artifact_type.as_deref()).await

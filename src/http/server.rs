@@ -16,7 +16,7 @@ use super::refusal::HardStop;
 use super::upstreams::Upstreams;
 use super::{Settings, Timeouts, connection};
 use crate::limits::ACCEPT_PAUSE;
-use crate::pull::Puller;
+use crate::pull::{Delivery, Puller};
 use crate::telemetry::{CloseReason, Telemetry};
 
 /// What all connections share.
@@ -36,6 +36,13 @@ pub(super) struct Server {
     pub(super) shutdown: CancellationToken,
     /// Connections that are still open end now.
     pub(super) cut: CancellationToken,
+}
+
+impl Server {
+    /// TLS has to read what it encrypts.
+    pub(super) const fn delivery(&self) -> Delivery {
+        if self.tls.is_some() { Delivery::Copied } else { Delivery::ByFile }
+    }
 }
 
 /// Hides rustls' large state from `Debug`.

@@ -48,14 +48,14 @@ impl AdmittedBlob {
     ///
     /// An error item means that the rest will not come: whoever sends them must cut the connection, so that the client
     /// sees a body that ends short. The last 64 KiB of the blob come only after its digest was found right.
-    pub fn stream(self, start: u64, end: u64) -> BoxStream<'static, Result<Bytes, PullError>> {
+    pub fn stream(self, start: u64, end: u64, delivery: Delivery) -> BoxStream<'static, Result<Bytes, PullError>> {
         let size = self.origin.size;
         if start >= size || end < start {
             return stream::empty().boxed();
         }
         let stop = end.saturating_add(1).min(size);
         let reading = match self.bytes {
-            BytesFrom::File(file) => Reading::of_file(self.origin, file, start, stop),
+            BytesFrom::File(file) => Reading::of_file(self.origin, file, start, stop, delivery),
             BytesFrom::Fill(fill) => Reading::of_fill(self.origin, fill, start, stop),
             BytesFrom::Upstream(body) => Reading::of_body(self.origin, body, start, stop),
         };
@@ -65,6 +65,15 @@ impl AdmittedBlob {
         })
         .boxed()
     }
+}
+
+/// How the bytes of a cached file may reach whoever sends them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// As memory that can be read: over TLS, or to anything but a connection of ours.
+    Copied,
+    /// As memory that names the file ([`crate::store::FileRegion`]) and must only be handed to a plaintext socket.
+    ByFile,
 }
 
 /// Where the bytes come from.
@@ -176,8 +185,8 @@ impl Blobs {
                     return Ok((BytesFrom::Fill(fill), cache));
                 }
                 Progress::Cached => {
-                    let file = self.cached(origin).await?;
-                    return Ok((BytesFrom::File(file.ok_or(PullError::Lost)?), CacheResult::Hit));
+                    let cached = self.cached(origin).await?.ok_or(PullError::Lost)?;
+                    return Ok((BytesFrom::File(cached), CacheResult::Hit));
                 }
                 Progress::Unstorable => {
                     let body = origin.fetch(BlobRange::Whole, origin.size).await?;

@@ -207,11 +207,7 @@ impl Transfer {
                 seat.end(Progress::Failed(PullError::BlobUnknown), FillOutcome::UpstreamError);
             }
             Err(Stop::Upstream(error)) => {
-                let outcome = match &error {
-                    UpstreamError::Bad { reason: "digest_mismatch", .. } => FillOutcome::DigestMismatch,
-                    UpstreamError::Bad { reason: "truncated", .. } => FillOutcome::Truncated,
-                    _ => FillOutcome::UpstreamError,
-                };
+                let outcome = outcome(&error);
                 seat.end(Progress::Failed(PullError::Upstream(error)), outcome);
             }
         }
@@ -310,6 +306,20 @@ impl Transfer {
         };
         self.telemetry.cache_write_failed(&kind.into());
         Stop::Unstorable
+    }
+}
+
+fn outcome(error: &UpstreamError) -> FillOutcome {
+    match error {
+        UpstreamError::Bad { reason: "digest_mismatch", .. } => FillOutcome::DigestMismatch,
+        UpstreamError::Bad { reason: "truncated", .. } => FillOutcome::Truncated,
+        UpstreamError::Bad { .. }
+        | UpstreamError::NotFound { .. }
+        | UpstreamError::Refused { .. }
+        | UpstreamError::RateLimited { .. }
+        | UpstreamError::Timeout { .. }
+        | UpstreamError::Failed { .. }
+        | UpstreamError::Connect { .. } => FillOutcome::UpstreamError,
     }
 }
 

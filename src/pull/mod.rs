@@ -24,7 +24,7 @@ mod tags;
 mod verdict;
 
 pub use admit::AdmittedManifest;
-pub use blob::{AdmittedBlob, BlobHead};
+pub use blob::{AdmittedBlob, BlobHead, Delivery};
 pub use error::{Denial, PullError, UpstreamError};
 pub use referrers::ReferrersDocument;
 pub use tags::TagList;

@@ -7,9 +7,10 @@ use futures_util::StreamExt as _;
 use tokio::sync::watch;
 
 use super::PullError;
+use super::blob::Delivery;
 use super::fill::{Fill, Progress};
 use super::held_back::{HeldBack, Mismatch};
-use crate::limits::{BLOB_CHUNK_BYTES, HOLD_BACK_BYTES, MIB};
+use crate::limits::{BLOB_CHUNK_BYTES, HOLD_BACK_BYTES, MAPPED_FRAME_BYTES, MIB};
 use crate::oci::{Digest, Repository};
 use crate::store::{BlobFile, Store};
 use crate::upstream::{BlobBody, BlobRange, Upstream, UpstreamError};
@@ -42,6 +43,8 @@ impl Origin {
 pub(super) enum Reading {
     /// A file that this process has hashed before, or a part of one that does not reach what is held back.
     File { file: BlobFile, position: u64, stop: u64 },
+    /// The same, as memory that nobody reads.
+    Mapped { mapping: Bytes, position: usize, stop: usize },
     /// Bytes that are hashed on the way.
     Hashed(Box<HashedReading>),
     /// A fill.
@@ -51,12 +54,20 @@ pub(super) enum Reading {
 impl Reading {
     /// Bytes `start..stop` of a cached file. Its first service by a process hashes it, unless that leaves out what would be
     /// held back anyway.
-    pub(super) fn of_file(origin: Origin, file: BlobFile, start: u64, stop: u64) -> Self {
-        if file.is_verified() || stop <= origin.size.saturating_sub(HOLD_BACK_BYTES) {
-            Self::File { file, position: start, stop }
-        } else {
-            Self::Hashed(Box::new(HashedReading::new(origin, Feed::File { file, position: 0 }, start, stop)))
+    pub(super) fn of_file(origin: Origin, file: BlobFile, start: u64, stop: u64, delivery: Delivery) -> Self {
+        if !file.is_verified() && stop > origin.size.saturating_sub(HOLD_BACK_BYTES) {
+            return Self::Hashed(Box::new(HashedReading::new(origin, Feed::File { file, position: 0 }, start, stop)));
         }
+        match delivery {
+            Delivery::ByFile => Self::mapped(&file, start, stop).unwrap_or(Self::File { file, position: start, stop }),
+            Delivery::Copied => Self::File { file, position: start, stop },
+        }
+    }
+
+    fn mapped(file: &BlobFile, start: u64, stop: u64) -> Option<Self> {
+        let (position, stop) = (usize::try_from(start).ok()?, usize::try_from(stop).ok()?);
+        let mapping = file.map().ok().filter(|mapping| mapping.len() >= stop)?;
+        Some(Self::Mapped { mapping, position, stop })
     }
 
     /// Bytes `start..stop` of what upstream sends.
@@ -79,6 +90,12 @@ impl Reading {
                 let bytes = file.read_at(*position, chunk(*position, *stop)).await.map_err(|_| PullError::Lost)?;
                 advance(position, &bytes)?;
                 Ok(Some(bytes))
+            }
+            Self::Mapped { mapping, position, stop } => {
+                let end = position.saturating_add(MAPPED_FRAME_BYTES).min(*stop);
+                let frame = mapping.slice(*position..end);
+                *position = end;
+                Ok(Some(frame).filter(|frame| !frame.is_empty()))
             }
             Self::Hashed(reading) => reading.next().await,
             Self::Fill(reading) => reading.next().await,
@@ -278,10 +295,7 @@ fn length_of(bytes: &Bytes) -> u64 {
 }
 
 pub(super) fn unknown_blob(error: UpstreamError) -> PullError {
-    match error {
-        UpstreamError::NotFound { .. } => PullError::BlobUnknown,
-        other => PullError::Upstream(other),
-    }
+    if matches!(error, UpstreamError::NotFound { .. }) { PullError::BlobUnknown } else { PullError::Upstream(error) }
 }
 
 /// A range that starts this far beyond what a fill has is asked of upstream rather than waited for.

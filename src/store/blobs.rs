@@ -12,6 +12,7 @@ use moka::sync::Cache;
 use super::buffers::Buffers;
 use super::layout::{self, Layout};
 use super::ledger::Ledger;
+use super::mapped;
 use super::{CacheStats, Settings, StoreError, lock};
 use crate::clock::Clock;
 use crate::limits::{BLOB_CHUNK_BYTES, CACHE_FILES_MAX, VERIFIED_BLOBS_MAX};
@@ -222,6 +223,15 @@ impl BlobFile {
     /// What the file system says.
     pub async fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
         read_chunk(&self.blobs, &self.file, offset, length).await
+    }
+
+    /// All of it as memory that names the file to who sends it ([`super::FileRegion`]). Must not be read: should the file be cut
+    /// by somebody else, reading would end the process.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn map(&self) -> io::Result<Bytes> {
+        mapped::map(&self.file, self.size())
     }
 
     /// All of it, or `None` when it is longer than `bytes_max`. Blocks.

@@ -16,7 +16,7 @@ use sealgate::policy::{
     ContainersPolicy, ContainersPolicyDocument, Exemption, Mode, MultiArch, Override, PolicySet, Reason,
     Settings as PolicySettings,
 };
-use sealgate::pull::{AdmittedManifest, PullError, Puller, Snapshot, Source, TagList, VerdictTtl};
+use sealgate::pull::{AdmittedManifest, Delivery, PullError, Puller, Snapshot, Source, TagList, VerdictTtl};
 use sealgate::store::{Settings as StoreSettings, Store, StoredVerdict, VerdictFilter};
 use sealgate::telemetry::Telemetry;
 use sealgate::testing::sigstore::{FakeKey, FakeSignature, FakeSigstore, Flaw, key_requirement, signature_manifest};
@@ -406,7 +406,7 @@ impl Lab {
         let blob = self.puller.blob(&repository, digest).await?;
         assert_eq!(head.size, blob.size());
         let end = blob.size().saturating_sub(1);
-        let bytes: BytesMut = blob.stream(0, end).try_collect().await?;
+        let bytes: BytesMut = blob.stream(0, end, Delivery::Copied).try_collect().await?;
         assert!(digest.matches(&bytes));
         Ok(bytes.freeze())
     }

@@ -40,7 +40,10 @@ fn shown(error: &ApiError, asked: &Asked<'_>) -> String {
     let reason = reason.map_or_else(|| "-".to_owned(), |reason| String::from_utf8(reason).unwrap());
     let mut text = format!("{} {reason}\n", response.status().as_u16());
     for (name, value) in response.headers() {
-        text += &format!("{name}: {}\n", value.to_str().unwrap());
+        text.push_str(name.as_str());
+        text.push_str(": ");
+        text.push_str(value.to_str().unwrap());
+        text.push('\n');
     }
     let Content::Whole(bytes) = response.into_body() else { panic!("an error has a body") };
     let json: Value = serde_json::from_slice(&bytes).unwrap();
