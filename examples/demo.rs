@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release --example demo`
 #![expect(clippy::print_stdout, reason = "a demonstration is what it prints")]
+#![expect(clippy::indexing_slicing, reason = "a JSON value that is absent is null, not a panic")]
 
 use std::process::ExitCode;
 

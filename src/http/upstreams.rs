@@ -204,10 +204,8 @@ mod tests {
     fn repository(path: &str) -> Result<String, RouteError> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let route = Route::parse(&Method::GET, &format!("/v2/{path}/manifests/x"), query)?;
-        match upstreams().resolve(route)?.want {
-            Want::Manifest(image) => Ok(image.repository.to_string()),
-            other => panic!("{other:?}"),
-        }
+        let Want::Manifest(image) = upstreams().resolve(route)?.want else { panic!("{path} is no manifest") };
+        Ok(image.repository.to_string())
     }
 
     #[test]

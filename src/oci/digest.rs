@@ -196,12 +196,12 @@ mod tests {
             format!("SHA256:{hex}"),
             format!("md5:{hex}"),
             format!("sha256:{}", hex.to_uppercase()),
-            format!("sha256:{}", &hex[1..]),
+            format!("sha256:{}", hex.get(1..).unwrap()),
             format!("sha256:{hex}0"),
-            format!("sha256:{}/..", &hex[3..]),
+            format!("sha256:{}/..", hex.get(3..).unwrap()),
             format!("sha512:{hex}"),
             "sha256:../../x".to_owned(),
-            format!("sha256:{}é", &hex[2..]),
+            format!("sha256:{}é", hex.get(2..).unwrap()),
         ];
         for text in bad {
             assert!(text.parse::<Digest>().is_err(), "{text}");

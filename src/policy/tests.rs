@@ -390,7 +390,7 @@ fn the_fingerprint_changes_with_whatever_changes_an_answer() {
     let first = "/transports/docker/quay.io/0";
     change("another key", &|policy| *policy.pointer_mut(first).unwrap() = requirement("b"));
     change("another identity", &|policy| {
-        policy.pointer_mut(first).unwrap()["signedIdentity"]["type"] = json!("matchExact")
+        policy.pointer_mut(first).unwrap()["signedIdentity"]["type"] = json!("matchExact");
     });
     change("one more scope", &|policy| policy["transports"]["docker"]["ghcr.io"] = json!([{"type": "reject"}]));
     change("another default", &|policy| policy["default"] = json!([{"type": "insecureAcceptAnything"}]));

@@ -205,8 +205,8 @@ impl Puller {
 mod tests {
     use super::*;
 
-    const TTL: Duration = Duration::from_secs(60);
-    const STALE: Duration = Duration::from_secs(3600);
+    const TTL: Duration = Duration::from_mins(1);
+    const STALE: Duration = Duration::from_hours(1);
 
     fn at(seconds: i64) -> Freshness {
         freshness(Timestamp::from_unix_seconds(0), Timestamp::from_unix_seconds(seconds), TTL, STALE)

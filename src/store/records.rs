@@ -274,7 +274,7 @@ mod tests {
 
     async fn done_or_full(records: &Records) -> Option<()> {
         tokio::task::yield_now().await;
-        records.ask(StoreOp::Get, Duration::from_secs(60), |_| Ok(())).await
+        records.ask(StoreOp::Get, Duration::from_mins(1), |_| Ok(())).await
     }
 
     #[tokio::test]

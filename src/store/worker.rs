@@ -235,7 +235,8 @@ mod tests {
         let mut worker =
             Worker::new(directory.path().to_owned(), Clock::System, telemetry, Arc::clone(&state), messages);
         worker.open_first().unwrap();
-        for fault in [(|| panic!("fault")) as fn() -> Result<(), DatabaseError>, || Err(DatabaseError::from_fault())] {
+        let faults: [fn() -> Result<(), DatabaseError>; 2] = [|| panic!("fault"), || Err(DatabaseError::from_fault())];
+        for fault in faults {
             assert!(state.on_disk.load(Ordering::Relaxed));
             worker.work(StoreOp::Put, Box::new(move |_| fault()));
             assert!(worker.database.is_none() && worker.retry_at.is_some());

@@ -3,8 +3,6 @@
 //! The map is in `docs/architecture.md`. The checker looks at text, not at types: a line that names a module or a crate
 //! counts, wherever it stands. Tests at the end of a file (from `#[cfg(test)]` on) may name anything.
 
-#![expect(clippy::string_slice, reason = "places that were found in the text are its boundaries")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

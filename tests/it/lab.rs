@@ -152,7 +152,7 @@ impl Lab {
 
     /// As registries without the referrers API keep them.
     pub(crate) fn index_without_platforms(&self, children: &[&Image]) -> Image {
-        self.put_index(children.iter().map(|child| child.built.descriptor()).collect())
+        self.put_index(&children.iter().map(|child| child.built.descriptor()).collect::<Vec<_>>())
     }
 
     /// An index that lists the second child with another size and the third one with another type.
@@ -160,10 +160,10 @@ impl Lab {
         let mut descriptors = [right, sized, typed].map(|image| image.built.descriptor());
         descriptors[1]["size"] = json!(sized.bytes.len() + 1);
         descriptors[2]["mediaType"] = json!(MediaType::DockerManifest.as_str());
-        self.put_index(descriptors.to_vec())
+        self.put_index(&descriptors)
     }
 
-    fn put_index(&self, descriptors: Vec<Value>) -> Image {
+    fn put_index(&self, descriptors: &[Value]) -> Image {
         let media_type = MediaType::OciIndex.as_str();
         let document = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": descriptors });
         let mut built = ImageBuilder::index([]).build();

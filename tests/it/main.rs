@@ -1,5 +1,21 @@
 //! Integration tests: one binary that drives the product from outside.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed step is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a failed step is a failed test"
+)]
+#![expect(clippy::print_stdout, reason = "seeds, and what was skipped, are to be seen")]
+#![expect(clippy::disallowed_methods, reason = "a test ends its own tasks, and knows how much its own servers send")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    clippy::duration_suboptimal_units,
+    clippy::format_collect,
+    clippy::unused_self,
+    reason = "a test says what it expects; another variant, unit or method would not be clearer"
+)]
 
 mod admin;
 mod admission;

@@ -1,7 +1,5 @@
 //! Metrics as Prometheus and Grafana see them.
 
-#![expect(clippy::string_slice, reason = "places that were found in the text are its boundaries")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealgate::telemetry::Telemetry;

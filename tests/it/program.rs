@@ -13,7 +13,7 @@ pub(crate) struct Ran {
 
 impl std::fmt::Display for Ran {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}{}[exit status {}]\n", self.stdout, self.stderr, self.status)
+        writeln!(formatter, "{}{}[exit status {}]", self.stdout, self.stderr, self.status)
     }
 }
 
@@ -80,14 +80,13 @@ impl Serving {
         let mut child = place.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut banner = String::new();
-        loop {
+        let mut ended = false;
+        while !ended {
             let from = banner.len();
             let read = stdout.read_line(&mut banner).unwrap();
-            let ended = banner.contains("next:") && banner[from..].trim().is_empty();
-            if read == 0 || ended {
-                return Self { child, banner, stdout };
-            }
+            ended = read == 0 || (banner.contains("next:") && banner[from..].trim().is_empty());
         }
+        Self { child, banner, stdout }
     }
 
     pub(crate) fn signal(&self, signal: &str) {

@@ -38,7 +38,7 @@ impl Recorded {
     fn at(folder: &Path) -> Self {
         let manifest = std::fs::read(folder.join("manifest.json")).unwrap_or_default();
         let candidates = recorded_signatures(folder);
-        let signatures = (1..).take_while(|number| folder.join(format!("signature-{number}")).exists()).count();
+        let signatures = (1..=100).take_while(|number| folder.join(format!("signature-{number}")).exists()).count();
         let other_attachments = signatures - candidates.len();
         let material = Material { candidates, other_attachments, ..Material::default() };
         Self { digest: Digest::sha256(&manifest), material }

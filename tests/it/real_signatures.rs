@@ -238,9 +238,8 @@ fn all_derived_forgeries_are_refused() {
         let fits = match expect["reject_at"].as_str().unwrap() {
             "rekor-bundle-present" | "cert" => matches!(error, VerifyError::MissingAnnotation { .. }),
             "set" => error == VerifyError::LogSet,
-            "entry-key" => error == VerifyError::LogOtherKey,
-            // The key is looked at first here; the swapped entry is one of a certificate.
-            "entry-signature" => error == VerifyError::LogOtherKey,
+            // The key is looked at first here; the swapped entry of `entry-signature` is one of a certificate.
+            "entry-key" | "entry-signature" => error == VerifyError::LogOtherKey,
             "entry-hash" => error == VerifyError::LogOtherPayload,
             "chain" => matches!(error, VerifyError::ChainUntrusted { .. }),
             step => panic!("unknown step {step}"),

@@ -64,7 +64,9 @@ proptest! {
         let original = BENCH.verify(&trust, &signature).unwrap();
         let name = annotation.get(&signature.annotations.keys().cloned().collect::<Vec<_>>()).clone();
         let mut bytes = signature.annotations[&name].clone().into_bytes();
-        mutations.iter().for_each(|mutation| mutation.apply(&mut bytes));
+        for mutation in &mutations {
+            mutation.apply(&mut bytes);
+        }
         signature.annotations.insert(name, String::from_utf8_lossy(&bytes).into_owned());
         if let Ok(verified) = BENCH.verify(&trust, &signature) {
             prop_assert_eq!(verified.signer, original.signer);
