@@ -30,6 +30,8 @@ pub(super) struct Client {
     pub(super) host: Host,
     pub(super) reach: Reach,
     pub(super) http: HttpClient,
+    /// For places that are not the upstream's own: without its client certificate.
+    elsewhere: HttpClient,
     pub(super) credentials: CredentialSource,
     pub(super) tokens: Tokens,
     /// What the last 401 asked for, so that the next request brings it along.
@@ -80,19 +82,28 @@ impl Client {
     pub(super) fn new(settings: Settings, telemetry: Telemetry, network: Network) -> Result<Self, SettingsError> {
         let reach = Reach::new(settings.endpoint, &settings.auth_hosts, &settings.redirect_hosts)?;
         let credentials = CredentialSource::new(settings.credentials, settings.host.clone(), reach.endpoint())?;
-        let http = HttpClient::new(HttpSettings {
-            ca_pem: settings.ca_pem,
-            client_identity_pem: settings.client_identity_pem,
-            proxy: settings.proxy,
-            addresses: reach.address_rules(settings.allow_private_addresses),
-            timeouts: network.timeouts,
-            lookup: network.lookup,
-        })
-        .map_err(|error| SettingsError(error.to_string()))?;
+        let Network { timeouts, lookup } = network;
+        let http = |identity: Option<Vec<u8>>| {
+            HttpClient::new(HttpSettings {
+                ca_pem: settings.ca_pem.clone(),
+                client_identity_pem: identity,
+                proxy: settings.proxy.clone(),
+                addresses: reach.address_rules(settings.allow_private_addresses),
+                timeouts,
+                lookup: lookup.clone(),
+            })
+            .map_err(|error| SettingsError(error.to_string()))
+        };
+        let elsewhere = http(None)?;
+        let http = match settings.client_identity_pem {
+            None => elsewhere.clone(),
+            identity @ Some(_) => http(identity)?,
+        };
         Ok(Self {
             host: settings.host,
             reach,
             http,
+            elsewhere,
             credentials,
             tokens: Tokens::new(),
             challenge: Mutex::new(None),
@@ -209,10 +220,13 @@ impl Client {
         Err(self.bad("redirect"))
     }
 
-    /// Sends one request and reports how it went.
+    /// Sends one request and reports how it went. A client certificate is a credential: only the upstream itself and the
+    /// realm of its tokens see it, never a place that a redirect leads to.
     pub(super) async fn exchange(&self, op: UpstreamOp, request: Request) -> Result<Response, NetError> {
+        let ours = op == UpstreamOp::Token || self.reach.is_endpoint(&request.url);
+        let http = if ours { &self.http } else { &self.elsewhere };
         let began = Instant::now();
-        let result = self.http.send(request).await;
+        let result = http.send(request).await;
         let class = match &result {
             Ok(response) => class_of(response.status),
             Err(NetError::Timeout) => CodeClass::Timeout,

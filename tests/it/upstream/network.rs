@@ -119,6 +119,22 @@ async fn u26_a_client_certificate_is_shown_where_it_is_configured() {
 }
 
 #[tokio::test]
+async fn u26_a_client_certificate_is_not_shown_where_a_redirect_leads() {
+    let (ca, client_ca) = (TestCa::new("ca"), TestCa::new("clients"));
+    let identity = client_ca.issue(&["sealgate"]);
+    let image = ImageBuilder::new(1).build();
+    let other = FakeRegistry::builder().identity(ca.issue(&["127.0.0.1"])).client_ca(client_ca).start().await;
+    other.put("team/app", "1.0", &image);
+    let registry = FakeRegistry::builder().identity(ca.issue(&["127.0.0.1"])).start().await;
+    registry.fault(Fault::on("*").redirect(&format!("{}/v2/team/app/manifests/1.0", other.url())));
+    let mut settings = registry.settings(HOST);
+    settings.redirect_hosts = vec![other.address().to_string()];
+    settings.client_identity_pem = Some(identity.pem().into_bytes());
+    assert_eq!(connect(client(settings).manifest(&name(), &tag()).await), "tls");
+    assert_eq!((registry.count("*", "*"), other.count("*", "*")), (1, 0));
+}
+
+#[tokio::test]
 async fn u26_an_old_protocol_and_plain_text_are_no_tls() {
     let registry = FakeRegistry::builder().tls().start().await;
     // An alert "protocol version", as a server that knows only TLS 1.1 sends it; and an answer in plain text.
