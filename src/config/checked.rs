@@ -10,7 +10,7 @@ use super::upstreams::{self, UpstreamConfig};
 use super::{Secret, Seen, policy};
 use crate::http;
 use crate::limits::{CACHE_BYTES_MIN, VERDICT_TTL};
-use crate::oci::{Host, ImageReference, Reference};
+use crate::oci::{Digest, Host, ImageReference, Reference};
 use crate::pull::{Snapshot, VerdictTtl};
 use crate::store;
 use crate::trust::{TrustRoot, TrustSource};
@@ -93,6 +93,7 @@ pub(super) fn check(source: &Source, files: &mut Files, built_in: BuiltIn) -> Re
     let trust_root = trust_root(source, files, &document.policy)?;
     let upstreams = upstreams::check(source, files, &mut warnings, &document.upstream)?;
     exposure(&server, tls.is_some(), &upstreams, &mut warnings);
+    idle_scopes(&document.policy, &upstreams, &mut warnings);
     let config = Config {
         origin: source.file().to_owned(),
         store: store_settings(source, files, &document)?,
@@ -308,6 +309,39 @@ fn exposure(server: &ServerConfig, tls: bool, upstreams: &[UpstreamConfig], warn
                  machines and does not authenticate clients; set server.tls.client_ca, or anonymous_clients = true"
             ),
         });
+    }
+}
+
+/// Overrides and exemptions that do nothing. In audit mode an `enforce` that matches nothing refuses nothing, in silence.
+fn idle_scopes(policy: &document::Policy, upstreams: &[UpstreamConfig], warnings: &mut Vec<String>) {
+    let overrides = policy.overrides.iter().map(|over| over.scope.as_str()).enumerate();
+    let exemptions = policy.exemptions.iter().map(|exemption| exemption.scope.as_str()).enumerate();
+    let scopes = overrides.map(|(index, scope)| (format!("policy.override[{index}]"), scope));
+    for (key, scope) in scopes.chain(exemptions.map(|(index, scope)| (format!("policy.exemption[{index}]"), scope))) {
+        if !has_upstream(scope, upstreams) {
+            warnings.push(format!(
+                "{key}.scope: \"{scope}\" matches nothing, because no upstream has the host that it begins with; names are \
+                 written in full, such as docker.io/library/alpine"
+            ));
+        }
+    }
+    for (index, over) in policy.overrides.iter().enumerate() {
+        if over.mode.is_none() && over.multi_arch.is_none() {
+            warnings
+                .push(format!("policy.override[{index}]: overrides nothing; set its mode or multi_arch, or remove it"));
+        }
+    }
+}
+
+/// Whether an upstream's images can fall under that scope, which may also be a digest or `*.domain`.
+fn has_upstream(scope: &str, upstreams: &[UpstreamConfig]) -> bool {
+    if scope.parse::<Digest>().is_ok() {
+        return true;
+    }
+    let mut hosts = upstreams.iter().map(UpstreamConfig::host);
+    match scope.strip_prefix('*') {
+        Some(domain) => hosts.any(|host| host.without_port().ends_with(domain)),
+        None => hosts.any(|host| scope.split(['/', '@']).next() == Some(host.as_str())),
     }
 }
 

@@ -8,6 +8,7 @@ use url::Url;
 use super::document::Upstream;
 use super::error::{ConfigError, Source};
 use super::files::{Files, Secrecy};
+use crate::net::{HttpClient, HttpSettings, HttpSettingsError};
 use crate::oci::Host;
 use crate::upstream::{Credentials, Settings};
 
@@ -80,6 +81,7 @@ impl Checker<'_> {
             endpoint,
             host,
         };
+        self.certificates(&settings)?;
         let upstream = UpstreamConfig {
             aliases: self.aliases(&settings.host)?,
             default: document.default,
@@ -211,6 +213,23 @@ impl Checker<'_> {
                 Ok(Some(pem))
             }
         }
+    }
+
+    /// What is in the files is looked at here, so that it is `config check` that finds it, and not the next start.
+    fn certificates(&self, settings: &Settings) -> Result<(), ConfigError> {
+        let (ca_pem, client_identity_pem) = (settings.ca_pem.clone(), settings.client_identity_pem.clone());
+        if ca_pem.is_none() && client_identity_pem.is_none() {
+            return Ok(());
+        }
+        let key = if ca_pem.is_some() { "ca_file" } else { "client_cert" };
+        HttpClient::new(HttpSettings { ca_pem, client_identity_pem, ..HttpSettings::default() }).map(drop).map_err(
+            |error| match error {
+                HttpSettingsError::Identity => self.error("client_cert", error, ""),
+                HttpSettingsError::Ca | HttpSettingsError::Proxy | HttpSettingsError::Client => {
+                    self.error(key, error, "")
+                }
+            },
+        )
     }
 
     fn optional_file(

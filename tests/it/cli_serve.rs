@@ -30,7 +30,7 @@ fn serve_is_loud_about_audit_mode() {
     let _filters = filtered();
     let place = Place::with_policy(REJECT);
     let audit = "[policy]\ncontainers_policy = \"policy.json\"\nmode = \"audit\"\n\
-                 [[policy.override]]\nscope = \"quay.io\"\nmode = \"enforce\"\n";
+                 [[policy.override]]\nscope = \"docker.io/library\"\nmode = \"enforce\"\n";
     place.write("config/sealgate.toml", &format!("{ANY_PORT}{audit}"));
     let serving = Serving::start(&place, &["serve"]);
     insta::assert_snapshot!("serve_banner_audit", serving.banner);

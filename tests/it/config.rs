@@ -220,6 +220,42 @@ fn c_05_files_that_are_missing_empty_or_directories_are_errors_that_name_them() 
 }
 
 #[test]
+fn c_05_certificates_that_cannot_be_used_are_found_when_the_configuration_is_read() {
+    let files = Files::with(&with_policy("[[upstream]]\nhost = \"a.example\"\nca_file = \"ca.pem\"\n"));
+    files.write("ca.pem", "no certificate");
+    assert!(files.error().contains("upstream[0].ca_file: the CA file must hold PEM"), "{}", files.error());
+    let files = Files::with(&with_policy(
+        "[[upstream]]\nhost = \"a.example\"\nclient_cert = \"c.pem\"\nclient_key = \"k.pem\"\n",
+    ));
+    files.write("c.pem", "no certificate");
+    files.write("k.pem", "no key");
+    assert!(files.error().contains("upstream[0].client_cert: client certificate and key"), "{}", files.error());
+}
+
+#[test]
+fn an_override_or_exemption_that_can_do_nothing_is_warned_about() {
+    let warnings = |scope: &str, rest: &str| {
+        let upstreams = "[[upstream]]\nhost = \"a.example:5000\"\n[[upstream]]\nhost = \"docker.io\"\n";
+        let over = format!("[[policy.override]]\nscope = \"{scope}\"\n{rest}\n{upstreams}");
+        Files::with(&with_policy(&over)).load().unwrap().warnings.join("\n")
+    };
+    let digest = Digest::sha256(b"").to_string();
+    let good = ["docker.io", "docker.io/library/alpine:3", "a.example:5000/x", "*.example", &digest];
+    for scope in good {
+        assert_eq!(warnings(scope, "mode = \"enforce\""), "", "{scope}");
+    }
+    for scope in ["alpine", "b.example", "a.example", "*.test", "ghcr.io/x/y"] {
+        let warnings = warnings(scope, "mode = \"enforce\"");
+        assert!(warnings.contains("policy.override[0].scope") && warnings.contains("matches nothing"), "{warnings}");
+    }
+    assert!(warnings("docker.io", "").contains("policy.override[0]: overrides nothing"));
+    let exemption =
+        "[[policy.exemption]]\nscope = \"alpine\"\nreason = \"r\"\nowner = \"o\"\nexpires = \"2027-01-31T00:00:00Z\"\n";
+    let warnings = Files::with(&with_policy(exemption)).load().unwrap().warnings.join("\n");
+    assert!(warnings.contains("policy.exemption[0].scope"), "{warnings}");
+}
+
+#[test]
 fn c_05_a_password_file_is_one_line_and_its_content_is_never_printed() {
     let files = Files::with(&with_policy(
         "[[upstream]]\nhost = \"a.example\"\nusername = \"u\"\npassword_file = \"password\"\n",

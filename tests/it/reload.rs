@@ -1,6 +1,6 @@
 //! Reloading while running: what changes, what stays, and what is said about it.
 
-use sealgate::testing::{ACCEPT_ANYTHING, REJECT, TestSealgate};
+use sealgate::testing::{ACCEPT_ANYTHING, REJECT, TestCa, TestSealgate};
 
 #[tokio::test]
 async fn a_reload_puts_another_policy_in_force_and_says_so() {
@@ -45,10 +45,11 @@ async fn the_admin_api_reloads_and_a_form_of_another_site_cannot() {
 
 #[tokio::test]
 async fn keys_that_need_a_restart_are_named_and_have_no_effect_before() {
-    let setup = TestSealgate::with_policy(REJECT)
-        .file("ca.pem", "one")
-        .upstream_with("docker.io", "http://127.0.0.1:9", "ca_file = \"ca.pem\"")
-        .adjust(|loaded| loaded.config.upstreams[0].settings.ca_pem = None);
+    let setup = TestSealgate::with_policy(REJECT).file("ca.pem", TestCa::new("one").pem()).upstream_with(
+        "docker.io",
+        "http://127.0.0.1:9",
+        "ca_file = \"ca.pem\"",
+    );
     let mirror = setup.start().await;
     let path = mirror.dir().join("sealgate.toml");
     let mut config: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
@@ -56,7 +57,7 @@ async fn keys_that_need_a_restart_are_named_and_have_no_effect_before() {
     config.insert("verdicts".to_owned(), toml::Value::Table("deny_ttl = \"7s\"".parse().unwrap()));
     config["upstream"][0].as_table_mut().unwrap().insert("proxy".to_owned(), "http://u:p@proxy.example".into());
     mirror.write("sealgate.toml", toml::to_string(&config).unwrap());
-    mirror.write("ca.pem", "two");
+    mirror.write("ca.pem", TestCa::new("two").pem());
     let changes = mirror.reload().await.unwrap();
     let expected = ["cache.max_bytes", "upstream.proxy", "upstream[0].ca_file (its content)", "upstream[0].proxy"];
     assert_eq!(changes.restart_needed, expected);
