@@ -18,6 +18,7 @@ pub use desk::Desk;
 pub use reloads::Reloads;
 pub use signals::Signals;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +88,7 @@ pub enum Drained {
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {address}; does another process, or is the address not one of this machine's?")]
+    #[error("{key}: cannot listen on {address}")]
     Bind {
         /// The configuration's key.
         key: &'static str,
@@ -112,6 +113,23 @@ pub enum AppError {
     /// The system gives us no signals.
     #[error("the system gives no signals")]
     Signals(#[source] std::io::Error),
+}
+
+impl AppError {
+    /// What to do about it, where that is known.
+    pub fn next(&self) -> Option<&'static str> {
+        match self {
+            Self::Bind { source, .. } => bind_hint(source.kind()),
+            Self::Store(error) => match error.as_ref() {
+                StoreError::Io { .. } => Some("name a directory that this user may make and write to"),
+                StoreError::Locked { .. }
+                | StoreError::NoSpace
+                | StoreError::TooLong { .. }
+                | StoreError::DigestMismatch { .. } => None,
+            },
+            Self::Upstream { .. } | Self::Signals(_) => None,
+        }
+    }
 }
 
 impl App {
@@ -227,6 +245,19 @@ impl App {
             Drained::Cut => tracing::warn!("time was up: running transfers were cut"),
         }
         drained
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "three kinds are met in practice; the system's words do for the rest"
+)]
+fn bind_hint(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::AddrInUse => Some("another process listens there: end that one, or set another port"),
+        ErrorKind::AddrNotAvailable => Some("this machine has no such address; 0.0.0.0 stands for all it has"),
+        ErrorKind::PermissionDenied => Some("this user may not use that port; set one from 1024 on"),
+        _ => None,
     }
 }
 

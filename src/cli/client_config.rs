@@ -12,7 +12,7 @@ pub(super) struct Arguments {
     /// The container runtime
     #[arg(value_parser = runtime_parser())]
     runtime: Runtime,
-    /// Where clients reach the mirror, such as <https://mirror.example:5443>
+    /// Where clients reach the mirror, such as `https://mirror.example:5443`
     #[arg(long, value_name = "URL")]
     mirror: Mirror,
     /// A registry that is pulled through the mirror; can be repeated [default: every upstream of the configuration]

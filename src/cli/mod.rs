@@ -188,8 +188,11 @@ impl CliError {
     fn next(&self) -> Option<&str> {
         match self {
             Self::Usage { next, .. } | Self::Admin { next, .. } => Some(next),
-            Self::Config(error) if error.hint.is_empty() => Some("`sealgate config check` shows whether it is right"),
-            Self::Config(_) | Self::App(_) | Self::Io { .. } => None,
+            Self::Config(error) if error.hint.is_empty() => {
+                Some("correct it; `sealgate config check` says when it is right")
+            }
+            Self::App(error) => error.next(),
+            Self::Config(_) | Self::Io { .. } => None,
         }
     }
 }

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::admin_client::{AdminClient, Reply};
 use super::{CliError, OutputFormat, Status, output, runtime};
+use crate::oci::{DockerReference, ReferenceError, Repository};
 use crate::store::VerdictId;
 
 #[derive(Debug, clap::Args)]
@@ -33,8 +34,8 @@ enum Command {
         #[arg(long, value_parser = ["allow", "deny"])]
         decision: Option<String>,
         /// Only of this repository, such as docker.io/library/alpine
-        #[arg(long)]
-        repository: Option<String>,
+        #[arg(long, value_parser = repository)]
+        repository: Option<Repository>,
         /// At most so many
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
@@ -61,7 +62,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, CliError> {
             Command::List { decision, repository, limit, after } => {
                 let mut query = vec![("limit", limit.to_string())];
                 query.extend(decision.clone().map(|decision| ("decision", decision)));
-                query.extend(repository.clone().map(|repository| ("repository", repository)));
+                query.extend(repository.as_ref().map(|repository| ("repository", repository.to_string())));
                 query.extend(after.map(|after| ("after", after.to_string())));
                 list(&client, &query, arguments.output).await
             }
@@ -69,6 +70,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, CliError> {
             Command::Forget { id } => forget(&client, *id, arguments.output).await,
         }
     })
+}
+
+/// As people write it: `alpine` is docker.io/library/alpine, under which its verdicts stand.
+fn repository(text: &str) -> Result<Repository, String> {
+    let DockerReference { repository, tag, digest } =
+        text.parse().map_err(|error: ReferenceError| error.to_string())?;
+    if tag.is_some() || digest.is_some() {
+        Err("a repository has no tag and no digest".to_owned())
+    } else {
+        Ok(repository)
+    }
 }
 
 async fn list(client: &AdminClient, query: &[(&str, String)], format: OutputFormat) -> Result<Status, CliError> {
@@ -134,5 +146,20 @@ fn found(reply: Reply, what: &str) -> Result<Value, CliError> {
             what: format!("{what} is not there"),
             next: "`sealgate verdicts list` shows which are; forgotten and long expired ones are gone".to_owned(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_named_as_people_name_it() {
+        let read = |text: &str| repository(text).map(|repository| repository.to_string());
+        assert_eq!(read("alpine").as_deref(), Ok("docker.io/library/alpine"));
+        assert_eq!(read("quay.io/team/app").as_deref(), Ok("quay.io/team/app"));
+        for bad in ["alpine:3", "Foo Bar", ""] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }
