@@ -113,6 +113,10 @@ fn every_dependency_has_a_home_or_is_free_to_all() {
         let free = ANYWHERE.iter().filter(|krate| **krate == name).count();
         assert_eq!(homes + free, 1, "{name} needs one line in HOMES or ANYWHERE");
     }
+    for name in HOMES.iter().map(|(krate, _)| krate).chain(ANYWHERE) {
+        let known = dependencies.contains_key(*name) || dependencies.contains_key(&name.replace('_', "-"));
+        assert!(known, "{name} is no dependency any more");
+    }
 }
 
 #[test]
