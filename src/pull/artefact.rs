@@ -1,9 +1,9 @@
 //! Signature artefacts: what passes the gate without a verdict, so that cosign and CRI-O can verify again behind us
 //! (design §6, V-27).
 //!
-//! The rule is narrow on purpose. A layer that a runtime can run is a tar archive, which has NUL bytes; so nothing that
-//! passes here can be run: all layer types are on a list, all blobs are small, UTF-8 and without NUL, and all of that is
-//! checked on the whole content before the first byte of the manifest goes out.
+//! The rule is narrow on purpose, so that nothing that passes here can be run: all layer types are on a list, all blobs are
+//! small, UTF-8, without NUL and neither tar archives nor compressed, and all of that is checked on the whole content before
+//! the first byte of the manifest goes out.
 
 use std::sync::Arc;
 
@@ -106,10 +106,28 @@ fn config_may_be(config: &Descriptor, place: Place) -> bool {
     }
 }
 
-/// Text as UTF-8 without NUL: no tar archive, no compressed one, no executable.
+/// Text as UTF-8 without NUL: no compressed archive, no executable. A tar archive of the oldest form can do without NUL (all
+/// its fields filled up, no end blocks) and so might bzip2, so both are looked for.
 fn is_text(bytes: &[u8]) -> bool {
-    !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok()
+    !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok() && !bytes.starts_with(b"BZh") && !begins_as_tar(bytes)
 }
+
+/// Whether the first block is the header of a tar archive: its checksum is right, as every reader of them demands, summed up
+/// over signed or unsigned bytes.
+fn begins_as_tar(bytes: &[u8]) -> bool {
+    let Some(block) = bytes.get(..TAR_BLOCK_BYTES) else { return false };
+    let field = block.get(TAR_CHECKSUM).and_then(|field| std::str::from_utf8(field).ok()).unwrap_or_default();
+    let Ok(stated) = i64::from_str_radix(field.trim_matches([' ', '\0']), 8) else { return false };
+    let sum = |value: fn(u8) -> i64| -> i64 {
+        let bytes = block.iter().enumerate();
+        bytes.map(|(at, byte)| value(if TAR_CHECKSUM.contains(&at) { b' ' } else { *byte })).sum()
+    };
+    stated == sum(i64::from) || stated == sum(|byte| i64::from(byte.cast_signed()))
+}
+
+const TAR_BLOCK_BYTES: usize = 512;
+/// Where a header's own checksum stands; it counts as spaces.
+const TAR_CHECKSUM: std::ops::Range<usize> = 148..156;
 
 impl Puller {
     /// Whether `manifest` passes as an artefact; then it and its blobs are kept and granted. Once for all who ask.
@@ -296,5 +314,38 @@ mod tests {
     fn what_has_a_nul_or_is_not_utf_8_is_no_text() {
         assert!(is_text(b"") && is_text("{\"ü\":1}".as_bytes()));
         assert!(!is_text(b"a\0b") && !is_text(&[0x1f, 0x8b, 0x08]) && !is_text(&[0x28, 0xb5, 0x2f, 0xfd]));
+        assert!(!is_text(b"BZh91AY&SY"));
+    }
+
+    /// A tar archive as Go's reader takes it: version 7, no magic, every field filled up, no end blocks.
+    fn tar_without_nul(filler: &str) -> Vec<u8> {
+        let name = format!("{}bin/sh", "./".repeat(47));
+        let mut header =
+            format!("{name}0000755 0000000 0000000 00000000020 00000000000         0{filler}").into_bytes();
+        header.resize(TAR_BLOCK_BYTES, b'x');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[TAR_CHECKSUM].copy_from_slice(format!("{sum:06o}  ").as_bytes());
+        let mut archive = header;
+        archive.extend_from_slice(&[b'#'; TAR_BLOCK_BYTES]);
+        archive
+    }
+
+    #[test]
+    fn v_27_a_tar_archive_without_a_nul_is_no_text() {
+        for filler in ["", "üüü"] {
+            let archive = tar_without_nul(filler);
+            assert!(!archive.contains(&0) && std::str::from_utf8(&archive).is_ok());
+            assert!(!is_text(&archive));
+            let mut signed = archive.clone();
+            let high = i64::try_from(archive[..TAR_BLOCK_BYTES].iter().filter(|byte| **byte > 127).count()).unwrap();
+            let stated = std::str::from_utf8(&archive[148..154]).unwrap();
+            let stated = i64::from_str_radix(stated, 8).unwrap() - 256 * high;
+            signed[TAR_CHECKSUM].copy_from_slice(format!("{stated:06o}  ").as_bytes());
+            assert!(!is_text(&signed));
+            let mut other = archive;
+            other[0] = b'A';
+            assert!(is_text(&other), "a text with digits there is no archive");
+        }
+        assert!(is_text(&[b' '; TAR_BLOCK_BYTES]) && is_text(&[b'7'; 2 * TAR_BLOCK_BYTES]));
     }
 }
