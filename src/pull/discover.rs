@@ -78,7 +78,9 @@ impl Puller {
         let mut search = Search::default();
         // Signatures bind sha256 digests; nothing is found under another.
         if digest.algorithm() == Algorithm::Sha256 {
-            if let Some(known) = self.parts.hot.material(repository, digest, since) {
+            // Not what was read while the clock was ahead: it would be the newest until the clock is there again.
+            let known = self.parts.hot.material(repository, digest, since).filter(|known| known.at <= at);
+            if let Some(known) = known {
                 return Ok(known);
             }
             self.search_signature_tag(repository, digest, &mut search).await?;
@@ -98,6 +100,13 @@ impl Puller {
         }
         for (tag, manifest) in &found.manifests {
             self.parts.store.keep_content(manifest.digest(), manifest.bytes().clone()).await;
+            // What was read from the store, upstream has not said again.
+            if found.missing.is_some()
+                && let Some(known) = self.parts.store.tag(repository, tag).await
+                && known.digest == *manifest.digest()
+            {
+                continue;
+            }
             let media_type = Some(manifest.parsed().media_type);
             let pointer = TagPointer { digest: *manifest.digest(), media_type, checked: found.at };
             self.parts.store.put_tag(repository, tag, pointer).await;
@@ -118,6 +127,11 @@ impl Puller {
         let source = self.source(repository).map_err(|_| no_evidence(not_configured(repository)))?;
         // By tag, and never again by digest: some registries lose the manifest under the one and keep it under the other.
         let fetched = source.upstream.manifest(repository.name(), &Reference::Tag(tag.clone())).await;
+        match &fetched {
+            Ok(fetched) => self.forget_stored(repository, &tag, Some(&fetched.digest)).await,
+            Err(UpstreamError::NotFound { .. }) => self.forget_stored(repository, &tag, None).await,
+            Err(_) => {}
+        }
         let manifest = match fetched {
             Ok(fetched) => match self.parse_fetched(fetched).await {
                 Ok(manifest) => Arc::new(manifest),
@@ -140,8 +154,18 @@ impl Puller {
         Ok(())
     }
 
+    /// Upstream has another manifest there now, or none: what it has taken away must not allow when it is down later.
+    async fn forget_stored(&self, repository: &Repository, tag: &Tag, now: Option<&Digest>) {
+        if let Some(pointer) = self.parts.store.tag(repository, tag).await
+            && now != Some(&pointer.digest)
+        {
+            let pointer = TagPointer { checked: Timestamp::MIN, ..pointer };
+            self.parts.store.put_tag(repository, tag, pointer).await;
+        }
+    }
+
     async fn stored_by_tag(&self, repository: &Repository, tag: &Tag) -> Option<Arc<UnverifiedManifest>> {
-        let pointer = self.parts.store.tag(repository, tag).await?;
+        let pointer = self.parts.store.tag(repository, tag).await.filter(|pointer| pointer.checked > Timestamp::MIN)?;
         self.stored(repository, &pointer.digest).await
     }
 

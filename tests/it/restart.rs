@@ -85,3 +85,23 @@ async fn a_denial_survives_a_restart_for_its_life() {
     assert_eq!(denied_for(lab.pull("1").await), Reason::NoSignature);
     assert_eq!(lab.asked("GET", ".sig"), asked);
 }
+
+#[tokio::test]
+async fn a_signature_that_upstream_took_away_or_replaced_does_not_come_back_when_upstream_is_away() {
+    for replaced in [false, true] {
+        let lab = Lab::new(Policy::Signed).await;
+        let image = lab.signed_image("1");
+        lab.pull("1").await.unwrap();
+        lab.clock.advance(Duration::from_secs(25 * 3600));
+        if replaced {
+            lab.sign_with_another_key(&image.digest);
+        } else {
+            lab.untag(&lab.signature_tag(&image.digest));
+        }
+        denied_for(lab.pull("1").await);
+        lab.clock.advance(Duration::from_secs(61));
+        let lab = lab.stop_upstream();
+        assert!(is_undecided(&lab.pull("1").await), "replaced: {replaced}");
+        assert!(is_undecided(&lab.restart().await.pull("1").await), "replaced: {replaced}");
+    }
+}
