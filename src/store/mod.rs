@@ -204,9 +204,12 @@ impl Store {
 
     // ---- verdicts ----
 
-    /// The verdict of that key, if it is current at `now` (not past its `not_after`).
+    /// The verdict of that key, if it is current at `now`: not past its `not_after`, and, when the clock was ahead as it was
+    /// reached, not further before `issued` than it was to live.
     pub async fn verdict(&self, key: &VerdictKey, now: Timestamp) -> Option<Arc<StoredVerdict>> {
-        self.verdict_any_age(key).await.filter(|verdict| now <= verdict.not_after)
+        self.verdict_any_age(key).await.filter(|verdict| {
+            now <= verdict.not_after && verdict.issued.since(now) <= verdict.not_after.since(verdict.issued)
+        })
     }
 
     /// Also the expired one, to find stored material for verifying again offline.

@@ -105,3 +105,19 @@ async fn a_signature_that_upstream_took_away_or_replaced_does_not_come_back_when
         assert!(is_undecided(&lab.restart().await.pull("1").await), "replaced: {replaced}");
     }
 }
+
+#[tokio::test]
+async fn no_verdict_counts_for_longer_than_its_life_when_the_clock_was_far_ahead() {
+    let lab = Lab::new(Policy::Signed).await;
+    let (good, bad) = (lab.signed_image("good"), lab.image("bad"));
+    lab.tag("bad", &bad);
+    let day = Duration::from_secs(24 * 3600);
+    lab.clock.advance(400 * day);
+    lab.pull("good").await.unwrap();
+    denied_for(lab.pull("bad").await);
+    lab.clock.set(lab.clock.now().minus(400 * day));
+    lab.sign(&bad.digest);
+    lab.pull("bad").await.unwrap();
+    lab.untag(&lab.signature_tag(&good.digest));
+    denied_for(lab.pull("good").await);
+}
