@@ -117,7 +117,7 @@ impl Blobs {
     ) -> Result<BlobHead, PullError> {
         let cache = if self.store.blob(digest).await.is_some_and(|file| file.size() == size) {
             CacheResult::Hit
-        } else if self.fills.find(repository.host(), digest).is_some() {
+        } else if self.fills.find(repository.host(), digest, size).is_some() {
             CacheResult::Joined
         } else {
             let announced = source.upstream.blob_head(repository.name(), digest).await.map_err(unknown_blob)?;
@@ -161,11 +161,9 @@ impl Blobs {
             Some(file) if file.size() == origin.size => Ok(Some(file)),
             // The content has that digest, so it is the manifest's size that is wrong.
             Some(file) if file.is_verified() => Err(origin.bad("size_mismatch")),
-            Some(_) => {
-                self.store.drop_blob(&origin.digest).await;
-                Ok(None)
-            }
-            None => Ok(None),
+            // The file or the manifest is wrong. What upstream sends decides: if it is the blob, it takes the file's place; if
+            // not, other manifests' clients still have the file.
+            Some(_) | None => Ok(None),
         }
     }
 

@@ -77,8 +77,9 @@ pub(super) enum Joined {
     Found,
 }
 
-/// A fill's key. Upstreams do not share fills, so that a slow one cannot hold another's clients up.
-type Key = (Host, Digest);
+/// A fill's key. Upstreams do not share fills, so that a slow one cannot hold another's clients up; nor do manifests that
+/// state different sizes, so that one that lies spoils nobody else's transfer and takes no part of another's for the whole.
+type Key = (Host, Digest, u64);
 type Running = Arc<Mutex<HashMap<Key, Arc<Fill>>>>;
 
 /// The fills that run; clones share them.
@@ -96,9 +97,9 @@ impl Fills {
         Self { running: Running::default(), store, telemetry, tasks }
     }
 
-    /// The fill under way for that blob, if there is one.
-    pub(super) fn find(&self, host: &Host, digest: &Digest) -> Option<Arc<Fill>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&(host.clone(), *digest)).map(Arc::clone)
+    /// The fill under way for that blob of that size, if there is one.
+    pub(super) fn find(&self, host: &Host, digest: &Digest, size: u64) -> Option<Arc<Fill>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&(host.clone(), *digest, size)).map(Arc::clone)
     }
 
     /// The fill for the blob `digest` of `size` bytes: the one under way, else a new one from `repository`.
@@ -110,7 +111,7 @@ impl Fills {
         size: u64,
     ) -> (Arc<Fill>, Joined) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        match running.entry((repository.host().clone(), digest)) {
+        match running.entry((repository.host().clone(), digest, size)) {
             Entry::Occupied(entry) => (Arc::clone(entry.get()), Joined::Found),
             Entry::Vacant(entry) => {
                 let (sender, progress) = watch::channel(Progress::Starting);
@@ -215,7 +216,7 @@ impl Transfer {
 
     async fn transfer(&self, seat: &mut Seat) -> Result<Progress, Stop> {
         // A fill may have committed the blob between our caller's look into the cache and this task's start.
-        if self.store.blob(&self.digest).await.is_some() {
+        if self.store.blob(&self.digest).await.is_some_and(|file| file.size() == self.size) {
             return Ok(Progress::Cached);
         }
         let mut body = self.request(0).await?;

@@ -197,6 +197,19 @@ impl Lab {
         image
     }
 
+    /// An image of another repository that lists the same blobs, the last of them with another size.
+    pub(crate) fn image_lying_of(&self, name: &str, image: &Image, size: usize) -> Digest {
+        let mut document: Value = serde_json::from_slice(&image.bytes).unwrap();
+        *document["layers"].as_array_mut().unwrap().last_mut().unwrap().get_mut("size").unwrap() = json!(size);
+        let media_type = &image.built.manifest.media_type;
+        let manifest = Content::new(sealgate::oci::Algorithm::Sha256, media_type, document.to_string());
+        self.registry.put_manifest(name, &manifest);
+        for blob in &image.built.blobs {
+            self.registry.put_blob(name, blob.bytes.clone());
+        }
+        manifest.digest
+    }
+
     /// The registry calls the same bytes something else from now on.
     pub(crate) fn retype(&self, image: &Image, media_type: MediaType) {
         let manifest = Content { media_type: media_type.as_str().to_owned(), ..image.built.manifest.clone() };
@@ -394,6 +407,24 @@ impl Lab {
 
     pub(crate) async fn blob_of(&self, name: &str, digest: &Digest) -> Result<Bytes, PullError> {
         self.read_blob(HOST, name, digest).await
+    }
+
+    /// A part of a blob that may be no good: as many bytes as came, and whether they came to their end.
+    pub(crate) async fn raw_blob_of(&self, name: &str, digest: &Digest) -> (usize, Result<(), PullError>) {
+        let blob = match self.puller.blob(&repository(HOST, name), digest).await {
+            Ok(blob) => blob,
+            Err(error) => return (0, Err(error)),
+        };
+        let end = blob.size().saturating_sub(1);
+        let mut stream = blob.stream(0, end, Delivery::Copied);
+        let mut bytes = 0;
+        loop {
+            match stream.try_next().await {
+                Ok(Some(piece)) => bytes += piece.len(),
+                Ok(None) => return (bytes, Ok(())),
+                Err(error) => return (bytes, Err(error)),
+            }
+        }
     }
 
     pub(crate) async fn blob_of_other_upstream(&self, digest: &Digest) -> Result<Bytes, PullError> {

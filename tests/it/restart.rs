@@ -121,3 +121,22 @@ async fn no_verdict_counts_for_longer_than_its_life_when_the_clock_was_far_ahead
     lab.untag(&lab.signature_tag(&good.digest));
     denied_for(lab.pull("good").await);
 }
+
+#[tokio::test]
+async fn a_manifest_that_lies_about_a_size_costs_no_other_one_the_blob() {
+    let lab = Lab::new(Policy::AcceptAnything).await;
+    let image = lab.image("1");
+    lab.tag("1", &image);
+    let layer = image.layers.last().unwrap();
+    let liars = [50_000, 200_000].map(|size| lab.image_lying_of("team/liar", &image, size));
+    lab.pull("1").await.unwrap();
+    lab.blob(layer).await.unwrap();
+    let lab = lab.restart().await;
+    for liar in liars {
+        lab.pull_digest_of("team/liar", &liar).await.unwrap();
+        let (sent, ended) = lab.raw_blob_of("team/liar", layer).await;
+        assert!(ended.is_err(), "{sent} bytes");
+    }
+    let lab = lab.stop_upstream();
+    assert_eq!(lab.blob(layer).await.unwrap(), lab.content(layer), "what was cached stays servable");
+}
