@@ -131,10 +131,11 @@ impl Puller {
             let (manifest, cache) = self.unverified(&image.repository, digest).await?;
             return self.decide(snapshot, image, manifest, cache).await;
         }
-        // No answer in time is not "there is none": what a grant admits must not be denied because a disk is slow.
-        let Some(grants) = self.parts.store.find_grants(&image.repository, digest).await else {
-            return Err(PullError::Overloaded);
-        };
+        // No answer in time is not "there is none": what a grant admits must not be denied because a disk is slow. Its own
+        // verdict may admit it without one, also where there is no database at all.
+        let found = self.parts.store.find_grants(&image.repository, digest).await;
+        let unknown = found.is_none().then_some(PullError::Overloaded);
+        let grants = found.unwrap_or_default();
         if grants.iter().any(|grant| is_artefact(grant, digest)) {
             let (manifest, cache) = self.unverified(&image.repository, digest).await?;
             return Ok(AdmittedManifest { manifest, standing: ARTEFACT, cache });
@@ -149,7 +150,7 @@ impl Puller {
         }
         let (listed, undecided) = match self.renewed_grant(snapshot, digest, &grants).await {
             Held::Admits(admits) => return self.admit_by_grant(snapshot, admits, manifest, cache).await,
-            Held::Nothing { listed, undecided } => (listed, undecided),
+            Held::Nothing { listed, undecided } => (listed, undecided.or(unknown)),
         };
         if let Some(place) = place(&manifest, listed.then_some(Place::AttestationChild))
             && self.passes_as_artefact(image, &manifest, place).await?

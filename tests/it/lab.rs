@@ -115,6 +115,17 @@ impl Lab {
         self.with_another_puller()
     }
 
+    /// As after a restart on a disk that can take no database.
+    pub(crate) async fn restart_without_database(self) -> Self {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.store.close().await;
+        let database = self.dir.path().join("verdicts-v1");
+        std::fs::remove_dir_all(&database).unwrap();
+        std::fs::write(&database, "not a directory").unwrap();
+        self.restart().await
+    }
+
     pub(crate) fn reload(&self, policy: Policy) {
         self.snapshot.store(Arc::new(snapshot(policy, &self.sigstore, self.clock.now())));
     }

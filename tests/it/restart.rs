@@ -107,6 +107,19 @@ async fn a_signature_that_upstream_took_away_or_replaced_does_not_come_back_when
 }
 
 #[tokio::test]
+async fn without_a_database_a_digest_is_decided_by_its_own_verdict() {
+    let lab = Lab::new(Policy::Signed).await;
+    let (good, bad) = (lab.signed_image("good"), lab.image("bad"));
+    let lab = lab.restart_without_database().await;
+    assert_eq!(lab.pull_digest(&good.digest).await.unwrap().bytes(), &good.bytes);
+    lab.blob(&good.layers[0]).await.unwrap();
+    // A grant that cannot be looked up might admit it.
+    assert!(matches!(lab.pull_digest(&bad.digest).await, Err(PullError::Overloaded)));
+    lab.tag("bad", &bad);
+    denied_for(lab.pull("bad").await);
+}
+
+#[tokio::test]
 async fn no_verdict_counts_for_longer_than_its_life_when_the_clock_was_far_ahead() {
     let lab = Lab::new(Policy::Signed).await;
     let (good, bad) = (lab.signed_image("good"), lab.image("bad"));
