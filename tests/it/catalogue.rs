@@ -14,7 +14,9 @@ fn each_case_of_the_catalogue_has_tests_that_exist() {
     let page = std::fs::read_to_string(root().join("docs/threat-model.md")).unwrap();
     let tests = tests_by_name();
     let mut wrong = Vec::new();
-    for case in CASES.iter().flat_map(|(group, numbers)| numbers.iter().map(move |number| format!("{group}-{number:02}"))) {
+    for case in
+        CASES.iter().flat_map(|(group, numbers)| numbers.iter().map(move |number| format!("{group}-{number:02}")))
+    {
         let Some(row) = page.lines().find(|line| line.starts_with(&format!("| {case} |"))) else {
             wrong.push(format!("{case} has no row"));
             continue;
