@@ -165,8 +165,6 @@ pub const STALE_SOFT_DEADLINE: Duration = Duration::from_secs(2);
 pub const HOLD_BACK_BYTES: u64 = 64 * KIB;
 /// Bytes read from a file or the network at once; no per-request buffer is larger.
 pub const BLOB_CHUNK_BYTES: usize = 256 * 1024;
-/// Bytes from which a piece of a file is sent by `sendfile`.
-pub const SEND_FILE_BYTES_MIN: usize = 16 * 1024;
 /// Bytes of a mapped file that are handed to the connection at once; they are counted as sent in such steps.
 pub const MAPPED_FRAME_BYTES: usize = 1024 * 1024;
 /// Buffers of that size that are kept for the next read; more are given back to the system.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::connection::{Connection, Expiry, Phase};
 use super::scan::LengthScan;
 use super::{Protocol, Timeouts};
-use crate::limits::{LINGER, LINGER_BYTES_MAX, SEND_FILE_BYTES_MIN};
+use crate::limits::{LINGER, LINGER_BYTES_MAX};
 use crate::store::FileRegion;
 
 /// The first byte of a TLS record that begins a handshake (RFC 8446, section 5.1).
@@ -152,14 +152,10 @@ impl Carrier for tokio_rustls::server::TlsStream<TcpStream> {
     }
 }
 
-/// The piece of a cached file that `slice` is; short slices are not looked up, they are cheaper copied.
-fn region(slice: &[u8]) -> Option<FileRegion> {
-    if slice.len() < SEND_FILE_BYTES_MIN { None } else { FileRegion::of(slice) }
-}
-
 impl<S: Carrier> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let by_file = region(bytes).and_then(|region| self.stream.poll_send_file(&region, bytes.len(), context));
+        let by_file =
+            FileRegion::of(bytes).and_then(|region| self.stream.poll_send_file(&region, bytes.len(), context));
         let result = by_file.unwrap_or_else(|| Pin::new(&mut self.stream).poll_write(context, bytes));
         self.watch_write(result, context)
     }
@@ -171,7 +167,8 @@ impl<S: Carrier> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let mut copied = slices;
-        if let Some((at, region)) = slices.iter().enumerate().find_map(|(at, slice)| Some((at, region(slice)?))) {
+        if let Some((at, region)) = slices.iter().enumerate().find_map(|(at, slice)| Some((at, FileRegion::of(slice)?)))
+        {
             let (before, from) = slices.split_at_checked(at).unwrap_or((slices, &[]));
             if before.iter().all(|slice| slice.is_empty())
                 && let Some(slice) = from.first()

@@ -68,6 +68,9 @@ pub struct FileRegion {
 impl FileRegion {
     /// The file that `slice` is a piece of, if it lies in a mapping of one.
     pub fn of(slice: &[u8]) -> Option<Self> {
+        if slice.is_empty() {
+            return None;
+        }
         let start = slice.as_ptr().addr();
         let live = LIVE.read().unwrap_or_else(PoisonError::into_inner);
         let (mapped, region) = live.range(..=start).next_back()?;
