@@ -12,7 +12,7 @@ use super::manifest::UnverifiedManifest;
 use super::verdict::{Basis, Extent, Look, Standing};
 use super::{PullError, Puller, Snapshot};
 use crate::oci::{Descriptor, Digest, Repository};
-use crate::policy::{Decision, MultiArch};
+use crate::policy::{Decision, Mode, MultiArch};
 use crate::store::{Grant, GrantKind};
 use crate::telemetry::DecisionLabel;
 
@@ -58,7 +58,7 @@ impl Puller {
                 continue;
             }
             let Ok(standing) = self.standing(snapshot, &basis, &Ok(verdict)) else { continue };
-            if reaches(&standing, grant, digest) {
+            if reaches(&standing, grant, digest) && holds_for_child(snapshot, &standing, grant, digest) {
                 return Some(Admits { grant: grant.clone(), standing });
             }
         }
@@ -71,19 +71,25 @@ impl Puller {
     }
 
     /// The right to fetch a blob: asked before anything that depends on whether its bytes are cached, so that neither the
-    /// answer nor the work tells who has what.
+    /// answer nor the work tells who has what. Grants that state one of the sizes `but` are passed over.
     ///
     /// # Errors
     /// [`PullError::BlobUnknown`] when no admitted manifest of this repository lists it; [`PullError::Overloaded`] when the
     /// verdict store does not answer; [`PullError::Undecided`] and other errors of a verdict when the only grants rest on
     /// one that cannot be reached now.
-    pub(super) async fn blob_grant(&self, repository: &Repository, digest: &Digest) -> Result<Grant, PullError> {
+    pub(super) async fn blob_grant(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        but: &[u64],
+    ) -> Result<Grant, PullError> {
         let snapshot = self.parts.snapshot.load_full();
         // No answer in time is not "there is none": a client would take the 404 as the image's and go round us.
         let Some(grants) = self.parts.store.find_grants(repository, digest).await else {
             return Err(PullError::Overloaded);
         };
-        for grant in grants.iter() {
+        let grants = || grants.iter().filter(|grant| !but.contains(&grant.size));
+        for grant in grants() {
             if grant.kind == GrantKind::Artefact && !is_artefact(grant, digest) {
                 return Ok(grant.clone());
             }
@@ -91,7 +97,7 @@ impl Puller {
                 return Ok(grant.clone());
             }
         }
-        match self.renew(&snapshot, digest, grants.iter().filter(|grant| grant.kind == GrantKind::Blob)).await {
+        match self.renew(&snapshot, digest, grants().filter(|grant| grant.kind == GrantKind::Blob)).await {
             Held::Admits(admits) => Ok(admits.grant),
             Held::Nothing { undecided, .. } => Err(undecided.unwrap_or(PullError::BlobUnknown)),
         }
@@ -149,8 +155,9 @@ impl Puller {
         let basis = basis_of(grant);
         let answer = self.verdict(snapshot, &basis, Look::IndexBelow(0)).await;
         match self.standing(snapshot, &basis, &answer) {
-            Ok(standing) if reaches(&standing, grant, digest) => Judged::Admits(standing),
-            Ok(_) => Judged::Listed,
+            Ok(standing) if !reaches(&standing, grant, digest) => Judged::Listed,
+            Ok(standing) if holds_for_child(snapshot, &standing, grant, digest) => Judged::Admits(standing),
+            Ok(_) => Judged::Void,
             Err(PullError::Denied(_)) => Judged::Denied,
             Err(error) => Judged::Unknown(error),
         }
@@ -246,4 +253,15 @@ fn is_on_manifest(grant: &Grant) -> bool {
 /// by an index that was admitted by its own signature, an exemption or audit mode.
 fn reaches(standing: &Standing, grant: &Grant, digest: &Digest) -> bool {
     grant.admitting == *digest || standing.extent == Extent::Whole
+}
+
+/// Whether what an index owes to audit mode alone may pass to a child: an override for the child's own digest is more
+/// specific than any for the reference that was asked for.
+fn holds_for_child(snapshot: &Snapshot, standing: &Standing, grant: &Grant, digest: &Digest) -> bool {
+    match (grant.kind, standing.decision) {
+        (GrantKind::Child, DecisionLabel::AuditDeny | DecisionLabel::AuditUndecided) => {
+            snapshot.policy.mode(&grant.image, digest) == Mode::Audit
+        }
+        (GrantKind::Child | GrantKind::Manifest | GrantKind::Blob | GrantKind::Artefact, _) => true,
+    }
 }

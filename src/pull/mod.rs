@@ -151,8 +151,8 @@ impl Puller {
     /// [`PullError::Undecided`] when what the grant rests on cannot be decided now; [`PullError::Upstream`] when the
     /// bytes cannot be had.
     pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<AdmittedBlob, PullError> {
-        let grant = self.blob_grant(repository, digest).await?;
-        self.parts.blobs.open(self.source(repository)?, repository, digest, grant.size).await
+        let source = self.source(repository)?;
+        self.of_granted_size(repository, digest, |size| self.parts.blobs.open(source, repository, digest, size)).await
     }
 
     /// Size and cache state of a blob for which there is a grant; moves no body.
@@ -160,12 +160,42 @@ impl Puller {
     /// # Errors
     /// As [`Self::blob`].
     pub async fn blob_head(&self, repository: &Repository, digest: &Digest) -> Result<BlobHead, PullError> {
-        let grant = self.blob_grant(repository, digest).await?;
-        self.parts.blobs.head(self.source(repository)?, repository, digest, grant.size).await
+        let source = self.source(repository)?;
+        self.of_granted_size(repository, digest, |size| self.parts.blobs.head(source, repository, digest, size)).await
+    }
+
+    /// What `with` makes of the size that a grant states. A manifest that lies about a size must cost no other one the blob: a
+    /// size that turns out wrong is passed over for those of other grants, of which there are few.
+    async fn of_granted_size<T, F>(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        with: impl Fn(u64) -> F,
+    ) -> Result<T, PullError>
+    where
+        F: Future<Output = Result<T, PullError>>,
+    {
+        let mut wrong = Vec::new();
+        let mut size = self.blob_grant(repository, digest, &wrong).await?.size;
+        loop {
+            let error = match with(size).await {
+                Err(error) if is_wrong_size(&error) => error,
+                outcome => return outcome,
+            };
+            wrong.push(size);
+            size = match self.blob_grant(repository, digest, &wrong).await {
+                Ok(grant) => grant.size,
+                Err(_) => return Err(error),
+            };
+        }
     }
 
     /// The upstream of that repository. The router names configured ones only.
     fn source(&self, repository: &Repository) -> Result<&Source, PullError> {
         self.parts.sources.get(repository.host()).ok_or(PullError::RepositoryUnknown)
     }
+}
+
+fn is_wrong_size(error: &PullError) -> bool {
+    matches!(error, PullError::Upstream(UpstreamError::Bad { reason: "size_mismatch", .. }))
 }

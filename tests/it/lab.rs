@@ -56,6 +56,8 @@ pub(crate) enum Policy {
     Audit,
     /// As `Signed`, with audit mode for this tag.
     AuditTag(&'static str),
+    /// As `Signed`, in audit mode but for this digest.
+    AuditBut(Digest),
     /// As `Signed`, with an exemption that ends.
     Exempt { scope: &'static str, hours: u32 },
 }
@@ -208,7 +210,7 @@ impl Lab {
         image
     }
 
-    /// An image of another repository that lists the same blobs, the last of them with another size.
+    /// An image of that repository that lists the same blobs, the last of them with another size.
     pub(crate) fn image_lying_of(&self, name: &str, image: &Image, size: usize) -> Digest {
         let mut document: Value = serde_json::from_slice(&image.bytes).unwrap();
         *document["layers"].as_array_mut().unwrap().last_mut().unwrap().get_mut("size").unwrap() = json!(size);
@@ -558,6 +560,7 @@ fn snapshot(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> Snapshot
         | Policy::LeafOnly
         | Policy::Audit
         | Policy::AuditTag(_)
+        | Policy::AuditBut(_)
         | Policy::Exempt { .. } => json!({"default": [signed]}),
     };
     let document = ContainersPolicyDocument::parse(document.to_string().as_bytes()).unwrap();
@@ -572,6 +575,11 @@ fn snapshot(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> Snapshot
         Policy::AnyLeaf => settings.multi_arch = MultiArch::IndexOrAnyLeaf,
         Policy::LeafOnly => settings.multi_arch = MultiArch::LeafOnly,
         Policy::Audit => settings.mode = Mode::Audit,
+        Policy::AuditBut(digest) => {
+            settings.mode = Mode::Audit;
+            let scope = digest.to_string().parse().unwrap();
+            settings.overrides.push(Override { scope, mode: Some(Mode::Enforce), multi_arch: None });
+        }
         Policy::AuditTag(tag) => settings.overrides.push(Override {
             scope: format!("{HOST}/{REPOSITORY}:{tag}").parse().unwrap(),
             mode: Some(Mode::Audit),

@@ -246,3 +246,20 @@ async fn an_audited_index_serves_its_children_until_the_mode_ends() {
     denied_for(lab.pull_digest(&child.digest).await);
     assert!(matches!(lab.blob(&child.layers[0]).await, Err(PullError::BlobUnknown)));
 }
+
+#[tokio::test]
+async fn a_child_whose_digest_is_enforced_is_refused_under_an_audited_index() {
+    let lab = Lab::new(Policy::Audit).await;
+    let (enforced, other) = (lab.image("enforced"), lab.image("other"));
+    let index = lab.index(&[&enforced, &other]);
+    lab.tag("1", &index);
+    lab.pull("1").await.unwrap();
+    lab.pull_digest(&enforced.digest).await.unwrap();
+    lab.reload(Policy::AuditBut(enforced.digest));
+    assert_eq!(lab.pull("1").await.unwrap().decision(), DecisionLabel::AuditDeny);
+    assert_eq!(denied_for(lab.pull_digest(&enforced.digest).await), Reason::NoSignature);
+    assert_eq!(lab.pull_digest(&other.digest).await.unwrap().decision(), DecisionLabel::AuditDeny);
+    // Signed, it passes by its own verdict; and audit mode, when it is back, by the index's.
+    lab.reload(Policy::Audit);
+    lab.pull_digest(&enforced.digest).await.unwrap();
+}

@@ -153,3 +153,25 @@ async fn a_manifest_that_lies_about_a_size_costs_no_other_one_the_blob() {
     let lab = lab.stop_upstream();
     assert_eq!(lab.blob(layer).await.unwrap(), lab.content(layer), "what was cached stays servable");
 }
+
+#[tokio::test]
+async fn a_manifest_of_the_same_repository_that_lies_about_a_size_costs_no_other_one_the_blob() {
+    for cached in [false, true] {
+        let lab = Lab::new(Policy::AcceptAnything).await;
+        let image = lab.image("1");
+        lab.tag("1", &image);
+        let layer = image.layers.last().unwrap();
+        lab.pull("1").await.unwrap();
+        if cached {
+            lab.blob(layer).await.unwrap();
+        }
+        for size in [50_000, 200_000] {
+            let liar = lab.image_lying_of("team/app", &image, size);
+            lab.pull_digest(&liar).await.unwrap();
+            assert_eq!(lab.blob(layer).await.unwrap(), lab.content(layer), "cached: {cached}, size {size}");
+        }
+        // And after a restart, when nobody has hashed the file yet.
+        let lab = lab.restart().await;
+        assert_eq!(lab.blob(layer).await.unwrap(), lab.content(layer));
+    }
+}
