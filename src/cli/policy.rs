@@ -137,7 +137,7 @@ fn explanation_json(image: &ImageReference, upstream: bool, origin: &str, explan
         "scope": explanation.scope,
         "path": explanation.json_path,
         "requirements": requirements,
-        "needs_signatures": explanation.plan == Plan::NeedsMaterial,
+        "needs_signatures": matches!(explanation.plan, Plan::NeedsMaterial(_)),
         "multi_arch": multi_arch(explanation.multi_arch),
         "mode": match explanation.mode { Mode::Enforce => "enforce", Mode::Audit => "audit" },
         "exemption": explanation.exemption.map(|exemption| json!({
@@ -152,7 +152,8 @@ fn explanation_json(image: &ImageReference, upstream: bool, origin: &str, explan
 fn plan(plan: &Plan) -> &'static str {
     match plan {
         Plan::WithoutMaterial => "need not be looked for",
-        Plan::NeedsMaterial => "are looked for at the upstream",
+        Plan::NeedsMaterial(_) => "are looked for at the upstream",
+        Plan::WantsMaterial(_) => "are looked for at the upstream, for the report alone",
     }
 }
 

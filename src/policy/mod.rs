@@ -3,13 +3,20 @@
 //! [`PolicySet`] is all that was configured under `[policy]`, with the key files read in. It answers what it needs
 //! ([`PolicySet::plan`]) and what it decides ([`PolicySet::evaluate`]); both are pure. May import: `verify`, `oci`, `limits`, `clock`.
 
+mod cluster_image_policy;
 mod containers_policy;
 mod explain;
 mod fingerprint;
 mod lint;
 mod overrides;
 mod verdict;
+mod wanted;
 
+pub use cluster_image_policy::{
+    AttestationDocument, AuthorityDocument, CipError, CipMode, ClusterImagePolicies, ClusterImagePolicyDocument,
+    CtlogDocument, Glob, Origin, PolicyFile, RegoDocument, SignatureFormat, SignerDocument, SourceDocument,
+    StaticAction, TrustRootDocument,
+};
 pub use containers_policy::{
     ContainersPolicy, ContainersPolicyDocument, DocumentError, NamedFile, ReadFile, ResolveError, SignedIdentity,
 };
@@ -17,6 +24,7 @@ pub use explain::{Explanation, Requires};
 pub use lint::{Finding, Severity};
 pub use overrides::{Exemption, Override, Scope, ScopeError};
 pub use verdict::{Decision, Evidence, Material, Reason, RestsOn, Skipped, Verdict};
+pub use wanted::{AlternateSource, LookasideBase, MaterialKind, Wanted};
 
 use containers_policy::Question;
 
@@ -48,8 +56,10 @@ pub enum MultiArch {
 pub enum Plan {
     /// The decision needs no signature material.
     WithoutMaterial,
-    /// Signature material must be discovered first.
-    NeedsMaterial,
+    /// Signature material must be discovered first; without it there is no answer.
+    NeedsMaterial(Wanted),
+    /// The answer does not depend on material, but the report does (audit mode): what cannot be found out is left out.
+    WantsMaterial(Wanted),
 }
 
 /// What was configured under `[policy]`.

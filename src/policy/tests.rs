@@ -76,6 +76,10 @@ fn answer(verdict: &Verdict) -> (Decision, Reason, &str) {
     (verdict.decision, verdict.reason, verdict.text.as_str())
 }
 
+fn signatures_needed() -> Plan {
+    Plan::NeedsMaterial(Wanted { kinds: [MaterialKind::Signatures].into(), ..Wanted::default() })
+}
+
 #[test]
 fn c_02_where_no_scope_matches_the_default_decides() {
     let policy = policy(&json!([{"type": "insecureAcceptAnything"}]));
@@ -102,8 +106,8 @@ fn requirements_that_need_no_signature_need_no_material() {
     for (requirements, plan) in [
         (json!([anything]), Plan::WithoutMaterial),
         (json!([reject]), Plan::WithoutMaterial),
-        (json!([anything, signed]), Plan::NeedsMaterial),
-        (json!([signed, reject]), Plan::NeedsMaterial),
+        (json!([anything, signed]), signatures_needed()),
+        (json!([signed, reject]), signatures_needed()),
         (json!([reject, signed]), Plan::WithoutMaterial),
     ] {
         assert_eq!(policy(&requirements).plan(&image("quay.io/a:1")), plan, "{requirements}");
@@ -328,7 +332,7 @@ fn an_explanation_names_scope_requirements_and_overrides() {
     let app = image("quay.io/team/app:1");
     let explained = policy.explain(&app, now());
     assert_eq!((explained.scope, explained.json_path), (Some("quay.io"), r#"transports.docker["quay.io"]"#));
-    assert_eq!((explained.mode, explained.plan.clone()), (Mode::Audit, Plan::NeedsMaterial));
+    assert_eq!((explained.mode, explained.plan.clone()), (Mode::Audit, signatures_needed()));
     assert_eq!(
         explained.requirements,
         [Requires {

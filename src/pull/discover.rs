@@ -18,7 +18,7 @@ use crate::oci::{Algorithm, Descriptor, Digest, ManifestError, ManifestKind, Ref
 use crate::policy::{Material, Skipped};
 use crate::store::TagPointer;
 use crate::upstream::{Upstream, UpstreamError};
-use crate::verify::{LegacySignature, SignatureMaterial, Source as Place};
+use crate::verify::{LegacySignature, Place, SignatureMaterial, Source};
 
 /// The media type of cosign's simple signing payloads.
 pub(super) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -43,9 +43,15 @@ impl Discovered {
 
     pub(super) fn memory_bytes(&self) -> usize {
         let manifests = self.manifests.iter().map(|(_, manifest)| manifest.memory_bytes());
-        let payloads = self.material.candidates.iter().map(|SignatureMaterial::Legacy(signature)| {
-            let annotations = signature.annotations.iter().map(|(key, value)| key.len().saturating_add(value.len()));
-            signature.payload.len().saturating_add(annotations.sum::<usize>())
+        let payloads = self.material.candidates.iter().map(|candidate| {
+            let annotations = match candidate {
+                SignatureMaterial::Legacy(signature) => Some(&signature.annotations),
+                SignatureMaterial::Attestation(attestation) => Some(&attestation.annotations),
+                SignatureMaterial::Bundle(_) | SignatureMaterial::OpenPgp(_) => None,
+            };
+            let annotations = annotations.into_iter().flatten();
+            let annotations = annotations.map(|(key, value)| key.len().saturating_add(value.len()));
+            candidate.bytes().len().saturating_add(annotations.sum::<usize>())
         });
         manifests.chain(payloads).fold(512, usize::saturating_add)
     }
@@ -94,9 +100,9 @@ impl Puller {
 
     /// Keeps what an allow rests on, so that it can be verified again while upstream is away.
     pub(super) async fn keep_material(&self, repository: &Repository, found: &Discovered) {
-        for SignatureMaterial::Legacy(signature) in &found.material.candidates {
-            let digest = Digest::sha256(&signature.payload);
-            self.parts.store.keep_content(&digest, signature.payload.clone()).await;
+        for candidate in &found.material.candidates {
+            let digest = Digest::sha256(candidate.bytes());
+            self.parts.store.keep_content(&digest, candidate.bytes().clone()).await;
         }
         for (tag, manifest) in &found.manifests {
             self.parts.store.keep_content(manifest.digest(), manifest.bytes().clone()).await;
@@ -187,7 +193,8 @@ impl Puller {
         });
         let mut read = stream::iter(reading.collect::<Vec<_>>()).buffered(MATERIAL_CONCURRENCY);
         while let Some((layer, descriptor, payload)) = read.next().await {
-            let source = Place { manifest: *manifest.digest(), tag: tag.to_string(), layer };
+            let source =
+                Source { repository: None, manifest: *manifest.digest(), place: Place::Tag(tag.to_string()), layer };
             search.take(source, &descriptor.annotations, payload);
         }
         drop(read);
@@ -282,7 +289,7 @@ impl Search {
     }
 
     /// A payload was read, or not. A bad one is skipped; one that could not be read leaves the search incomplete.
-    fn take(&mut self, source: Place, annotations: &BTreeMap<String, String>, payload: Result<Bytes, UpstreamError>) {
+    fn take(&mut self, source: Source, annotations: &BTreeMap<String, String>, payload: Result<Bytes, UpstreamError>) {
         match payload {
             Ok(payload) => {
                 let signature = LegacySignature { payload, annotations: annotations.clone(), source };
@@ -292,7 +299,7 @@ impl Search {
                 if !is_about_the_payload(&error) {
                     self.missing.get_or_insert_with(|| error.clone());
                 }
-                self.skip(format!("{} layer {}", source.tag, source.layer), &error);
+                self.skip(source.to_string(), &error);
             }
         }
     }

@@ -144,7 +144,7 @@ impl Puller {
         let deadline = started + VERDICT_BUDGET;
         let found = match snapshot.policy.plan(&basis.image) {
             Plan::WithoutMaterial => None,
-            Plan::NeedsMaterial => Some(self.discover_by(deadline, snapshot, basis).await?),
+            Plan::NeedsMaterial(_) | Plan::WantsMaterial(_) => Some(self.discover_by(deadline, snapshot, basis).await?),
         };
         let own = self.evaluate(deadline, snapshot, basis, found.clone()).await?;
         // Asked of every verdict, so that the largest time seen is known.

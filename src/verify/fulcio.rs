@@ -63,8 +63,8 @@ impl Fulcio {
             let found = leaf.emails.iter().take(NAMES_SHOWN_MAX).map(|email| shown(email)).collect();
             return Err(VerifyError::OtherEmail { wanted: self.email.clone(), found });
         }
-        let signer = Signer::Certificate { issuer: Some(issuer), subjects: leaf.subjects() };
-        Ok((signer, LogEntry { index: entry.index, integrated }))
+        let signer = Signer::Certificate { issuer: Some(issuer), subjects: leaf.subjects(), workflow: Box::default() };
+        Ok((signer, LogEntry { index: entry.index, integrated: Some(integrated) }))
     }
 
     /// The library says in words alone why a chain does not hold; the same check by ourselves gives the reason.

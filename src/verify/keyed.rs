@@ -27,7 +27,7 @@ impl Keyed {
             Some(rekor) => {
                 let entry = annotations.log_entry()?;
                 let key = self.verify_logged(rekor, payload, &signature, &entry, now)?;
-                (key, Some(LogEntry { index: entry.index, integrated: entry.integrated() }))
+                (key, Some(LogEntry { index: entry.index, integrated: Some(entry.integrated()) }))
             }
             None => (self.verify_unlogged(payload, &signature)?, None),
         };

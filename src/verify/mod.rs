@@ -9,28 +9,41 @@
 //! (`fulcio`), private PKIs (`pki`) and certificate chains (`chain`).
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+mod authority;
 mod certificate;
 mod chain;
 mod error;
 mod fulcio;
+mod identity;
 mod key_error;
 mod keyed;
 mod keys;
 mod legacy;
 mod material;
+mod openpgp;
 pub(crate) mod pem;
 mod pki;
 pub(crate) mod quote;
+mod root;
 mod sigstore;
 mod simple_signing;
+mod statement;
 mod trust_root;
 
+use std::fmt;
 use std::sync::Arc;
 
+pub use authority::{AuthorityTrust, KeyHash, LogRule, SctRule, Signers, TimestampRule};
 pub use error::{Cause, VerifyError};
+pub use identity::{IdentityPattern, Pattern, PatternError, TextPattern, WorkflowClaims};
 pub use key_error::KeyError;
 pub use keys::{PublicKey, RekorKeys};
-pub use material::{LegacySignature, SignatureMaterial, Source};
+pub use material::{
+    BundleMaterial, LegacyAttestation, LegacySignature, OpenPgpSignature, Place, SignatureMaterial, Source,
+};
+pub use openpgp::OpenPgpKeys;
+pub use root::{Identified, SigstoreRoot};
+pub use statement::{Statement, VerifiedStatement};
 
 use crate::clock::Timestamp;
 use crate::limits::SIGNATURE_BYTES_MAX;
@@ -109,6 +122,9 @@ impl SigstoreTrust {
     ) -> Result<VerifiedSignature, VerifyError> {
         match material {
             SignatureMaterial::Legacy(signature) => self.verify_legacy(signature, subject, now),
+            SignatureMaterial::Bundle(_) => todo!("plain signatures in bundles, under a policy.json requirement"),
+            SignatureMaterial::Attestation(_) => todo!("not a signature"),
+            SignatureMaterial::OpenPgp(_) => todo!("not a sigstore signature"),
         }
     }
 
@@ -136,8 +152,9 @@ impl SigstoreTrust {
         let proof = self.trust.verify(&signature.payload, annotations, now)?;
         Ok(VerifiedSignature {
             signer: proof.signer,
-            docker_reference: signed.docker_reference,
+            signed_reference: signed.docker_reference.into(),
             log: proof.log,
+            timestamps: Vec::new(),
             not_after: proof.not_after,
             notes: self.trust.notes(annotations),
         })
@@ -211,32 +228,65 @@ impl Trust {
     }
 }
 
-/// A signature that is good under a [`SigstoreTrust`] and binds the digest asked for.
+/// A signature that is good under the trust that was asked, and binds the digest asked for.
 #[derive(Debug, Clone)]
 pub struct VerifiedSignature {
     /// Who made it.
     pub signer: Signer,
-    /// The reference that the signer wrote; `Err` holds the text when it is no Docker reference.
-    pub docker_reference: Result<DockerReference, String>,
-    /// The log entry, where one was checked.
+    /// The reference that the signer wrote.
+    pub signed_reference: SignedReference,
+    /// The log entry, where one was checked; of several the first.
     pub log: Option<LogEntry>,
+    /// Times of RFC 3161 timestamps that were checked.
+    pub timestamps: Vec<Timestamp>,
     /// End of a certificate that was checked at `now` (pki); the verdict must not outlive it.
     pub not_after: Option<Timestamp>,
     /// What was deliberately not checked or ignored, for the evidence.
     pub notes: Vec<&'static str>,
 }
 
+/// The reference that a signer wrote into the signed payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignedReference {
+    /// A Docker reference.
+    Reference(DockerReference),
+    /// Something that is none.
+    Unreadable(String),
+    /// A bundle's statement names digests only.
+    Absent,
+}
+
+impl fmt::Display for SignedReference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reference(reference) => reference.fmt(formatter),
+            Self::Unreadable(text) => formatter.write_str(text),
+            Self::Absent => formatter.write_str("(no reference)"),
+        }
+    }
+}
+
+impl From<Result<DockerReference, String>> for SignedReference {
+    fn from(reference: Result<DockerReference, String>) -> Self {
+        reference.map_or_else(Self::Unreadable, Self::Reference)
+    }
+}
+
 /// Who made a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signer {
-    /// The key with this fingerprint.
+    /// The key with this fingerprint (SHA-256 of its SPKI).
     Key(Digest),
+    /// The OpenPGP key with this fingerprint, in upper case hexadecimal: the primary key's, when a subkey signed.
+    OpenPgp(String),
     /// The holder of a certificate.
     Certificate {
         /// OIDC issuer, where the certificate has one.
         issuer: Option<String>,
         /// Subject alternative names.
         subjects: Vec<String>,
+        /// What Fulcio recorded about the workflow that signed; empty for people.
+        workflow: Box<WorkflowClaims>,
     },
 }
 
@@ -245,6 +295,6 @@ pub enum Signer {
 pub struct LogEntry {
     /// Index in the log.
     pub index: u64,
-    /// Time of integration.
-    pub integrated: Timestamp,
+    /// Time of integration; Rekor v2 states none.
+    pub integrated: Option<Timestamp>,
 }

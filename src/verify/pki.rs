@@ -74,7 +74,7 @@ impl Pki {
         let key = PublicKey::from_spki(&leaf.spki)
             .map_err(|error| VerifyError::CertificateKey { why: shown(&error.to_string()) })?;
         sigstore::verify_raw(&key, payload, &signature)?;
-        Ok((Signer::Certificate { issuer: None, subjects: leaf.subjects() }, not_after))
+        Ok((Signer::Certificate { issuer: None, subjects: leaf.subjects(), workflow: Box::default() }, not_after))
     }
 
     fn check_names(&self, leaf: &Leaf) -> Result<(), VerifyError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sealgate::oci::Digest;
-use sealgate::verify::{LegacySignature, SignatureMaterial, Source};
+use sealgate::verify::{LegacySignature, Place, SignatureMaterial, Source};
 use serde_json::Value;
 
 /// The collection's folder, or `None` with a line that says so.
@@ -35,7 +35,12 @@ pub(crate) fn recorded_signature(file: &Path) -> SignatureMaterial {
     SignatureMaterial::Legacy(LegacySignature {
         payload: STANDARD.decode(recorded["payload"].as_str().unwrap()).unwrap().into(),
         annotations,
-        source: Source { manifest: Digest::sha256(json), tag: "recorded".to_owned(), layer: 0 },
+        source: Source {
+            repository: None,
+            manifest: Digest::sha256(json),
+            place: Place::Tag("recorded".to_owned()),
+            layer: 0,
+        },
     })
 }
 

@@ -52,11 +52,15 @@ impl Recorded {
 #[test]
 fn a_real_keyless_signature_is_good_long_after_its_certificate_ended() {
     let verified = recorded().verify(ISSUER, EMAIL).unwrap();
-    let signer = Signer::Certificate { issuer: Some(ISSUER.to_owned()), subjects: vec![EMAIL.to_owned()] };
+    let signer = Signer::Certificate {
+        issuer: Some(ISSUER.to_owned()),
+        subjects: vec![EMAIL.to_owned()],
+        workflow: Box::default(),
+    };
     assert_eq!(verified.signer, signer);
-    assert_eq!(verified.docker_reference.unwrap().to_string(), "192.168.64.2:5000/cosign-signed/fulcio-rekor-1");
+    assert_eq!(verified.signed_reference.to_string(), "192.168.64.2:5000/cosign-signed/fulcio-rekor-1");
     let log = verified.log.unwrap();
-    assert_eq!((log.index, log.integrated.to_string().as_str()), (11_605_770, "2023-01-20T20:51:33Z"));
+    assert_eq!((log.index, log.integrated.unwrap().to_string().as_str()), (11_605_770, "2023-01-20T20:51:33Z"));
     assert_eq!(verified.not_after, None);
     assert_eq!(verified.notes, ["sct: not required by policy.json"]);
 }
@@ -123,7 +127,7 @@ fn first_good(
     let mut reasons = Vec::new();
     for material in &image.0 {
         match trust.verify(material, &subject, now()) {
-            Ok(verified) => return Ok(verified.docker_reference.unwrap().to_string()),
+            Ok(verified) => return Ok(verified.signed_reference.to_string()),
             Err(error) => reasons.push(error),
         }
     }

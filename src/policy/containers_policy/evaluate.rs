@@ -9,8 +9,8 @@ use super::texts;
 use crate::clock::Timestamp;
 use crate::limits::CANDIDATES_MAX;
 use crate::oci::{Algorithm, Digest, DockerReference, ImageReference, Reference};
-use crate::policy::{Decision, Material, Plan, Reason, RestsOn, Verdict};
-use crate::verify::{Cause, SignatureMaterial, Signer, SigstoreTrust, VerifiedSignature, VerifyError};
+use crate::policy::{Decision, Material, MaterialKind, Plan, Reason, RestsOn, Verdict, Wanted};
+use crate::verify::{Cause, SignatureMaterial, SignedReference, Signer, SigstoreTrust, VerifiedSignature, VerifyError};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,10 @@ pub(in crate::policy) fn plan(policy: &ContainersPolicy, image: &ImageReference)
             Requirement::SigstoreSigned(_) => {
                 return match &image.reference {
                     Reference::Digest(digest) if !is_bound_by_signatures(digest) => Plan::WithoutMaterial,
-                    Reference::Digest(_) | Reference::Tag(_) => Plan::NeedsMaterial,
+                    Reference::Digest(_) | Reference::Tag(_) => {
+                        let kinds = [MaterialKind::Signatures].into();
+                        Plan::NeedsMaterial(Wanted { kinds, ..Wanted::default() })
+                    }
                 };
             }
         }
@@ -239,10 +242,11 @@ fn identity_rejected(
     asked: &DockerReference,
     signature: &VerifiedSignature,
 ) -> Option<String> {
-    match &signature.docker_reference {
-        Ok(signed) if identity.accepts(asked, signed) => None,
-        Ok(signed) => Some(texts::identity_not_accepted(&signed.to_string())),
-        Err(text) => Some(texts::identity_not_accepted(text)),
+    match &signature.signed_reference {
+        SignedReference::Reference(signed) if identity.accepts(asked, signed) => None,
+        SignedReference::Reference(signed) => Some(texts::identity_not_accepted(&signed.to_string())),
+        SignedReference::Unreadable(text) => Some(texts::identity_not_accepted(text)),
+        SignedReference::Absent => Some(texts::identity_not_accepted("")),
     }
 }
 
@@ -277,7 +281,8 @@ fn reason_of(error: &VerifyError) -> Reason {
 fn signer(signer: &Signer) -> String {
     match signer {
         Signer::Key(fingerprint) => format!("the key {fingerprint}"),
-        Signer::Certificate { issuer: Some(issuer), subjects } => format!("{} ({issuer})", subjects.join(", ")),
-        Signer::Certificate { issuer: None, subjects } => subjects.join(", "),
+        Signer::OpenPgp(fingerprint) => format!("the OpenPGP key {fingerprint}"),
+        Signer::Certificate { issuer: Some(issuer), subjects, .. } => format!("{} ({issuer})", subjects.join(", ")),
+        Signer::Certificate { issuer: None, subjects, .. } => subjects.join(", "),
     }
 }

@@ -8,7 +8,7 @@ use super::texts::ascii_line;
 use crate::clock::Timestamp;
 use crate::limits::IDENTITY_BYTES_MAX;
 use crate::policy::{Decision, Evidence, Reason, Skipped};
-use crate::verify::{SignatureMaterial, Signer, VerifiedSignature};
+use crate::verify::{SignatureMaterial, SignedReference, Signer, VerifiedSignature};
 
 /// What one requirement came to.
 pub(super) enum Outcome {
@@ -56,7 +56,8 @@ impl<'a> CandidateRecord<'a> {
     fn json(&self) -> Value {
         let source = self.material.source();
         let mut record = json!({
-            "tag": bounded(&source.tag),
+            "place": bounded(&source.to_string()),
+            "format": self.material.format(),
             "manifest": source.manifest.to_string(),
             "layer": source.layer,
         });
@@ -80,19 +81,23 @@ impl<'a> CandidateRecord<'a> {
 fn describe(record: &mut Value, signature: &VerifiedSignature) {
     let by = match &signature.signer {
         Signer::Key(fingerprint) => json!({ "key": fingerprint.to_string() }),
-        Signer::Certificate { issuer, subjects } => {
+        Signer::OpenPgp(fingerprint) => json!({ "openpgp": fingerprint }),
+        Signer::Certificate { issuer, subjects, .. } => {
             let subjects: Vec<String> = subjects.iter().map(|subject| bounded(subject)).collect();
             json!({ "issuer": issuer.as_deref().map(bounded), "subjects": subjects })
         }
     };
     set(record, "signer", by);
-    let reference = match &signature.docker_reference {
-        Ok(reference) => reference.to_string(),
-        Err(text) => bounded(text),
+    let reference = match &signature.signed_reference {
+        SignedReference::Reference(reference) => Some(reference.to_string()),
+        SignedReference::Unreadable(text) => Some(bounded(text)),
+        SignedReference::Absent => None,
     };
-    set(record, "docker_reference", json!(reference));
+    if let Some(reference) = reference {
+        set(record, "docker_reference", json!(reference));
+    }
     if let Some(log) = &signature.log {
-        set(record, "log", json!({ "index": log.index, "integrated": log.integrated.to_string() }));
+        set(record, "log", json!({ "index": log.index, "integrated": log.integrated.map(|at| at.to_string()) }));
     }
     if let Some(not_after) = signature.not_after {
         set(record, "not_after", json!(not_after.to_string()));

@@ -14,7 +14,7 @@ use super::{FakeSigstore, Flaw};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 use crate::testing::{BuiltImage, ImageBuilder};
-use crate::verify::{LegacySignature, SignatureMaterial, Source, pem};
+use crate::verify::{LegacySignature, Place, SignatureMaterial, Source, pem};
 
 /// One signature: a layer of a `.sig` manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,12 @@ impl FakeSignature {
         SignatureMaterial::Legacy(LegacySignature {
             payload: self.payload.clone().into(),
             annotations: self.annotations.clone(),
-            source: Source { manifest: Digest::sha256(b"fake"), tag: "fake.sig".to_owned(), layer: 0 },
+            source: Source {
+                repository: None,
+                manifest: Digest::sha256(b"fake"),
+                place: Place::Tag("fake.sig".to_owned()),
+                layer: 0,
+            },
         })
     }
 }

@@ -94,10 +94,14 @@ fn missing(annotation: &'static str) -> VerifyError {
 fn a_good_keyless_signature_is_accepted_after_its_certificate_ended() {
     let bench = Bench::new();
     let verified = bench.verify(&bench.fulcio(), &bench.keyless(Flaw::None)).unwrap();
-    let signer = Signer::Certificate { issuer: Some(ISSUER.to_owned()), subjects: vec![EMAIL.to_owned()] };
+    let signer = Signer::Certificate {
+        issuer: Some(ISSUER.to_owned()),
+        subjects: vec![EMAIL.to_owned()],
+        workflow: Box::default(),
+    };
     assert_eq!(verified.signer, signer);
-    assert_eq!(verified.docker_reference.unwrap().to_string(), REFERENCE);
-    assert!(verified.log.unwrap().integrated < bench.now);
+    assert_eq!(verified.signed_reference.to_string(), REFERENCE);
+    assert!(verified.log.unwrap().integrated.unwrap() < bench.now);
     assert_eq!(verified.notes, ["sct: not required by policy.json"]);
 }
 

@@ -70,7 +70,7 @@ proptest! {
         signature.annotations.insert(name, String::from_utf8_lossy(&bytes).into_owned());
         if let Ok(verified) = BENCH.verify(&trust, &signature) {
             prop_assert_eq!(verified.signer, original.signer);
-            prop_assert_eq!(verified.docker_reference, original.docker_reference);
+            prop_assert_eq!(verified.signed_reference, original.signed_reference);
             prop_assert_eq!(verified.log, original.log);
         }
     }
