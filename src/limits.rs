@@ -42,6 +42,12 @@ pub const CHILDREN_EXAMINED_MAX: usize = 32;
 
 /// Bytes of a configuration, policy, key or certificate file.
 pub const CONFIG_FILE_BYTES_MAX: u64 = MIB;
+/// Nesting of YAML, aliases followed.
+pub const YAML_DEPTH_MAX: usize = 32;
+/// Values and keys in one YAML file, aliases followed.
+pub const YAML_NODES_MAX: usize = 100_000;
+/// Bytes of text in one YAML file, aliases followed.
+pub const YAML_EXPANDED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest duration that a configuration may state.
 pub const CONFIG_DURATION_MAX: Duration = Duration::from_hours(365 * 24);
 /// Largest size that a configuration may state, in bytes.

@@ -11,6 +11,7 @@ mod lint;
 mod overrides;
 mod verdict;
 mod wanted;
+mod yaml;
 
 pub use cluster_image_policy::{
     AttestationDocument, AuthorityDocument, CipError, CipMode, ClusterImagePolicies, ClusterImagePolicyDocument,

@@ -64,6 +64,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustix", &["store"]),
     ("rustls", &["http", "net", "verify"]),
     ("rustls_native_certs", &["net"]),
+    ("saphyr_parser", &["policy"]),
     ("serde", &["config", "oci", "verify", "upstream", "cli"]),
     ("sigstore_verify", &["verify", "trust"]),
     ("sled", &["store"]),
