@@ -13,7 +13,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::limits::{ADMIN_CONNECTION_LIFE, ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST, HEADER_READ, REQUEST_HEADERS_MAX};
 use crate::oci::Digest;
-use crate::policy::{ContainersPolicy, ContainersPolicyDocument, Mode, MultiArch, PolicySet};
+use crate::policy::{ContainersPolicy, ContainersPolicyDocument, PolicySet};
 use crate::pull::VerdictTtl;
 use crate::store;
 
@@ -24,13 +24,8 @@ const RELOAD: &[u8] =
 async fn state(reload: Reload) -> State {
     let document = ContainersPolicyDocument::parse(br#"{"default": [{"type": "reject"}]}"#).unwrap();
     let containers_policy = ContainersPolicy::resolve(document, &mut |path| Err(path.to_owned())).unwrap();
-    let policy = PolicySet::new(crate::policy::Settings {
-        containers_policy: Some(containers_policy),
-        mode: Mode::Enforce,
-        multi_arch: MultiArch::IndexOrEveryLeaf,
-        overrides: Vec::new(),
-        exemptions: Vec::new(),
-    });
+    let policy =
+        PolicySet::new(crate::policy::Settings { containers_policy: Some(containers_policy), ..Default::default() });
     let second = Duration::from_secs(1);
     let snapshot = Snapshot {
         policy: policy.unwrap(),

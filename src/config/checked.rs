@@ -326,9 +326,14 @@ fn idle_scopes(policy: &document::Policy, upstreams: &[UpstreamConfig], warnings
         }
     }
     for (index, over) in policy.overrides.iter().enumerate() {
-        if over.mode.is_none() && over.multi_arch.is_none() {
-            warnings
-                .push(format!("policy.override[{index}]: overrides nothing; set its mode or multi_arch, or remove it"));
+        let keys = [
+            over.mode.is_some(),
+            over.multi_arch.is_some(),
+            over.max_image_bytes.is_some(),
+            over.bundles_without_identity.is_some(),
+        ];
+        if keys == [false; 4] {
+            warnings.push(format!("policy.override[{index}]: overrides nothing; set one of its keys, or remove it"));
         }
     }
 }

@@ -8,8 +8,8 @@ use super::error::{ConfigError, Source};
 use super::files::{Files, ReadError, Secrecy};
 use super::{BUILT_IN_CONFIG_NAME, BUILT_IN_POLICY};
 use crate::policy::{
-    ContainersPolicy, ContainersPolicyDocument, Exemption, Mode, MultiArch, Override, PolicyError, PolicySet, Scope,
-    Settings,
+    BundlesWithoutIdentity, ContainersPolicy, ContainersPolicyDocument, Exemption, Mode, MultiArch, Override,
+    PolicyError, PolicySet, Scope, Settings,
 };
 
 /// A policy that can be asked.
@@ -34,6 +34,7 @@ pub(super) fn load(
         multi_arch: multi_arch(policy.multi_arch),
         overrides: overrides(source, &policy.overrides)?,
         exemptions: exemptions(source, &policy.exemptions)?,
+        ..Settings::default()
     };
     let policy = PolicySet::new(settings).map_err(|error| {
         let key = match &error {
@@ -86,7 +87,16 @@ fn containers_policy(
 fn overrides(source: &Source, documents: &[document::Override]) -> Result<Vec<Override>, ConfigError> {
     let checked = documents.iter().enumerate().map(|(index, document)| {
         let scope = scope(source, &format!("policy.override[{index}].scope"), &document.scope)?;
-        Ok(Override { scope, mode: document.mode.map(mode), multi_arch: document.multi_arch.map(multi_arch) })
+        let bundles = document.bundles_without_identity.map(|accepted| {
+            if accepted { BundlesWithoutIdentity::DigestIsEnough } else { BundlesWithoutIdentity::Refused }
+        });
+        Ok(Override {
+            mode: document.mode.map(mode),
+            multi_arch: document.multi_arch.map(multi_arch),
+            bundles_without_identity: bundles,
+            max_image_bytes: document.max_image_bytes.map(|size| size.0),
+            ..Override::of(scope)
+        })
     });
     checked.collect()
 }

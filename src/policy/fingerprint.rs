@@ -16,10 +16,7 @@ pub(super) fn of(containers_policy: &ContainersPolicy, multi_arch: MultiArch, ov
     lines.push("containers_policy".to_owned());
     lines.extend(containers_policy.canonical());
     // A mode does not change the raw verdict, which is what is kept.
-    let mut changing: Vec<String> = overrides
-        .iter()
-        .filter_map(|over| over.multi_arch.map(|value| format!("override {} multi_arch {value:?}", over.scope)))
-        .collect();
+    let mut changing: Vec<String> = overrides.iter().flat_map(canonical).collect();
     changing.sort();
     lines.extend(changing);
     let mut hasher = Hasher::new(Algorithm::Sha256);
@@ -31,7 +28,17 @@ pub(super) fn of(containers_policy: &ContainersPolicy, multi_arch: MultiArch, ov
 }
 
 /// To be raised when the same policy begins to mean something else.
-const VERSION: &str = "sealgate policy 1";
+const VERSION: &str = "sealgate policy 2";
+
+fn canonical(over: &Override) -> Vec<String> {
+    let Override { scope, mode: _, multi_arch, bundles_without_identity, max_image_bytes } = over;
+    let keys = [
+        multi_arch.map(|value| format!("multi_arch {value:?}")),
+        bundles_without_identity.map(|value| format!("bundles_without_identity {value:?}")),
+        max_image_bytes.map(|value| format!("max_image_bytes {value}")),
+    ];
+    keys.into_iter().flatten().map(|key| format!("override {scope} {key}")).collect()
+}
 
 fn limits() -> String {
     let counts = [

@@ -5,6 +5,7 @@
 
 mod cluster_image_policy;
 mod containers_policy;
+mod evidence;
 mod explain;
 mod fingerprint;
 mod lint;
@@ -23,28 +24,31 @@ pub use containers_policy::{
 };
 pub use explain::{Explanation, Requires};
 pub use lint::{Finding, Severity};
-pub use overrides::{Exemption, Override, Scope, ScopeError};
-pub use verdict::{Decision, Evidence, Material, Reason, RestsOn, Skipped, Verdict};
+pub use overrides::{BundlesWithoutIdentity, Exemption, Override, Scope, ScopeError};
+pub use verdict::{Decision, EvaluateError, Evidence, Material, Reason, RestsOn, Skipped, Verdict};
 pub use wanted::{AlternateSource, LookasideBase, MaterialKind, Wanted};
 
 use containers_policy::Question;
 
 use crate::clock::Timestamp;
 use crate::oci::{Digest, ImageReference, Reference};
+use crate::verify::SigstoreRoot;
 
 /// Serve or only record (design §3, `mode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Mode {
     /// A denial refuses.
+    #[default]
     Enforce,
     /// A denial is recorded and the image served.
     Audit,
 }
 
 /// How indexes and their children relate (design §6, "Multi-arch").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum MultiArch {
     /// The index itself, or every platform child.
+    #[default]
     IndexOrEveryLeaf,
     /// The index itself, or at least one platform child.
     IndexOrAnyLeaf,
@@ -63,11 +67,29 @@ pub enum Plan {
     WantsMaterial(Wanted),
 }
 
+/// What holds for an image that no ClusterImagePolicy covers (`no_match`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum NoMatch {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// It is admitted.
+    Allow,
+    /// It is admitted, with a warning.
+    Warn,
+}
+
 /// What was configured under `[policy]`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Settings {
     /// The policy.json; none: that format is not configured.
     pub containers_policy: Option<ContainersPolicy>,
+    /// The ClusterImagePolicies; none: that format is not configured.
+    pub cluster_image_policies: Option<ClusterImagePolicies>,
+    /// What holds for an image that no ClusterImagePolicy covers, when there is no policy.json.
+    pub no_match: NoMatch,
+    /// Whose signatures a report names (audit mode); it authorises nobody. None: nobody's.
+    pub trust_root: Option<SigstoreRoot>,
     /// `mode`
     pub mode: Mode,
     /// `multi_arch`
@@ -106,6 +128,7 @@ pub enum PolicyError {
 #[derive(Debug)]
 pub struct PolicySet {
     containers_policy: ContainersPolicy,
+    trust_root: Option<SigstoreRoot>,
     mode: Mode,
     multi_arch: MultiArch,
     overrides: Vec<Override>,
@@ -119,7 +142,16 @@ impl PolicySet {
     /// # Errors
     /// [`PolicyError`] when there is no policy, or an override or exemption is ambiguous or incomplete.
     pub fn new(settings: Settings) -> Result<Self, PolicyError> {
-        let Settings { containers_policy, mode, multi_arch, overrides, exemptions } = settings;
+        let Settings {
+            containers_policy,
+            cluster_image_policies: _,
+            no_match: _,
+            trust_root,
+            mode,
+            multi_arch,
+            overrides,
+            exemptions,
+        } = settings;
         let containers_policy = containers_policy.ok_or(PolicyError::NotConfigured)?;
         let mut scopes = std::collections::BTreeSet::new();
         for (index, over) in overrides.iter().enumerate() {
@@ -135,7 +167,7 @@ impl PolicySet {
             }
         }
         let fingerprint = fingerprint::of(&containers_policy, multi_arch, &overrides);
-        Ok(Self { containers_policy, mode, multi_arch, overrides, exemptions, fingerprint })
+        Ok(Self { containers_policy, trust_root, mode, multi_arch, overrides, exemptions, fingerprint })
     }
 
     /// Digest over everything that can change an answer: policies, key bytes, overrides, `multi_arch`, limits. Not exemptions and
@@ -150,8 +182,17 @@ impl PolicySet {
     }
 
     /// Decides. `digest` is the digest of the manifest's bytes.
-    pub fn evaluate(&self, image: &ImageReference, digest: &Digest, material: &Material, now: Timestamp) -> Verdict {
-        containers_policy::evaluate(&self.containers_policy, Question { image, digest, material, now })
+    ///
+    /// # Errors
+    /// [`EvaluateError`] when a policy's own program fails: that is no answer, and admits nothing.
+    pub fn evaluate(
+        &self,
+        image: &ImageReference,
+        digest: &Digest,
+        material: &Material,
+        now: Timestamp,
+    ) -> Result<Verdict, EvaluateError> {
+        Ok(containers_policy::evaluate(&self.containers_policy, Question { image, digest, material, now }))
     }
 
     /// Whether a policy scope names this very digest (design §2, "Tag, then digest").
@@ -171,6 +212,11 @@ impl PolicySet {
         everything.into_iter().chain(audited.map(|over| over.scope.to_string())).collect()
     }
 
+    /// Whose signatures a report names, whether or not a policy trusts them; none: nobody's.
+    pub fn trust_root(&self) -> Option<&SigstoreRoot> {
+        self.trust_root.as_ref()
+    }
+
     /// The exemptions, in force or not.
     pub fn exemptions(&self) -> &[Exemption] {
         &self.exemptions
@@ -179,6 +225,18 @@ impl PolicySet {
     /// How the image's index relates to its children, after overrides.
     pub fn multi_arch(&self, image: &ImageReference) -> MultiArch {
         overrides::overridden(&self.overrides, image, None, |over| over.multi_arch).unwrap_or(self.multi_arch)
+    }
+
+    /// Whether a bundle, which names a digest and no reference, satisfies a `signedIdentity` for that image.
+    pub fn bundles_without_identity(&self, image: &ImageReference, digest: &Digest) -> BundlesWithoutIdentity {
+        let key = |over: &Override| over.bundles_without_identity;
+        overrides::overridden(&self.overrides, image, Some(digest), key).unwrap_or_default()
+    }
+
+    /// Most bytes that the image's config and layers may have together, compressed; none: no bound.
+    pub fn max_image_bytes(&self, image: &ImageReference, digest: &Digest) -> Option<u64> {
+        let key = |over: &Override| over.max_image_bytes;
+        overrides::overridden(&self.overrides, image, Some(digest), key).filter(|bytes| *bytes > 0)
     }
 
     /// The exemption in force for that image at `now`, if any.

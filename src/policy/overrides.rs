@@ -63,6 +63,27 @@ pub struct Override {
     pub mode: Option<Mode>,
     /// How indexes and their children relate.
     pub multi_arch: Option<MultiArch>,
+    /// Whether a bundle satisfies a `signedIdentity`.
+    pub bundles_without_identity: Option<BundlesWithoutIdentity>,
+    /// Most bytes that an image may have, config and layers, compressed; 0: no bound.
+    pub max_image_bytes: Option<u64>,
+}
+
+impl Override {
+    /// For `scope`, with no key set.
+    pub const fn of(scope: Scope) -> Self {
+        Self { scope, mode: None, multi_arch: None, bundles_without_identity: None, max_image_bytes: None }
+    }
+}
+
+/// Whether a sigstore bundle, whose statement names a digest and no reference, satisfies a `signedIdentity`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BundlesWithoutIdentity {
+    /// It does not: the reference cannot be checked.
+    #[default]
+    Refused,
+    /// The digest alone is enough.
+    DigestIsEnough,
 }
 
 /// A `[[policy.exemption]]`: an image that is served although policy denies it.
@@ -138,7 +159,7 @@ mod tests {
     const SHA512: &str = "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
 
     fn over(scope: &str, mode: Option<Mode>, multi_arch: Option<MultiArch>) -> Override {
-        Override { scope: scope.parse().unwrap(), mode, multi_arch }
+        Override { mode, multi_arch, ..Override::of(scope.parse().unwrap()) }
     }
 
     fn exemption(scope: &str, expires: i64) -> Exemption {

@@ -42,13 +42,7 @@ fn containers_policy(document: &Value) -> ContainersPolicy {
 }
 
 fn settings(document: &Value) -> Settings {
-    Settings {
-        containers_policy: Some(containers_policy(document)),
-        mode: Mode::Enforce,
-        multi_arch: MultiArch::IndexOrEveryLeaf,
-        overrides: Vec::new(),
-        exemptions: Vec::new(),
-    }
+    Settings { containers_policy: Some(containers_policy(document)), ..Settings::default() }
 }
 
 fn policy(requirements: &Value) -> PolicySet {
@@ -60,7 +54,7 @@ fn material(signatures: &[FakeSignature]) -> Material {
 }
 
 fn decide(policy: &PolicySet, name: &str, signatures: &[FakeSignature]) -> Verdict {
-    policy.evaluate(&image(name), &digest(), &material(signatures), now())
+    policy.evaluate(&image(name), &digest(), &material(signatures), now()).unwrap()
 }
 
 fn keyed(name: &str, reference: &str, flaw: Flaw) -> FakeSignature {
@@ -167,7 +161,8 @@ fn all_requirements_must_be_satisfied_and_the_first_denial_speaks() {
 #[test]
 fn without_signatures_the_text_is_the_one_that_users_know() {
     let policy = policy(&json!([requirement("k")]));
-    let decide = |material: &Material| policy.evaluate(&image("quay.io/team/app:1"), &digest(), material, now());
+    let decide =
+        |material: &Material| policy.evaluate(&image("quay.io/team/app:1"), &digest(), material, now()).unwrap();
     let none = Material::default();
     let text = "A signature was required, but no signature exists";
     assert_eq!(answer(&decide(&none)), (Decision::Deny, Reason::NoSignature, text));
@@ -262,11 +257,11 @@ fn a_sha512_digest_is_denied_by_a_signature_requirement_and_served_where_anythin
     let sha512 = Digest::of(Algorithm::Sha512, b"manifest");
     let by_digest = image(&format!("quay.io/team/app@{sha512}"));
     let signed = policy(&json!([requirement("k")]));
-    let verdict = signed.evaluate(&by_digest, &sha512, &material(&[keyed("k", APP, Flaw::None)]), now());
+    let verdict = signed.evaluate(&by_digest, &sha512, &material(&[keyed("k", APP, Flaw::None)]), now()).unwrap();
     assert_eq!((verdict.decision, verdict.reason), (Decision::Deny, Reason::UnsupportedDigest));
     assert!(verdict.text.starts_with("signatures bind sha256 digests"), "{}", verdict.text);
     let open = policy(&json!([{"type": "insecureAcceptAnything"}]));
-    assert_eq!(open.evaluate(&by_digest, &sha512, &Material::default(), now()).decision, Decision::Allow);
+    assert_eq!(open.evaluate(&by_digest, &sha512, &Material::default(), now()).unwrap().decision, Decision::Allow);
 }
 
 #[test]
@@ -274,7 +269,7 @@ fn more_candidates_than_are_examined_are_a_reason_of_their_own() {
     let policy = policy(&json!([requirement("k")]));
     let decide = |candidates: Vec<SignatureMaterial>, more: bool| {
         let material = Material { candidates, more, ..Material::default() };
-        policy.evaluate(&image("quay.io/team/app:1"), &digest(), &material, now())
+        policy.evaluate(&image("quay.io/team/app:1"), &digest(), &material, now()).unwrap()
     };
     let bad = keyed("k", APP, Flaw::OtherDigest).material();
     let good = keyed("k", APP, Flaw::None).material();
@@ -326,7 +321,7 @@ fn only_a_scope_of_policy_json_names_a_digest() {
 
 #[test]
 fn an_explanation_names_scope_requirements_and_overrides() {
-    let over = Override { scope: "quay.io/team".parse().unwrap(), mode: Some(Mode::Audit), multi_arch: None };
+    let over = Override { mode: Some(Mode::Audit), ..Override::of("quay.io/team".parse().unwrap()) };
     let requirements = document(&json!([sigstore().fulcio_requirement(EMAIL, ISSUER)]));
     let policy = PolicySet::new(Settings { overrides: vec![over], ..settings(&requirements) }).unwrap();
     let app = image("quay.io/team/app:1");
@@ -347,9 +342,26 @@ fn an_explanation_names_scope_requirements_and_overrides() {
 }
 
 #[test]
+fn size_and_binding_of_bundles_are_overridden_key_by_key() {
+    let base = settings(&document(&json!([{"type": "reject"}])));
+    let wide = Override { max_image_bytes: Some(100), ..Override::of("quay.io".parse().unwrap()) };
+    let unbounded = Override { max_image_bytes: Some(0), ..Override::of("quay.io/big".parse().unwrap()) };
+    let bundles = Override {
+        bundles_without_identity: Some(BundlesWithoutIdentity::DigestIsEnough),
+        ..Override::of("quay.io/team".parse().unwrap())
+    };
+    let policy = PolicySet::new(Settings { overrides: vec![wide, unbounded, bundles], ..base }).unwrap();
+    let size = |name| policy.max_image_bytes(&image(name), &digest());
+    assert_eq!([size("quay.io/team:1"), size("quay.io/big:1"), size("ghcr.io/a:1")], [Some(100), None, None]);
+    let bundles = |name| policy.bundles_without_identity(&image(name), &digest());
+    assert_eq!(bundles("quay.io/team:1"), BundlesWithoutIdentity::DigestIsEnough);
+    assert_eq!(bundles("quay.io/other:1"), BundlesWithoutIdentity::Refused);
+}
+
+#[test]
 fn incomplete_exemptions_and_doubled_overrides_are_refused() {
     let document = document(&json!([{"type": "reject"}]));
-    let over = Override { scope: "quay.io".parse().unwrap(), mode: Some(Mode::Audit), multi_arch: None };
+    let over = Override { mode: Some(Mode::Audit), ..Override::of("quay.io".parse().unwrap()) };
     let twice = Settings { overrides: vec![over.clone(), over], ..settings(&document) };
     assert!(matches!(PolicySet::new(twice), Err(PolicyError::OverrideTwice { index: 1, .. })));
     for (reason, owner, missing) in [(" ", "o", "reason"), ("r", "", "owner")] {
@@ -407,10 +419,16 @@ fn the_fingerprint_changes_with_whatever_changes_an_answer() {
     let multi_arch = Settings { multi_arch: MultiArch::LeafOnly, ..settings(&base) };
     differs("multi_arch", PolicySet::new(multi_arch).unwrap().fingerprint());
     let over = |mode, multi_arch| {
-        let over = Override { scope: "quay.io".parse().unwrap(), mode, multi_arch };
+        let over = Override { mode, multi_arch, ..Override::of("quay.io".parse().unwrap()) };
         PolicySet::new(Settings { overrides: vec![over], ..settings(&base) }).unwrap().fingerprint()
     };
     differs("an override of multi_arch", over(None, Some(MultiArch::LeafOnly)));
+    let over_other =
+        |over| PolicySet::new(Settings { overrides: vec![over], ..settings(&base) }).unwrap().fingerprint();
+    let of = || Override::of("quay.io".parse().unwrap());
+    let bundles = Some(BundlesWithoutIdentity::DigestIsEnough);
+    differs("an override of bundles", over_other(Override { bundles_without_identity: bundles, ..of() }));
+    differs("an override of the size", over_other(Override { max_image_bytes: Some(1), ..of() }));
     assert_eq!(over(Some(Mode::Audit), None), fingerprint(&base), "a mode is applied when the verdict is read");
     let audit = Settings { mode: Mode::Audit, ..settings(&base) };
     assert_eq!(PolicySet::new(audit).unwrap().fingerprint(), fingerprint(&base));
@@ -488,7 +506,7 @@ proptest! {
 #[test]
 fn audited_scopes_name_what_is_only_recorded() {
     let document = document(&json!([{"type": "reject"}]));
-    let over = |scope: &str, mode| Override { scope: scope.parse().unwrap(), mode, multi_arch: None };
+    let over = |scope: &str, mode| Override { mode, ..Override::of(scope.parse().unwrap()) };
     let mut given = settings(&document);
     given.overrides =
         vec![over("docker.io", Some(Mode::Audit)), over("quay.io", Some(Mode::Enforce)), over("ghcr.io", None)];

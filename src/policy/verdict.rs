@@ -1,7 +1,7 @@
 //! Verdicts: the answer, its reason, its evidence.
 
 use crate::clock::Timestamp;
-use crate::verify::SignatureMaterial;
+use crate::verify::{Cause, SignatureMaterial, VerifyError};
 
 /// The raw policy answer; audit mode and exemptions are applied when it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -10,6 +10,26 @@ pub enum Decision {
     Allow,
     /// Policy is not satisfied.
     Deny,
+}
+
+impl Decision {
+    /// As text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// No answer: a policy could not be evaluated. Never an allow, and never kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the policy {policy} could not be evaluated: {why}")]
+pub struct EvaluateError {
+    /// Which ClusterImagePolicy.
+    pub policy: String,
+    /// What went wrong, one line.
+    pub why: String,
 }
 
 /// A clean answer about one image. "Don't know" is not a verdict but an error of whoever gathers material.
@@ -88,6 +108,16 @@ impl Reason {
         Self::UnsupportedDigest,
         Self::NotSupported,
     ];
+
+    /// Of a candidate that does not verify.
+    pub(super) fn of(error: &VerifyError) -> Self {
+        match error.cause() {
+            Cause::Malformed | Cause::OtherImage | Cause::Signature | Cause::Certificate => Self::BadSignature,
+            Cause::Log => Self::NoLogEntry,
+            Cause::Time => Self::Expired,
+            Cause::Identity => Self::IdentityMismatch,
+        }
+    }
 
     /// The metric label.
     pub const fn as_label(self) -> &'static str {

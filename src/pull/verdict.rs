@@ -214,13 +214,15 @@ impl Puller {
             let material = found.as_ref().map_or(&nothing, |found| &found.material);
             snapshot.policy.evaluate(&basis.image, &basis.digest, material, now)
         };
-        judged(&self.parts.tasks, permit, deadline, work).await.map_err(|unjudged| match unjudged {
-            Unjudged::Panicked => {
+        match judged(&self.parts.tasks, permit, deadline, work).await {
+            Ok(Ok(verdict)) => Ok(verdict),
+            Ok(Err(error)) => Err(no_answer(&error.to_string())),
+            Err(Unjudged::Panicked) => {
                 self.parts.telemetry.panicked("policy::evaluate");
-                no_answer("the verification failed inside sealgate")
+                Err(no_answer("the verification failed inside sealgate"))
             }
-            Unjudged::TooLate => no_answer("the signatures could not be verified in time"),
-        })
+            Err(Unjudged::TooLate) => Err(no_answer("the signatures could not be verified in time")),
+        }
     }
 
     fn stored_form(

@@ -566,10 +566,7 @@ fn snapshot(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> Snapshot
     let document = ContainersPolicyDocument::parse(document.to_string().as_bytes()).unwrap();
     let mut settings = PolicySettings {
         containers_policy: Some(ContainersPolicy::resolve(document, &mut |_| Err("no files".to_owned())).unwrap()),
-        mode: Mode::Enforce,
-        multi_arch: MultiArch::IndexOrEveryLeaf,
-        overrides: Vec::new(),
-        exemptions: Vec::new(),
+        ..Default::default()
     };
     match policy {
         Policy::AnyLeaf => settings.multi_arch = MultiArch::IndexOrAnyLeaf,
@@ -578,12 +575,11 @@ fn snapshot(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> Snapshot
         Policy::AuditBut(digest) => {
             settings.mode = Mode::Audit;
             let scope = digest.to_string().parse().unwrap();
-            settings.overrides.push(Override { scope, mode: Some(Mode::Enforce), multi_arch: None });
+            settings.overrides.push(Override { mode: Some(Mode::Enforce), ..Override::of(scope) });
         }
         Policy::AuditTag(tag) => settings.overrides.push(Override {
-            scope: format!("{HOST}/{REPOSITORY}:{tag}").parse().unwrap(),
             mode: Some(Mode::Audit),
-            multi_arch: None,
+            ..Override::of(format!("{HOST}/{REPOSITORY}:{tag}").parse().unwrap())
         }),
         Policy::Exempt { scope, hours } => settings.exemptions.push(Exemption {
             scope: scope.parse().unwrap(),

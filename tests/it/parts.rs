@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use sealgate::clock::Clock;
 use sealgate::http::{self, Access, UpstreamName, Upstreams};
 use sealgate::oci::Digest;
-use sealgate::policy::{self, ContainersPolicy, ContainersPolicyDocument, Mode, MultiArch, PolicySet};
+use sealgate::policy::{self, ContainersPolicy, ContainersPolicyDocument, PolicySet};
 use sealgate::pull::{Puller, Snapshot, Source, VerdictTtl};
 use sealgate::store::{Settings, Store};
 use sealgate::telemetry::Telemetry;
@@ -120,13 +120,7 @@ fn upstreams() -> Upstreams {
 fn snapshot(policy_json: &str) -> Snapshot {
     let document = ContainersPolicyDocument::parse(policy_json.as_bytes()).unwrap();
     let containers_policy = ContainersPolicy::resolve(document, &mut |path| Err(path.to_owned())).unwrap();
-    let settings = policy::Settings {
-        containers_policy: Some(containers_policy),
-        mode: Mode::Enforce,
-        multi_arch: MultiArch::IndexOrEveryLeaf,
-        overrides: vec![],
-        exemptions: vec![],
-    };
+    let settings = policy::Settings { containers_policy: Some(containers_policy), ..Default::default() };
     let verdict_ttl = VerdictTtl { allow: Duration::from_mins(10), deny: Duration::from_mins(10) };
     Snapshot { policy: PolicySet::new(settings).unwrap(), trust_root: Digest::sha256(b""), verdict_ttl }
 }

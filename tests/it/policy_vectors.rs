@@ -7,8 +7,8 @@ use std::path::Path;
 use sealgate::clock::Timestamp;
 use sealgate::oci::{Digest, DockerReference, ImageReference};
 use sealgate::policy::{
-    ContainersPolicy, ContainersPolicyDocument, Decision, Material, Mode, MultiArch, PolicySet, Reason, Settings,
-    SignedIdentity, Verdict,
+    ContainersPolicy, ContainersPolicyDocument, Decision, Material, PolicySet, Reason, Settings, SignedIdentity,
+    Verdict,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -172,13 +172,7 @@ fn policy_of(document: &Value) -> PolicySet {
     let document = ContainersPolicyDocument::parse(document.to_string().as_bytes()).unwrap();
     let containers_policy =
         ContainersPolicy::resolve(document, &mut |path| Err(format!("{path} is not read"))).unwrap();
-    let settings = Settings {
-        containers_policy: Some(containers_policy),
-        mode: Mode::Enforce,
-        multi_arch: MultiArch::IndexOrEveryLeaf,
-        overrides: Vec::new(),
-        exemptions: Vec::new(),
-    };
+    let settings = Settings { containers_policy: Some(containers_policy), ..Default::default() };
     PolicySet::new(settings).unwrap()
 }
 
@@ -244,7 +238,7 @@ fn evaluate_real(policy: &PolicySet, image: &str) -> Verdict {
     let folder = data("fulcio-rekor");
     let digest = Digest::sha256(&std::fs::read(folder.join("manifest.json")).unwrap());
     let candidates = vec![recorded_signature(&folder.join("signature-1"))];
-    policy.evaluate(&image.parse().unwrap(), &digest, &Material { candidates, ..Material::default() }, now())
+    policy.evaluate(&image.parse().unwrap(), &digest, &Material { candidates, ..Material::default() }, now()).unwrap()
 }
 
 #[test]

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use sealgate::clock::Timestamp;
 use sealgate::oci::{Digest, ImageReference};
 use sealgate::policy::{
-    ContainersPolicy, ContainersPolicyDocument, Decision, Material, Mode, MultiArch, PolicySet, Reason, Settings,
-    Verdict,
+    ContainersPolicy, ContainersPolicyDocument, Decision, Material, PolicySet, Reason, Settings, Verdict,
 };
 use sealgate::testing::sigstore::FakeSigstore;
 use serde_json::{Value, json};
@@ -18,13 +17,7 @@ fn policy_of(requirement: &Value) -> PolicySet {
     let document = ContainersPolicyDocument::parse(text.as_bytes()).unwrap();
     let mut read = |path: &str| std::fs::read(path).map_err(|error| error.to_string());
     let containers_policy = ContainersPolicy::resolve(document, &mut read).unwrap();
-    let settings = Settings {
-        containers_policy: Some(containers_policy),
-        mode: Mode::Enforce,
-        multi_arch: MultiArch::IndexOrEveryLeaf,
-        overrides: Vec::new(),
-        exemptions: Vec::new(),
-    };
+    let settings = Settings { containers_policy: Some(containers_policy), ..Default::default() };
     PolicySet::new(settings).unwrap()
 }
 
@@ -46,7 +39,7 @@ impl Recorded {
 
     fn verdict(&self, requirement: &Value, image: &str) -> Verdict {
         let image: ImageReference = image.parse().unwrap();
-        policy_of(requirement).evaluate(&image, &self.digest, &self.material, now())
+        policy_of(requirement).evaluate(&image, &self.digest, &self.material, now()).unwrap()
     }
 
     /// The text and reason of the denial.

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::evidence::{self, CandidateRecord, Outcome, RequirementRecord};
+use super::evidence::{self, Outcome, RequirementRecord};
 use super::resolve::{ContainersPolicy, Requirement, Rules, SigstoreSigned};
 use super::signed_identity::SignedIdentity;
 use super::texts;
 use crate::clock::Timestamp;
 use crate::limits::CANDIDATES_MAX;
 use crate::oci::{Algorithm, Digest, DockerReference, ImageReference, Reference};
+use crate::policy::evidence::CandidateRecord;
 use crate::policy::{Decision, Material, MaterialKind, Plan, Reason, RestsOn, Verdict, Wanted};
-use crate::verify::{Cause, SignatureMaterial, SignedReference, Signer, SigstoreTrust, VerifiedSignature, VerifyError};
+use crate::verify::{SignatureMaterial, SignedReference, Signer, SigstoreTrust, VerifiedSignature, VerifyError};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -193,14 +194,14 @@ impl<'a> Examination<'a> {
         }
         // Signature, signer and digest first, the signed reference last: the order of containers/image, so that its text
         // about another identity is never said of a signature that is no signature.
-        let (signature, rejected) = match self.verify(index, candidate, &requirement.trust) {
-            Err(error) => (None, Some((reason_of(&error), error.to_string()))),
+        match self.verify(index, candidate, &requirement.trust) {
+            Err(error) => CandidateRecord::unverified(candidate, Reason::of(&error), error.to_string()),
             Ok(signature) => {
                 let rejected = identity_rejected(&requirement.identity, &self.asked, &signature);
-                (Some(signature), rejected.map(|text| (Reason::IdentityMismatch, text)))
+                let rejected = rejected.map(|text| (Reason::IdentityMismatch, text));
+                CandidateRecord::verified(candidate, signature, rejected)
             }
-        };
-        CandidateRecord { material: candidate, signature, rejected, examined: true }
+        }
     }
 
     fn verify(
@@ -268,17 +269,8 @@ fn no_signature(material: &Material) -> String {
     }
 }
 
-fn reason_of(error: &VerifyError) -> Reason {
-    match error.cause() {
-        Cause::Malformed | Cause::OtherImage | Cause::Signature | Cause::Certificate => Reason::BadSignature,
-        Cause::Log => Reason::NoLogEntry,
-        Cause::Time => Reason::Expired,
-        Cause::Identity => Reason::IdentityMismatch,
-    }
-}
-
 /// Who signed, for people.
-fn signer(signer: &Signer) -> String {
+pub(in crate::policy) fn signer(signer: &Signer) -> String {
     match signer {
         Signer::Key(fingerprint) => format!("the key {fingerprint}"),
         Signer::OpenPgp(fingerprint) => format!("the OpenPGP key {fingerprint}"),
