@@ -16,7 +16,10 @@ mod registry;
 mod sealgate;
 pub mod sigstore;
 
-pub use attach::attach_signatures;
+pub use attach::{
+    BUNDLE_TYPE, EMPTY_TYPE, attach_attestations, attach_bundles, attach_bundles_at_fallback_tag, attach_signatures,
+    attach_spam, bundle_image, put_fallback_index,
+};
 pub use chaos::{Chaos, ChaosProxy, RawServer};
 pub use http::Answer;
 pub use image::{BuiltImage, Content, ImageBuilder, IndexBuilder, pseudo_random};

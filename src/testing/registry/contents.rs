@@ -19,13 +19,19 @@ pub(super) struct Contents {
 #[derive(Debug, Default)]
 struct Repository {
     manifests: BTreeMap<Digest, Content>,
+    /// The manifests in the order in which they first came.
+    arrivals: Vec<Digest>,
     blobs: BTreeMap<Digest, Bytes>,
     tags: BTreeMap<String, Digest>,
 }
 
 impl Contents {
     pub(super) fn put_manifest(&mut self, repository: &str, manifest: Content) {
-        self.repository(repository).manifests.insert(manifest.digest, manifest);
+        let repository = self.repository(repository);
+        if !repository.arrivals.contains(&manifest.digest) {
+            repository.arrivals.push(manifest.digest);
+        }
+        repository.manifests.insert(manifest.digest, manifest);
     }
 
     pub(super) fn put_blob(&mut self, repository: &str, digest: Digest, bytes: Bytes) {
@@ -71,14 +77,15 @@ impl Contents {
         tags.into_iter().flat_map(BTreeMap::keys).filter(after).cloned().collect()
     }
 
-    /// The descriptors of the manifests whose subject is `digest`.
+    /// The descriptors of the manifests whose subject is `digest`, in the order in which they came.
     pub(super) fn referrers(&self, repository: &str, digest: &Digest) -> Vec<Value> {
-        let manifests = self.repositories.get(repository).map(|repository| &repository.manifests);
+        let Some(repository) = self.repositories.get(repository) else { return Vec::new() };
+        let manifests = repository.arrivals.iter().filter_map(|digest| repository.manifests.get(digest));
         let about = |content: &&Content| {
             let parsed = Manifest::parse(&content.bytes, Some(&content.media_type)).ok();
             parsed.and_then(|manifest| manifest.subject).is_some_and(|subject| subject.digest == *digest)
         };
-        manifests.into_iter().flat_map(BTreeMap::values).filter(about).map(referrer).collect()
+        manifests.filter(about).map(referrer).collect()
     }
 
     /// What a manifest lists and the repository does not have.

@@ -66,9 +66,11 @@ pub struct FakeRegistryBuilder {
 /// How referrers can be found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Referrers {
-    /// By the referrers API.
+    /// By the referrers API, which filters by artifact type and says so.
     #[default]
     Api,
+    /// By the referrers API, which lists all whatever was asked.
+    Unfiltered,
     /// By the fallback tag `sha256-<hex>` alone; the API answers 404.
     FallbackTag,
 }
@@ -109,6 +111,8 @@ struct State {
     faults: Faults,
     auth: auth::Guard,
     referrers: Referrers,
+    /// How many referrers a page lists.
+    referrers_page: usize,
     requests: Vec<Recorded>,
     connections: usize,
     /// Where it listens, for absolute URLs.
@@ -248,6 +252,11 @@ impl FakeRegistry {
         self.shared.state().referrers = referrers;
     }
 
+    /// Lists referrers in pages of so many, each with a `Link` to the next.
+    pub fn page_referrers(&self, referrers: usize) {
+        self.shared.state().referrers_page = referrers;
+    }
+
     /// Closes the listener and cuts all connections: nobody answers on its port any more.
     pub fn go_down(&self) {
         *self.tasks.lock().unwrap() = JoinSet::new();
@@ -356,6 +365,7 @@ impl FakeRegistryBuilder {
             faults: Faults::default(),
             auth: auth::Guard::new(self.auth),
             referrers: self.referrers,
+            referrers_page: usize::MAX,
             requests: Vec::new(),
             connections: 0,
             origin: format!("{scheme}://{address}"),

@@ -39,7 +39,7 @@ impl State {
             self.contents.tag(name, reference, digest);
         }
         let mut reply = created(&format!("/v2/{name}/manifests/{digest}"), &digest);
-        if let Some(subject) = manifest.subject.filter(|_| self.referrers == Referrers::Api) {
+        if let Some(subject) = manifest.subject.filter(|_| self.referrers != Referrers::FallbackTag) {
             reply.headers_mut().insert("oci-subject", subject.digest.to_string().parse().unwrap());
         }
         reply

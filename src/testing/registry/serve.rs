@@ -250,7 +250,7 @@ impl State {
     /// The index under `sha256-<hex>`, while there is no referrers API.
     fn fallback_index(&self, name: &str, tag: &str) -> Option<Content> {
         let digest: Digest = tag.replacen('-', ":", 1).parse().ok()?;
-        if self.referrers == Referrers::Api || tag.contains(':') {
+        if self.referrers != Referrers::FallbackTag || tag.contains(':') {
             return None;
         }
         let manifests = self.contents.referrers(name, &digest);
@@ -315,10 +315,25 @@ impl State {
         if self.referrers == Referrers::FallbackTag {
             return error(StatusCode::NOT_FOUND, "UNSUPPORTED");
         }
-        let wanted = query.iter().find(|(name, _)| name == "artifactType").map(|(_, value)| value.as_str());
+        let field = |key: &str| query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        let wanted = field("artifactType").filter(|_| self.referrers == Referrers::Api);
         let mut manifests = self.contents.referrers(name, &digest);
         manifests.retain(|manifest| wanted.is_none_or(|wanted| manifest["artifactType"] == wanted));
-        let mut reply = json_reply(StatusCode::OK, &index_of(&manifests));
+        let Ok(from) = field("from").unwrap_or("0").parse::<usize>() else {
+            return error(StatusCode::BAD_REQUEST, "UNSUPPORTED");
+        };
+        let rest = manifests.split_off(from.min(manifests.len()));
+        let page = &rest[..self.referrers_page.min(rest.len())];
+        let mut reply = json_reply(StatusCode::OK, &index_of(page));
+        if page.len() < rest.len() {
+            let mut next = url::form_urlencoded::Serializer::new(String::new());
+            next.append_pair("from", &(from + page.len()).to_string());
+            if let Some(wanted) = wanted {
+                next.append_pair("artifactType", wanted);
+            }
+            let next = format!("</v2/{name}/referrers/{digest}?{}>; rel=\"next\"", next.finish());
+            reply.headers_mut().insert(LINK, next.parse().unwrap());
+        }
         reply.headers_mut().insert(CONTENT_TYPE, MediaType::OciIndex.as_str().parse().unwrap());
         if wanted.is_some() {
             reply.headers_mut().insert("oci-filters-applied", HeaderValue::from_static("artifactType"));

@@ -1,5 +1,6 @@
 //! A Fulcio: root, intermediate, and short-lived certificates with Fulcio's extensions and an SCT.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rcgen::{
@@ -24,6 +25,8 @@ pub struct Identity {
     pub hostnames: Vec<String>,
     /// The OIDC issuer, in Fulcio's extensions `.1.1` and `.1.8`.
     pub issuer: Option<String>,
+    /// Fulcio's further extensions `.1.2` to `.1.24`, by their last number.
+    pub extensions: BTreeMap<u64, String>,
 }
 
 impl Identity {
@@ -35,6 +38,37 @@ impl Identity {
     /// A workload with that URI, known to that issuer.
     pub fn uri(uri: &str, issuer: &str) -> Self {
         Self { uris: vec![uri.to_owned()], issuer: Some(issuer.to_owned()), ..Self::default() }
+    }
+
+    /// A GitHub workflow: its file in `.github/workflows/` of `owner/name`, run for that ref by that event at that commit.
+    pub fn github(repository: &str, workflow: &str, reference: &str, trigger: &str, sha: &str) -> Self {
+        let home = format!("https://github.com/{repository}");
+        let uri = format!("{home}/.github/workflows/{workflow}@{reference}");
+        let owner = repository.split('/').next().unwrap();
+        let extensions = [
+            (2, trigger.to_owned()),
+            (3, sha.to_owned()),
+            (4, "Release".to_owned()),
+            (5, repository.to_owned()),
+            (6, reference.to_owned()),
+            (9, uri.clone()),
+            (10, sha.to_owned()),
+            (11, "github-hosted".to_owned()),
+            (12, home.clone()),
+            (13, sha.to_owned()),
+            (14, reference.to_owned()),
+            (15, "1296269".to_owned()),
+            (16, format!("https://github.com/{owner}")),
+            (17, "583231".to_owned()),
+            (18, uri.clone()),
+            (19, sha.to_owned()),
+            (20, trigger.to_owned()),
+            (21, format!("{home}/actions/runs/123456/attempts/1")),
+            (22, "public".to_owned()),
+            (23, "production".to_owned()),
+            (24, format!("repo:{repository}:ref:{reference}")),
+        ];
+        Self { extensions: BTreeMap::from(extensions), ..Self::uri(&uri, GITHUB) }
     }
 }
 
@@ -193,10 +227,19 @@ fn leaf_params(identity: &Identity, flaw: Flaw) -> CertificateParams {
         params.custom_extensions.push(CustomExtension::from_oid_content(ISSUER_V1, v1.as_bytes().to_vec()));
         params.custom_extensions.push(CustomExtension::from_oid_content(ISSUER_V2, v2));
     }
+    for (number, value) in &identity.extensions {
+        // The first ones are the text as it is, the later ones are DER.
+        let content = match number {
+            0..8 => value.clone().into_bytes(),
+            _ => x509_cert::der::asn1::Utf8StringRef::new(value).unwrap().to_der().unwrap(),
+        };
+        let oid = [FULCIO, &[*number]].concat();
+        params.custom_extensions.push(CustomExtension::from_oid_content(&oid, content));
+    }
     params
 }
 
-fn ca_params(label: &str, role: &str, not_before: Timestamp, not_after: Timestamp) -> CertificateParams {
+pub(super) fn ca_params(label: &str, role: &str, not_before: Timestamp, not_after: Timestamp) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "sealgate tests");
@@ -214,7 +257,7 @@ fn ca_params(label: &str, role: &str, not_before: Timestamp, not_after: Timestam
     params
 }
 
-fn since_epoch(at: Timestamp) -> Duration {
+pub(super) fn since_epoch(at: Timestamp) -> Duration {
     Duration::from_secs(u64::try_from(at.unix_seconds()).unwrap())
 }
 
@@ -225,6 +268,9 @@ fn with_length(bytes: &[u8]) -> Vec<u8> {
 }
 
 const YEAR: Duration = Duration::from_hours(365 * 24);
+/// The issuer of GitHub's workflow tokens.
+const GITHUB: &str = "https://token.actions.githubusercontent.com";
+const FULCIO: &[u64] = &[1, 3, 6, 1, 4, 1, 57264, 1];
 const ISSUER_V1: &[u64] = &[1, 3, 6, 1, 4, 1, 57264, 1, 1];
 const ISSUER_V2: &[u64] = &[1, 3, 6, 1, 4, 1, 57264, 1, 8];
 const SCT_LIST: &[u64] = &[1, 3, 6, 1, 4, 1, 11129, 2, 4, 2];

@@ -1,20 +1,21 @@
-//! A Rekor v1: entries with the log's promise (SET), and the proof that an entry is in a tree of one leaf.
+//! Transparency logs: a Rekor v1, which promises (SET) and proves, and a Rekor v2, which proves only.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::keys::FakeKey;
+use super::tree::{Notary, Place, inclusion_proof};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 
-/// A transparency log.
+/// A Rekor v1.
 #[derive(Debug)]
 pub(super) struct FakeRekor {
     pub(super) key: FakeKey,
 }
 
-/// What a log says about a signature.
+/// What a Rekor v1 says about a signature.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) body: Vec<u8>,
@@ -47,19 +48,10 @@ impl FakeRekor {
         entry
     }
 
-    /// The proof of a tree that holds this entry alone (RFC 6962, 2.1), with a signed checkpoint.
-    pub(super) fn inclusion_proof(&self, entry: &Entry) -> Value {
-        let mut leaf = vec![0];
-        leaf.extend(&entry.body);
-        let root = Digest::sha256(&leaf);
-        let note = format!("{ORIGIN}\n1\n{}\n", STANDARD.encode(root.as_bytes()));
-        let mut signature = self.key.fingerprint().as_bytes().first_chunk::<4>().unwrap().to_vec();
-        signature.extend(self.key.sign(note.as_bytes()));
-        let envelope = format!("{note}\n\u{2014} {ORIGIN} {}\n", STANDARD.encode(signature));
-        json!({
-            "logIndex": "0", "rootHash": STANDARD.encode(root.as_bytes()), "treeSize": "1", "hashes": [],
-            "checkpoint": {"envelope": envelope},
-        })
+    /// The proof that the entry is in a tree, with a checkpoint that `signer` signs in this log's name.
+    pub(super) fn inclusion_proof(&self, entry: &Entry, place: Place, signer: &FakeKey) -> Value {
+        let log_id = self.key.fingerprint();
+        inclusion_proof(&entry.body, place, Notary { origin: ORIGIN, log_id: log_id.as_bytes(), key: signer })
     }
 }
 
@@ -82,11 +74,11 @@ impl Entry {
     }
 
     /// As it stands in a bundle.
-    pub(super) fn in_bundle(&self, proof: &Value) -> Value {
+    pub(super) fn in_bundle(&self, proof: Value) -> Value {
         json!({
             "logIndex": self.index.to_string(),
             "logId": {"keyId": STANDARD.encode(hex::decode(&self.log_id).unwrap())},
-            "kindVersion": {"kind": "hashedrekord", "version": "0.0.1"},
+            "kindVersion": kind_version(&self.body),
             "integratedTime": self.integrated.to_string(),
             "inclusionPromise": {"signedEntryTimestamp": STANDARD.encode(&self.set)},
             "inclusionProof": proof,
@@ -95,4 +87,39 @@ impl Entry {
     }
 }
 
-const ORIGIN: &str = "rekor.test";
+/// A Rekor v2: no promise and no time, entries of one kind, an Ed25519 key whose id is that of signed notes.
+#[derive(Debug)]
+pub(super) struct FakeRekorV2 {
+    pub(super) key: FakeKey,
+}
+
+impl FakeRekorV2 {
+    /// As it stands in a bundle; the checkpoint is signed by `signer` in this log's name.
+    pub(super) fn entry(&self, body: &[u8], place: Place, signer: &FakeKey) -> Value {
+        let log_id = self.log_id();
+        let notary = Notary { origin: ORIGIN_V2, log_id: log_id.as_bytes(), key: signer };
+        json!({
+            "logIndex": place.index.to_string(),
+            "logId": {"keyId": STANDARD.encode(log_id.as_bytes())},
+            "kindVersion": kind_version(body),
+            "integratedTime": "0",
+            "inclusionProof": inclusion_proof(body, place, notary),
+            "canonicalizedBody": STANDARD.encode(body),
+        })
+    }
+
+    /// The id of a signed note's key (C2SP signed-note): hash of name, type and key.
+    pub(super) fn log_id(&self) -> Digest {
+        let raw = self.key.spki().last_chunk::<32>().unwrap();
+        Digest::sha256(&[ORIGIN_V2.as_bytes(), b"\n\x01", raw].concat())
+    }
+}
+
+/// Kind and version stand in the body of an entry.
+fn kind_version(body: &[u8]) -> Value {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    json!({"kind": body["kind"], "version": body["apiVersion"]})
+}
+
+const ORIGIN: &str = "rekor.test - 1193050959916656506";
+const ORIGIN_V2: &str = "log2026-1.rekor.test";

@@ -8,8 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::ca::{Identity, Issued};
+use super::flaw::Part;
 use super::keys::{FakeKey, seed_bytes};
 use super::log::Entry;
+use super::tree::Place as TreePlace;
 use super::{FakeSigstore, Flaw};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
@@ -87,7 +89,10 @@ impl FakeSigstore {
         let signer = Signer { key, verifier: &verifier };
         let other = Signer { key: &other, verifier: &other_verifier };
         let signature = self.sign(reference, digest, &signer, &other, logged, flaw);
-        assert!(!about_certificates(flaw), "{flaw:?} is no flaw of a keyed signature");
+        let about_certificates = matches!(flaw.part(), Part::Leaf | Part::AttachedChain)
+            || matches!(flaw.part(), Part::EntryTime) && flaw != Flaw::IntegratedInFuture
+            || flaw == Flaw::KeyUsedAfterCertificate;
+        assert!(!about_certificates, "{flaw:?} is no flaw of a keyed signature");
         signature
     }
 
@@ -134,6 +139,8 @@ impl FakeSigstore {
         logged: Timestamp,
         flaw: Flaw,
     ) -> FakeSignature {
+        let of_bundles = [Part::Envelope, Part::Bundle, Part::Proof, Part::Timestamp].contains(&flaw.part());
+        assert!(!of_bundles, "{flaw:?} is no flaw of a legacy signature");
         let payload = payload(reference, digest, flaw);
         let other_payload = payload_of(reference, &Digest::sha256(b"another manifest")).to_string().into_bytes();
         let mut signature = match flaw {
@@ -197,7 +204,7 @@ impl FakeSigstore {
             "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
             "verificationMaterial": {
                 "certificate": {"rawBytes": STANDARD.encode(&issued.leaf)},
-                "tlogEntries": [entry.in_bundle(&self.rekor.inclusion_proof(&entry))],
+                "tlogEntries": [entry.in_bundle(self.rekor.inclusion_proof(&entry, TreePlace::ALONE, &self.rekor.key))],
             },
             "messageSignature": {
                 "messageDigest": {
@@ -215,7 +222,7 @@ struct Signer<'a> {
     verifier: &'a str,
 }
 
-fn attach_certificate(signature: &mut FakeSignature, issued: &Issued, certificate: &str, flaw: Flaw) {
+pub(super) fn attach_certificate(signature: &mut FakeSignature, issued: &Issued, certificate: &str, flaw: Flaw) {
     let chain: String = issued.chain.iter().map(|der| pem::write("CERTIFICATE", der)).collect();
     let attached = match flaw {
         Flaw::NoCertificate => None,
@@ -228,27 +235,6 @@ fn attach_certificate(signature: &mut FakeSignature, issued: &Issued, certificat
     if !chain.is_empty() {
         signature.annotations.insert(CHAIN.to_owned(), chain);
     }
-}
-
-fn about_certificates(flaw: Flaw) -> bool {
-    matches!(
-        flaw,
-        Flaw::KeyUsedAfterCertificate
-            | Flaw::OtherCa
-            | Flaw::NoCertificate
-            | Flaw::TwoCertificates
-            | Flaw::NoChain
-            | Flaw::LongChain
-            | Flaw::ExpiredIntermediate
-            | Flaw::RootAsLeaf
-            | Flaw::OtherPurpose
-            | Flaw::InconsistentIssuer
-            | Flaw::NoSct
-            | Flaw::SctByUnknownLog
-            | Flaw::SctForOtherCertificate
-            | Flaw::IntegratedAfterCertificate
-            | Flaw::IntegratedBeforeCertificate
-    )
 }
 
 fn payload_of(reference: &str, digest: &Digest) -> Value {
@@ -279,12 +265,21 @@ fn payload(reference: &str, digest: &Digest, flaw: Flaw) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn corrupt(bytes: &mut [u8]) {
+pub(super) fn corrupt(bytes: &mut [u8]) {
     *bytes.last_mut().unwrap() ^= 1;
 }
 
 /// The image manifest that cosign writes for these signatures, one layer each, to be put under the tag `sha256-<hex>.sig`.
 pub fn signature_image(signatures: &[FakeSignature]) -> BuiltImage {
+    image_of(SIMPLE_SIGNING, signatures)
+}
+
+/// The image manifest that cosign writes for these attestations, one layer each, to be put under the tag `sha256-<hex>.att`.
+pub fn attestation_image(attestations: &[FakeSignature]) -> BuiltImage {
+    image_of(DSSE, attestations)
+}
+
+fn image_of(layer_type: &str, signatures: &[FakeSignature]) -> BuiltImage {
     let diff_ids: Vec<String> =
         signatures.iter().map(|signature| Digest::sha256(&signature.payload).to_string()).collect();
     let config = json!({
@@ -295,7 +290,7 @@ pub fn signature_image(signatures: &[FakeSignature]) -> BuiltImage {
     let image = signatures.iter().fold(image, |image, signature| {
         let annotations: Vec<(&str, &str)> =
             signature.annotations.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        image.layer_of(SIMPLE_SIGNING, signature.payload.clone(), &annotations)
+        image.layer_of(layer_type, signature.payload.clone(), &annotations)
     });
     image.build()
 }
@@ -322,6 +317,7 @@ pub fn signature_manifest(signatures: &[FakeSignature]) -> SignatureManifest {
 }
 
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
 const CHAIN: &str = "dev.sigstore.cosign/chain";
