@@ -62,6 +62,13 @@ pub const CONFIG_POLL: Duration = Duration::from_secs(1);
 /// Reloads that wait for the one that runs.
 pub const RELOAD_QUEUE: usize = 8;
 
+// ---- trust root ----
+
+/// Age of a trust root from which it is warned of: keys are added a few times a year.
+pub const TRUST_ROOT_AGE_WARNED: Duration = Duration::from_hours(180 * 24);
+/// Time before the last window of a kind ends from which it is warned of.
+pub const TRUST_WINDOW_WARNED: Duration = Duration::from_hours(30 * 24);
+
 // ---- signature material ----
 
 /// Bytes of one signature payload or bundle.

@@ -9,6 +9,7 @@ mod logging;
 mod output;
 mod policy;
 mod serve;
+mod trust;
 mod verdicts;
 mod verify;
 
@@ -44,6 +45,7 @@ fn dispatch(command: Command) -> Result<Status, CliError> {
         Command::Policy(command) => policy::run(&command),
         Command::ClientConfig(arguments) => client_config::run(&arguments),
         Command::Verdicts(arguments) => verdicts::run(&arguments),
+        Command::Trust(command) => trust::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Completions { shell } => completions(shell),
     }
@@ -78,6 +80,9 @@ enum Command {
     ClientConfig(client_config::Arguments),
     /// List, show or forget what a running mirror decided
     Verdicts(verdicts::Arguments),
+    /// Show whom signatures are checked against
+    #[command(subcommand)]
+    Trust(trust::Command),
     /// Check or print the configuration
     #[command(subcommand)]
     Config(config::Command),

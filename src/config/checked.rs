@@ -7,13 +7,13 @@ use super::document::{self, Document};
 use super::error::{ConfigError, Source};
 use super::files::{Files, ReadError, ReadFile, Secrecy};
 use super::upstreams::{self, UpstreamConfig};
-use super::{Secret, Seen, policy};
+use super::{Secret, Seen, policy, trust};
 use crate::http;
 use crate::limits::{CACHE_BYTES_MIN, VERDICT_TTL};
 use crate::oci::{Digest, Host, ImageReference, Reference};
 use crate::pull::{Snapshot, VerdictTtl};
 use crate::store;
-use crate::trust::{TrustRoot, TrustSource};
+use crate::trust::TrustRoot;
 
 /// A configuration that can be run: what is fixed for the life of the process, and what a reload may replace.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ pub(super) fn check(source: &Source, files: &mut Files, built_in: BuiltIn) -> Re
     let server = server(source, files, &document)?;
     not_built_yet(source, &document.policy)?;
     let loaded = policy::load(source, files, &document.policy, built_in)?;
-    let trust_root = trust_root(source, files, &document.policy)?;
+    let trust_root = trust::root(source, files, &document)?;
     let upstreams = upstreams::check(source, files, &mut warnings, &document.upstream)?;
     exposure(&server, tls.is_some(), &upstreams, &mut warnings);
     idle_scopes(&document.policy, &upstreams, &mut warnings);
@@ -228,19 +228,6 @@ fn not_built_yet(source: &Source, policy: &document::Policy) -> Result<(), Confi
         }
     }
     Ok(())
-}
-
-fn trust_root(source: &Source, files: &mut Files, policy: &document::Policy) -> Result<TrustRoot, ConfigError> {
-    let key = "policy.trusted_root";
-    let from = if policy.trusted_root.as_os_str().is_empty() {
-        TrustSource::BuiltIn
-    } else {
-        let path = policy.trusted_root.as_path();
-        files.read(key, path, Secrecy::Public).map_err(|error| source.at(key, error, ""))?;
-        TrustSource::File(files.path(path))
-    };
-    TrustRoot::load(&from)
-        .map_err(|error| source.at(key, error, "name a sigstore trusted_root.json, or remove the key"))
 }
 
 fn store_settings(source: &Source, files: &Files, document: &Document) -> Result<store::Settings, ConfigError> {

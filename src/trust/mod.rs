@@ -1,19 +1,28 @@
 //! The trust root: certificate authorities and logs of a Sigstore, from its `trusted_root.json`.
 //!
-//! A policy.json names its own authorities and logs, so nothing there is verified against this root; it is loaded, checked,
-//! shown, and part of each verdict's key. May import: `oci`, `limits`, `clock`.
+//! [`TrustRoot`] is one that was loaded and checked, with whom it trusts and how old it is; what verification needs of it is
+//! [`TrustRoot::sigstore_root`]. A policy.json names its own authorities and logs, so nothing there is verified against this
+//! root. Its fingerprint is part of each verdict's key. May import: `verify`, `oci`, `limits`, `clock`.
+
+mod age;
+mod error;
+mod trusted;
+
+pub use error::TrustError;
+pub use trusted::{Role, Trusted, Window};
 
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sigstore_verify::Verifier;
 use sigstore_verify::trust_root::{SigstoreInstance, TrustedRoot};
-use sigstore_verify::types::TimeRange;
 
 use crate::clock::Timestamp;
 use crate::limits::CONFIG_FILE_BYTES_MAX;
 use crate::oci::{Digest, json};
+use crate::verify::SigstoreRoot;
 
 /// Where a trust root comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +31,16 @@ pub enum TrustSource {
     BuiltIn,
     /// An operator's file.
     File(PathBuf),
+}
+
+impl TrustSource {
+    /// The word for its kind, in output for programs and as a label.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::BuiltIn => "built_in",
+            Self::File(_) => "file",
+        }
+    }
 }
 
 impl fmt::Display for TrustSource {
@@ -33,41 +52,6 @@ impl fmt::Display for TrustSource {
     }
 }
 
-/// A trust root cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TrustError {
-    /// The file cannot be read.
-    #[error("trust root {}: cannot read the file", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is larger than trust roots are.
-    #[error("trust root {}: more than {max} bytes", .path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// The bound.
-        max: u64,
-    },
-    /// The content is no trust root, or one with keys or certificates that cannot be used.
-    #[error("trust root {from}: {why}")]
-    Malformed {
-        /// Where it came from.
-        from: TrustSource,
-        /// What is wrong.
-        why: String,
-    },
-    /// It trusts nobody.
-    #[error("trust root {from}: it names no certificate authority and no transparency log")]
-    Empty {
-        /// Where it came from.
-        from: TrustSource,
-    },
-}
-
 /// A trust root that was loaded and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustRoot {
@@ -75,55 +59,11 @@ pub struct TrustRoot {
     pub source: TrustSource,
     /// SHA-256 of its bytes: any change is another root.
     pub fingerprint: Digest,
-    /// When the file was last written; the built-in root has no such time.
-    pub modified: Option<Timestamp>,
+    /// When it was last known to be current: when the file was written, when the built-in root was taken over.
+    pub as_of: Option<Timestamp>,
     /// Everybody it trusts, in the order of the document.
     pub trusted: Vec<Trusted>,
-}
-
-/// One authority or log that a trust root names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trusted {
-    /// What it is trusted for.
-    pub role: Role,
-    /// Its address, for display; it is never contacted.
-    pub name: String,
-    /// From when it is trusted; `None`: always.
-    pub from: Option<Timestamp>,
-    /// Until when it is trusted; `None`: without end.
-    pub until: Option<Timestamp>,
-}
-
-impl Trusted {
-    /// Whether it is trusted for what happens at that time.
-    pub fn is_current(&self, at: Timestamp) -> bool {
-        self.from.is_none_or(|from| from <= at) && self.until.is_none_or(|until| at <= until)
-    }
-}
-
-/// What somebody is trusted for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// Issues signing certificates (Fulcio).
-    CertificateAuthority,
-    /// Logs signatures (Rekor).
-    TransparencyLog,
-    /// Logs certificates.
-    CertificateLog,
-    /// Signs timestamps (RFC 3161).
-    TimestampAuthority,
-}
-
-impl Role {
-    /// The word for it, in log lines and on the command line.
-    pub const fn as_label(self) -> &'static str {
-        match self {
-            Self::CertificateAuthority => "certificate_authority",
-            Self::TransparencyLog => "transparency_log",
-            Self::CertificateLog => "certificate_log",
-            Self::TimestampAuthority => "timestamp_authority",
-        }
-    }
+    document: Arc<[u8]>,
 }
 
 impl TrustRoot {
@@ -135,7 +75,7 @@ impl TrustRoot {
         match source {
             TrustSource::BuiltIn => {
                 let document = SigstoreInstance::PublicGood.embedded_trusted_root_json();
-                Self::parse(source, document.as_bytes(), None)
+                Self::parse(source, document.as_bytes(), Some(BUILT_IN_AS_OF))
             }
             TrustSource::File(path) => {
                 let (document, modified) = read(path)?;
@@ -144,7 +84,7 @@ impl TrustRoot {
         }
     }
 
-    fn parse(source: &TrustSource, document: &[u8], modified: Option<Timestamp>) -> Result<Self, TrustError> {
+    fn parse(source: &TrustSource, document: &[u8], as_of: Option<Timestamp>) -> Result<Self, TrustError> {
         let malformed = |why: String| TrustError::Malformed { from: source.clone(), why };
         // Strictly first: two readers must not see two roots in the same bytes.
         json::parse(document).map_err(|error| malformed(error.to_string()))?;
@@ -157,7 +97,27 @@ impl TrustRoot {
         if root.certificate_authorities.is_empty() && root.tlogs.is_empty() {
             return Err(TrustError::Empty { from: source.clone() });
         }
-        Ok(Self { source: source.clone(), fingerprint: Digest::sha256(document), modified, trusted: trusted(&root) })
+        Ok(Self {
+            source: source.clone(),
+            fingerprint: Digest::sha256(document),
+            as_of,
+            trusted: trusted::of(&root),
+            document: document.into(),
+        })
+    }
+
+    /// It as verification wants it. Reads it anew each time: call once a load.
+    ///
+    /// # Errors
+    /// [`TrustError::Malformed`] when a key or certificate in it cannot be used.
+    pub fn sigstore_root(&self) -> Result<SigstoreRoot, TrustError> {
+        SigstoreRoot::from_json(&self.document)
+            .map_err(|error| TrustError::Malformed { from: self.source.clone(), why: error.to_string() })
+    }
+
+    /// The document, as it was read.
+    pub fn document(&self) -> &[u8] {
+        &self.document
     }
 
     /// Those of that role that are trusted for what happens at that time.
@@ -179,31 +139,11 @@ fn read(path: &Path) -> Result<(Vec<u8>, Option<Timestamp>), TrustError> {
     Ok((document, modified.map(|since| Timestamp::from_unix_millis(0).plus(since))))
 }
 
-fn trusted(root: &TrustedRoot) -> Vec<Trusted> {
-    let entry = |role, name: &str, window: Option<TimeRange>| Trusted {
-        role,
-        name: name.to_owned(),
-        from: window.map(|window| millis(window.start)),
-        until: window.and_then(|window| window.end).map(millis),
-    };
-    let authorities = root.certificate_authorities.iter();
-    let authorities = authorities.map(|ca| entry(Role::CertificateAuthority, &ca.uri, ca.valid_for));
-    let logs = root.tlogs.iter();
-    let logs = logs.map(|log| entry(Role::TransparencyLog, &log.base_url, log.public_key.valid_for));
-    let ct_logs = root.ctlogs.iter();
-    let ct_logs = ct_logs.map(|log| entry(Role::CertificateLog, &log.base_url, log.public_key.valid_for));
-    let timestamps = root.timestamp_authorities.iter();
-    let timestamps = timestamps
-        .map(|tsa| entry(Role::TimestampAuthority, tsa.uri.as_deref().unwrap_or("(no address)"), tsa.valid_for));
-    authorities.chain(logs).chain(ct_logs).chain(timestamps).collect()
-}
-
-fn millis(time: jiff::Timestamp) -> Timestamp {
-    Timestamp::from_unix_millis(time.as_millisecond())
-}
-
 /// protobuf-specs, `sigstore_trustroot.proto`.
 const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.trustedroot+json;version=0.1";
+
+/// The release of `sigstore-trust-root` 0.15.1, which refreshed what is embedded: 2026-10-23.
+const BUILT_IN_AS_OF: Timestamp = Timestamp::from_unix_seconds(1_792_713_600);
 
 #[cfg(test)]
 mod tests {
@@ -227,7 +167,7 @@ mod tests {
         }
         assert!(root.trusted.iter().any(|trusted| trusted.name == "https://rekor.sigstore.dev"));
         assert!(!root.trusted[0].is_current(Timestamp::from_unix_seconds(0)), "Fulcio is younger than that");
-        assert_eq!(root.modified, None);
+        assert_eq!(root.as_of, Some("2026-10-23T00:00:00Z".parse().unwrap()));
         assert_eq!(root, TrustRoot::load(&TrustSource::BuiltIn).unwrap());
     }
 
@@ -236,7 +176,7 @@ mod tests {
         let document = FakeSigstore::from_seed(1, Clock::System.now()).trusted_root_json();
         let root = load(document.as_bytes()).unwrap();
         assert_eq!(root.trusted.len(), 3);
-        assert!(root.modified.is_some());
+        assert!(root.as_of.is_some());
         assert_eq!(root.fingerprint, Digest::sha256(document.as_bytes()));
         assert_ne!(load(format!("{document} ").as_bytes()).unwrap().fingerprint, root.fingerprint);
     }

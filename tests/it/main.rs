@@ -24,6 +24,7 @@ mod blobs_http;
 mod catalogue;
 mod cli;
 mod cli_serve;
+mod cli_trust;
 mod cli_verify;
 mod config;
 mod fixtures;
