@@ -220,9 +220,6 @@ fn not_built_yet(source: &Source, policy: &document::Policy) -> Result<(), Confi
     }
     for (index, over) in policy.overrides.iter().enumerate() {
         let key = |name: &str| format!("policy.override[{index}].{name}");
-        if over.max_image_bytes.is_some_and(|size| size.0 != 0) {
-            return error(&key("max_image_bytes"), "a bound on image size");
-        }
         if over.bundles_without_identity == Some(true) {
             return error(&key("bundles_without_identity"), "the sigstore bundle format");
         }

@@ -98,6 +98,15 @@ pub struct Image {
     pub layers: Vec<Descriptor>,
 }
 
+/// What pulling an image transfers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ImageSize {
+    /// Bytes of config and layers as they are listed, that is compressed.
+    pub bytes: u64,
+    /// Number of layers.
+    pub layers: usize,
+}
+
 /// What an index lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
@@ -167,6 +176,14 @@ impl Manifest {
         }
         .into_iter()
         .flatten()
+    }
+
+    /// What pulling it transfers; none for an index, whose children have sizes of their own. A sum that no number holds is
+    /// larger than every bound.
+    pub fn image_size(&self) -> Option<ImageSize> {
+        let ManifestKind::Image(image) = &self.kind else { return None };
+        let sum = self.blobs().try_fold(0_u64, |sum, blob| sum.checked_add(blob.size));
+        Some(ImageSize { bytes: sum.unwrap_or(u64::MAX), layers: image.layers.len() })
     }
 
     /// Whether it is an index.
@@ -349,6 +366,18 @@ mod tests {
         };
         assert!(children(INDEX_CHILDREN_MAX).is_ok());
         assert!(matches!(children(INDEX_CHILDREN_MAX + 1), Err(ManifestError::TooMany { .. })));
+    }
+
+    #[test]
+    fn an_image_has_the_size_of_its_config_and_layers_and_an_index_has_none() {
+        let size = Manifest::parse(image("").as_bytes(), Some(OCI)).unwrap().image_size();
+        assert_eq!(size, Some(ImageSize { bytes: 6, layers: 1 }));
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, descriptor());
+        assert_eq!(Manifest::parse(index.as_bytes(), Some(OCI_INDEX)).unwrap().image_size(), None);
+        let mut huge = Manifest::parse(image("").as_bytes(), Some(OCI)).unwrap();
+        let ManifestKind::Image(list) = &mut huge.kind else { panic!("an image") };
+        list.config.size = u64::MAX;
+        assert_eq!(huge.image_size(), Some(ImageSize { bytes: u64::MAX, layers: 1 }), "the sum does not wrap");
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod reference;
 pub use descriptor::{Descriptor, Platform};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use error_code::ErrorCode;
-pub use manifest::{Image, Index, Manifest, ManifestError, ManifestKind};
+pub use manifest::{Image, ImageSize, Index, Manifest, ManifestError, ManifestKind};
 pub use media_type::{MediaType, MediaTypeError};
 pub use name::{Host, NameError, Repository, RepositoryName, Tag};
 pub use reference::{DockerReference, ImageReference, Reference, ReferenceError};

@@ -85,6 +85,8 @@ pub enum Reason {
     TooManySignatures,
     /// More platform children than are looked at.
     TooManyChildren,
+    /// The signatures are as policy wants them, and the image is larger than `max_image_bytes`.
+    TooLarge,
     /// Signatures bind sha256; this digest is not.
     UnsupportedDigest,
     /// The requirement is of a kind that is not supported yet.
@@ -105,6 +107,7 @@ impl Reason {
         Self::Expired,
         Self::TooManySignatures,
         Self::TooManyChildren,
+        Self::TooLarge,
         Self::UnsupportedDigest,
         Self::NotSupported,
     ];
@@ -133,6 +136,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::TooManySignatures => "too_many_signatures",
             Self::TooManyChildren => "too_many_children",
+            Self::TooLarge => "too_large",
             Self::UnsupportedDigest => "unsupported_digest",
             Self::NotSupported => "not_supported",
         }

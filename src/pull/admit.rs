@@ -140,17 +140,16 @@ impl Puller {
             let (manifest, cache) = self.unverified(&image.repository, digest).await?;
             return Ok(AdmittedManifest { manifest, standing: ARTEFACT, cache });
         }
-        let current = self.current_grant(snapshot, digest, &grants).await;
         let (manifest, cache) = self.unverified(&image.repository, digest).await?;
-        if let Some(admits) = current {
+        if let Some(admits) = self.current_grant(snapshot, &manifest, &grants).await {
             return self.admit_by_grant(snapshot, admits, manifest, cache).await;
         }
         if passes_ungated(snapshot, image, &manifest) {
             return self.decide(snapshot, image, manifest, cache).await;
         }
-        let (listed, undecided) = match self.renewed_grant(snapshot, digest, &grants).await {
+        let (listed, undecided, too_large) = match self.renewed_grant(snapshot, &manifest, &grants).await {
             Held::Admits(admits) => return self.admit_by_grant(snapshot, admits, manifest, cache).await,
-            Held::Nothing { listed, undecided } => (listed, undecided.or(unknown)),
+            Held::Nothing { listed, undecided, too_large } => (listed, undecided.or(unknown), too_large),
         };
         if let Some(place) = place(&manifest, listed.then_some(Place::AttestationChild))
             && self.passes_as_artefact(image, &manifest, place).await?
@@ -160,6 +159,8 @@ impl Puller {
         match (self.decide(snapshot, image, manifest, cache).await, undecided) {
             // Its own verdict is no, but a grant that could not be looked at might say yes.
             (Err(PullError::Denied(_)), Some(undecided)) => Err(undecided),
+            // What a grant would admit is refused for its size, not for what its own reference lacks.
+            (Err(PullError::Denied(own)), None) => Err(too_large.unwrap_or(PullError::Denied(own))),
             (decided, _) => decided,
         }
     }
@@ -194,7 +195,8 @@ impl Puller {
             LEAF_ONLY_INDEX
         } else {
             let answer = self.verdict(snapshot, &basis, Look::IndexBelow(0)).await;
-            self.standing(snapshot, &basis, &answer)?
+            let standing = self.standing(snapshot, &basis, &answer)?;
+            self.sized(snapshot, &basis, &manifest, standing).await?
         };
         self.keep_grants(snapshot, &basis, standing.extent, &manifest).await?;
         Ok(AdmittedManifest { manifest, standing, cache })

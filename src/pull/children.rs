@@ -43,11 +43,11 @@ impl Puller {
             (MultiArch::IndexOrEveryLeaf | MultiArch::IndexOrAnyLeaf, Look::IndexBelow(above)) => above,
         };
         let index = self.unverified(&basis.image.repository, &basis.digest);
-        let index = match timeout_at(deadline, index).await.map_err(|_| too_late(basis))? {
+        let index = match timeout_at(deadline, index).await.map_err(|_| too_late(basis, CHILDREN_TOO_LATE))? {
             Ok((index, _)) => index,
             // Not there, or no manifest: it has no children to speak for it, so its own verdict stands.
             Err(PullError::ManifestUnknown | PullError::Manifest(_)) => return Ok(None),
-            Err(error) => return Err(unread(error)),
+            Err(error) => return Err(unread(error, "index")),
         };
         let children: Vec<&Descriptor> =
             index.parsed().children().iter().filter(|child| !child.is_attestation_child()).collect();
@@ -63,7 +63,7 @@ impl Puller {
             return Ok(Some(denial(own, Reason::TooManyChildren, text, &[])));
         }
         let judging = self.judge_children(snapshot, basis, above, rule, own, children);
-        timeout_at(deadline, judging).await.map_err(|_| too_late(basis))?.map(Some)
+        timeout_at(deadline, judging).await.map_err(|_| too_late(basis, CHILDREN_TOO_LATE))?.map(Some)
     }
 
     async fn judge_children(
@@ -82,7 +82,7 @@ impl Puller {
         let mut tally = Tally::default();
         while let Some((child, verdict)) = judged.next().await {
             match (rule, verdict) {
-                (MultiArch::IndexOrAnyLeaf, Ok(verdict)) if verdict.decision == Decision::Allow => {
+                (MultiArch::IndexOrAnyLeaf, Ok(verdict)) if satisfies_policy(&verdict) => {
                     tally.add(child, &verdict);
                     return Ok(tally.allow(own));
                 }
@@ -93,7 +93,7 @@ impl Puller {
                 (MultiArch::IndexOrEveryLeaf | MultiArch::LeafOnly, verdict) => {
                     let verdict = verdict?;
                     tally.add(child, &verdict);
-                    if verdict.decision == Decision::Deny {
+                    if !satisfies_policy(&verdict) {
                         return Ok(tally.deny(own));
                     }
                 }
@@ -182,6 +182,15 @@ pub(super) fn child_basis(snapshot: &Snapshot, image: &ImageReference, child: &D
     Basis::new(image, child)
 }
 
+/// Whether the signatures are as policy wants them. A child that is too large says nothing against its index: it is refused
+/// when it is asked for itself.
+pub(super) fn satisfies_policy(verdict: &StoredVerdict) -> bool {
+    match (verdict.decision, verdict.reason) {
+        (Decision::Allow, _) | (Decision::Deny, Reason::TooLarge) => true,
+        (Decision::Deny, _) => false,
+    }
+}
+
 fn is_index(child: &Descriptor) -> bool {
     child.media_type.parse::<MediaType>().is_ok_and(MediaType::is_index)
 }
@@ -209,7 +218,7 @@ impl Tally {
             "reason": verdict.reason.as_label(),
             "text": verdict.text,
         }));
-        if verdict.decision == Decision::Allow {
+        if satisfies_policy(verdict) {
             let end = self.not_after.map_or(verdict.not_after, |end| end.min(verdict.not_after));
             self.not_after = Some(end);
         }
@@ -249,20 +258,22 @@ fn evidence(own: &Verdict, children: &[Value]) -> Evidence {
     Evidence(json!({ "index": own.evidence.0, "children": children }))
 }
 
+const CHILDREN_TOO_LATE: &str = "the index's children could not be judged in time";
+
 fn too_deep() -> PullError {
     ManifestError::Shape(format!("indexes are nested deeper than {INDEX_DEPTH_MAX}")).into()
 }
 
-fn too_late(basis: &Basis) -> Unreached {
+pub(super) fn too_late(basis: &Basis, reason: &str) -> Unreached {
     let cause = UpstreamError::Timeout { upstream: basis.image.repository.host().clone() };
-    Unreached::Evidence { reason: "the index's children could not be judged in time".to_owned(), cause }
+    Unreached::Evidence { reason: reason.to_owned(), cause }
 }
 
-/// Without its bytes an index has no children to ask.
-fn unread(error: PullError) -> Unreached {
+/// Without its bytes an index has no children to ask, and an image no size.
+pub(super) fn unread(error: PullError, what: &str) -> Unreached {
     match error {
         PullError::Upstream(cause) => {
-            Unreached::Evidence { reason: format!("the index could not be read: {cause}"), cause }
+            Unreached::Evidence { reason: format!("the {what} could not be read: {cause}"), cause }
         }
         PullError::Denied(_)
         | PullError::Undecided { .. }

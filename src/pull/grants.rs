@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use super::artefact::is_artefact;
-use super::children::child_basis;
+use super::children::{child_basis, satisfies_policy};
 use super::hot::GrantedKey;
 use super::manifest::UnverifiedManifest;
 use super::verdict::{Basis, Extent, Look, Standing};
 use super::{PullError, Puller, Snapshot};
 use crate::oci::{Descriptor, Digest, Repository};
-use crate::policy::{Decision, Mode, MultiArch};
+use crate::policy::{Mode, MultiArch, Reason};
 use crate::store::{Grant, GrantKind};
 use crate::telemetry::DecisionLabel;
 
@@ -27,6 +27,8 @@ pub(super) enum Held {
         listed: bool,
         /// Why nothing is known about one of them; without an answer elsewhere, this is the answer.
         undecided: Option<PullError>,
+        /// The denial, when one would admit it but for its size.
+        too_large: Option<PullError>,
     },
 }
 
@@ -43,6 +45,8 @@ enum Judged {
     /// By an index that was admitted through its children.
     Listed,
     Denied,
+    /// It would admit, but for the size.
+    TooLarge(PullError),
     /// Under the rule that is in force, such a grant says nothing.
     Void,
     Unknown(PullError),
@@ -50,7 +54,13 @@ enum Judged {
 
 impl Puller {
     /// The first grant on a manifest that admits it by what the store knows: no discovery, no upstream.
-    pub(super) async fn current_grant(&self, snapshot: &Snapshot, digest: &Digest, grants: &[Grant]) -> Option<Admits> {
+    pub(super) async fn current_grant(
+        &self,
+        snapshot: &Snapshot,
+        manifest: &UnverifiedManifest,
+        grants: &[Grant],
+    ) -> Option<Admits> {
+        let digest = manifest.digest();
         for grant in grants.iter().filter(|grant| is_on_manifest(grant)) {
             let basis = basis_of(grant);
             let Some(verdict) = self.known_verdict(snapshot, &basis).await else { continue };
@@ -58,7 +68,10 @@ impl Puller {
                 continue;
             }
             let Ok(standing) = self.standing(snapshot, &basis, &Ok(verdict)) else { continue };
-            if reaches(&standing, grant, digest) && holds_for_child(snapshot, &standing, grant, digest) {
+            if reaches(&standing, grant, digest)
+                && holds_for_child(snapshot, &standing, grant, digest)
+                && let Ok(standing) = self.sized(snapshot, &basis, manifest, standing).await
+            {
                 return Some(Admits { grant: grant.clone(), standing });
             }
         }
@@ -66,8 +79,14 @@ impl Puller {
     }
 
     /// The first grant on a manifest that admits it, after reaching anew the verdicts that are not current.
-    pub(super) async fn renewed_grant(&self, snapshot: &Arc<Snapshot>, digest: &Digest, grants: &[Grant]) -> Held {
-        self.renew(snapshot, digest, grants.iter().filter(|grant| is_on_manifest(grant))).await
+    pub(super) async fn renewed_grant(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        manifest: &UnverifiedManifest,
+        grants: &[Grant],
+    ) -> Held {
+        let grants = grants.iter().filter(|grant| is_on_manifest(grant));
+        self.renew(snapshot, manifest.digest(), Some(manifest), grants).await
     }
 
     /// The right to fetch a blob: asked before anything that depends on whether its bytes are cached, so that neither the
@@ -97,7 +116,7 @@ impl Puller {
                 return Ok(grant.clone());
             }
         }
-        match self.renew(&snapshot, digest, grants().filter(|grant| grant.kind == GrantKind::Blob)).await {
+        match self.renew(&snapshot, digest, None, grants().filter(|grant| grant.kind == GrantKind::Blob)).await {
             Held::Admits(admits) => Ok(admits.grant),
             Held::Nothing { undecided, .. } => Err(undecided.unwrap_or(PullError::BlobUnknown)),
         }
@@ -118,23 +137,25 @@ impl Puller {
         }
     }
 
-    /// Judges grants until one admits. When none does, those that a clean denial stands behind are taken away.
+    /// Judges grants until one admits; those on a manifest by its size too. When none does, those that a clean denial stands behind are taken away.
     async fn renew(
         &self,
         snapshot: &Arc<Snapshot>,
         digest: &Digest,
+        manifest: Option<&UnverifiedManifest>,
         grants: impl Iterator<Item = &Grant> + Send,
     ) -> Held {
-        let (mut listed, mut undecided) = (false, None);
+        let (mut listed, mut undecided, mut too_large) = (false, None, None);
         let (mut denied, mut kept) = (Vec::new(), Vec::new());
         for grant in grants {
-            match self.judge(snapshot, digest, grant).await {
+            match self.judge(snapshot, digest, manifest, grant).await {
                 Judged::Admits(standing) => return Held::Admits(Admits { grant: grant.clone(), standing }),
                 Judged::Denied => {
                     denied.push(&grant.image);
                     continue;
                 }
                 Judged::Listed => listed = true,
+                Judged::TooLarge(denial) => too_large = too_large.or(Some(denial)),
                 Judged::Void => {}
                 Judged::Unknown(error) => undecided = undecided.or(Some(error)),
             }
@@ -145,10 +166,16 @@ impl Puller {
             self.parts.store.revoke_grants(&image.repository, digest, image).await;
             self.parts.hot.forget_granted();
         }
-        Held::Nothing { listed, undecided }
+        Held::Nothing { listed, undecided, too_large }
     }
 
-    async fn judge(&self, snapshot: &Arc<Snapshot>, digest: &Digest, grant: &Grant) -> Judged {
+    async fn judge(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        digest: &Digest,
+        manifest: Option<&UnverifiedManifest>,
+        grant: &Grant,
+    ) -> Judged {
         if self.is_void(snapshot, grant).await {
             return Judged::Void;
         }
@@ -156,8 +183,16 @@ impl Puller {
         let answer = self.verdict(snapshot, &basis, Look::IndexBelow(0)).await;
         match self.standing(snapshot, &basis, &answer) {
             Ok(standing) if !reaches(&standing, grant, digest) => Judged::Listed,
-            Ok(standing) if holds_for_child(snapshot, &standing, grant, digest) => Judged::Admits(standing),
-            Ok(_) => Judged::Void,
+            Ok(standing) if !holds_for_child(snapshot, &standing, grant, digest) => Judged::Void,
+            Ok(standing) => match manifest {
+                Some(manifest) => match self.sized(snapshot, &basis, manifest, standing).await {
+                    Ok(standing) => Judged::Admits(standing),
+                    Err(denial) => Judged::TooLarge(denial),
+                },
+                None => Judged::Admits(standing),
+            },
+            // Policy wants it as it is; with another bound the grant is good again.
+            Err(denial @ PullError::Denied(_)) if is_too_large(&denial) => Judged::TooLarge(denial),
             Err(PullError::Denied(_)) => Judged::Denied,
             Err(error) => Judged::Unknown(error),
         }
@@ -236,13 +271,17 @@ impl Puller {
         let verdict = self.known_verdict(snapshot, &basis).await?;
         let grant =
             Grant { kind: GrantKind::Child, size: child.size, admitting: child.digest, image: basis.image.clone() };
-        (verdict.decision == Decision::Allow).then_some((child.digest, grant))
+        satisfies_policy(&verdict).then_some((child.digest, grant))
     }
 }
 
 /// What a grant rests on.
 pub(super) fn basis_of(grant: &Grant) -> Basis {
     Basis::new(&grant.image, &grant.admitting)
+}
+
+fn is_too_large(error: &PullError) -> bool {
+    matches!(error, PullError::Denied(denial) if denial.reason == Reason::TooLarge)
 }
 
 fn is_on_manifest(grant: &Grant) -> bool {

@@ -58,16 +58,22 @@ impl Puller {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<(Arc<UnverifiedManifest>, CacheResult), PullError> {
-        if let Some(manifest) = self.parts.hot.manifest(repository, digest) {
-            return Ok((manifest, CacheResult::Hit));
-        }
-        let grants = self.parts.store.grants(repository, digest).await;
-        if grants.iter().any(|grant| is_for_manifest(grant, digest))
-            && let Some(manifest) = self.stored(repository, digest).await
-        {
+        if let Some(manifest) = self.held(repository, digest).await {
             return Ok((manifest, CacheResult::Hit));
         }
         Ok((self.fetch(repository, &Reference::Digest(*digest)).await?, CacheResult::Miss))
+    }
+
+    /// The manifest of that digest in that repository when it is here; upstream is not asked.
+    pub(super) async fn held(&self, repository: &Repository, digest: &Digest) -> Option<Arc<UnverifiedManifest>> {
+        if let Some(manifest) = self.parts.hot.manifest(repository, digest) {
+            return Some(manifest);
+        }
+        let grants = self.parts.store.grants(repository, digest).await;
+        if !grants.iter().any(|grant| is_for_manifest(grant, digest)) {
+            return None;
+        }
+        self.stored(repository, digest).await
     }
 
     /// From the content store, under the media type that was fixed when it was first admitted.

@@ -20,6 +20,7 @@ mod manifest;
 mod reading;
 mod referrers;
 mod resolve;
+mod size;
 mod tags;
 mod verdict;
 

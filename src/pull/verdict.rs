@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::discover::{Discovered, NoEvidence};
+use super::size::TooLarge;
 use super::{Denial, PullError, Puller, Snapshot};
 use crate::clock::Timestamp;
 use crate::limits::{REFUSAL_LINE_BYTES_MAX, VERDICT_BUDGET};
@@ -31,7 +32,7 @@ impl Basis {
         Self { image: image.clone(), digest: *digest }
     }
 
-    fn key(&self, snapshot: &Snapshot) -> VerdictKey {
+    pub(super) fn key(&self, snapshot: &Snapshot) -> VerdictKey {
         VerdictKey {
             image: self.image.clone(),
             digest: self.digest,
@@ -169,7 +170,15 @@ impl Puller {
             let reason = format!("not all signatures could be read: {cause}");
             return Err(Unreached::Evidence { reason, cause: cause.clone() });
         }
-        let verdict = Arc::new(self.stored_form(snapshot, basis, &reached, found.as_deref()));
+        let image_size = self.image_size(deadline, snapshot, basis, look).await?;
+        let reached = match TooLarge::check(&snapshot.policy, basis, image_size) {
+            Some(too_large) if reached.decision == Decision::Allow && look == Look::IndexBelow(0) => {
+                too_large.deny(reached)
+            }
+            Some(_) | None => reached,
+        };
+        let verdict = StoredVerdict { image_size, ..self.stored_form(snapshot, basis, &reached, found.as_deref()) };
+        let verdict = Arc::new(verdict);
         if let (Decision::Allow, Some(found)) = (reached.decision, &found) {
             self.keep_material(&basis.image.repository, found).await;
         }
@@ -243,6 +252,7 @@ impl Puller {
             reason: reached.reason,
             text: one_line(&reached.text),
             own: reached.own,
+            image_size: None,
             issued: now,
             not_after: reached.not_after.map_or(end, |not_after| not_after.min(end)),
             evidence: None,
@@ -345,7 +355,7 @@ pub(super) fn undecided_reason(reason: &str, cause: Option<&UpstreamError>) -> &
     }
 }
 
-fn denied(basis: &Basis, verdict: &StoredVerdict) -> PullError {
+pub(super) fn denied(basis: &Basis, verdict: &StoredVerdict) -> PullError {
     PullError::Denied(Box::new(Denial {
         image: basis.image.clone(),
         digest: basis.digest,

@@ -22,6 +22,7 @@ pub(super) fn verdict(image: &str, decision: Decision, issued_seconds: i64) -> S
         reason,
         text: format!("{decision:?}"),
         own: decision == Decision::Allow,
+        image_size: None,
         issued: Timestamp::from_unix_seconds(issued_seconds),
         not_after: Timestamp::from_unix_seconds(issued_seconds + 3600),
         evidence: None,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::record::{Reader, Record, Writer};
 use crate::clock::Timestamp;
-use crate::oci::{Algorithm, Digest, Hasher, ImageReference, Reference};
+use crate::oci::{Algorithm, Digest, Hasher, ImageReference, ImageSize, Reference};
 use crate::policy::{Decision, Reason};
 use crate::verify::VERIFIER_VERSION;
 
@@ -101,6 +101,8 @@ pub struct StoredVerdict {
     /// Whether the image was admitted by itself (its own signature or an accepting policy) rather than through its children:
     /// only then does an index grant all its children.
     pub own: bool,
+    /// What pulling the image transfers, where its manifest was at hand; an index has no size of its own.
+    pub image_size: Option<ImageSize>,
     /// When it was reached.
     pub issued: Timestamp,
     /// When it must be reached again.
@@ -145,6 +147,7 @@ impl StoredVerdict {
 
     fn body(&self, text: &str, place: Place) -> Vec<u8> {
         let mut writer = Writer::default();
+        writer.byte(BODY_FORM);
         writer.byte(match self.decision {
             Decision::Allow => 1,
             Decision::Deny => 2,
@@ -155,6 +158,11 @@ impl StoredVerdict {
         writer.byte(u8::from(self.evidence.is_some()));
         if let Some(evidence) = &self.evidence {
             writer.digest(evidence);
+        }
+        writer.byte(u8::from(self.image_size.is_some()));
+        if let Some(ImageSize { bytes, layers }) = self.image_size {
+            writer.number(bytes);
+            writer.number(u64::try_from(layers).unwrap_or(u64::MAX));
         }
         writer.text(text);
         match place {
@@ -172,6 +180,9 @@ impl StoredVerdict {
     /// Out of a record, and where its material is listed; `None` when the record is not one.
     pub(super) fn of_record(key: VerdictKey, record: &Record) -> Option<(Self, Place)> {
         let mut reader = Reader(&record.body);
+        if reader.byte()? != BODY_FORM {
+            return None;
+        }
         let decision = match reader.byte()? {
             1 => Decision::Allow,
             2 => Decision::Deny,
@@ -181,6 +192,7 @@ impl StoredVerdict {
         let own = flag(&mut reader)?;
         let material_complete = flag(&mut reader)?;
         let evidence = if flag(&mut reader)? { Some(reader.digest()?) } else { None };
+        let image_size = if flag(&mut reader)? { Some(image_size(&mut reader)?) } else { None };
         let text = reader.text()?.to_owned();
         let (place, material) = match reader.byte()? {
             IN_EVIDENCE => (Place::Evidence, Vec::new()),
@@ -193,6 +205,7 @@ impl StoredVerdict {
             reason,
             text,
             own,
+            image_size,
             issued,
             not_after,
             evidence,
@@ -211,6 +224,10 @@ pub(super) enum Place {
     Record,
     /// In the evidence file, because it is too long for a record.
     Evidence,
+}
+
+fn image_size(reader: &mut Reader<'_>) -> Option<ImageSize> {
+    Some(ImageSize { bytes: reader.number()?, layers: usize::try_from(reader.number()?).ok()? })
 }
 
 fn flag(reader: &mut Reader<'_>) -> Option<bool> {
@@ -237,6 +254,7 @@ const fn reason_code(reason: Reason) -> u8 {
         Reason::TooManyChildren => 11,
         Reason::UnsupportedDigest => 12,
         Reason::NotSupported => 13,
+        Reason::TooLarge => 14,
     }
 }
 
@@ -244,7 +262,7 @@ fn reason_of(code: u8) -> Option<Reason> {
     REASONS.into_iter().find(|reason| reason_code(*reason) == code)
 }
 
-const REASONS: [Reason; 13] = [
+const REASONS: [Reason; 14] = [
     Reason::Verified,
     Reason::AcceptAnything,
     Reason::Children,
@@ -258,8 +276,11 @@ const REASONS: [Reason; 13] = [
     Reason::TooManyChildren,
     Reason::UnsupportedDigest,
     Reason::NotSupported,
+    Reason::TooLarge,
 ];
 
+/// The first byte of a verdict's body. A body of another form is none, so its verdict is reached again.
+const BODY_FORM: u8 = 0x12;
 /// Instead of a number of digests.
 const IN_EVIDENCE: u8 = u8::MAX;
 
@@ -276,6 +297,7 @@ mod tests {
             evidence: Some(Digest::sha256(b"evidence")),
             material,
             text: "é".repeat(VERDICT_TEXT_BYTES_MAX / 2),
+            image_size: Some(ImageSize { bytes: u64::MAX, layers: 1024 }),
             ..verdict("quay.io/a/b:1", Decision::Allow, 1)
         }
     }
@@ -325,6 +347,10 @@ mod tests {
         let mut longer = record;
         longer.body.push(0);
         assert_eq!(StoredVerdict::of_record(full().key, &longer), None);
+        // As they were written before images had a size.
+        let mut former = full().to_record(1000);
+        former.body.remove(0);
+        assert_eq!(StoredVerdict::of_record(full().key, &former), None);
     }
 
     #[test]

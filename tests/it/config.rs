@@ -181,7 +181,6 @@ fn what_is_not_built_yet_is_an_error_and_never_ignored() {
         policy("cluster_image_policies = [\"cip/*.yaml\"]"),
         policy("no_match = \"allow\""),
         policy("registries_d = \"/etc/containers/registries.d\""),
-        policy("[[policy.override]]\nscope = \"quay.io\"\nmax_image_bytes = \"1GiB\""),
         policy("[[policy.override]]\nscope = \"quay.io\"\nbundles_without_identity = true"),
     ];
     let table: String = rows.iter().map(|config| format!("{}\n", error_of(config))).collect();
@@ -190,7 +189,7 @@ fn what_is_not_built_yet_is_an_error_and_never_ignored() {
         "cluster_image_policies = []",
         "no_match = \"deny\"",
         "trusted_root = \"\"",
-        "[[policy.override]]\nscope = \"quay.io\"\nmax_image_bytes = \"0\"\nbundles_without_identity = false",
+        "[[policy.override]]\nscope = \"quay.io\"\nmax_image_bytes = \"1GiB\"\nbundles_without_identity = false",
     ] {
         Files::with(&policy(default)).load().unwrap();
     }

@@ -72,6 +72,13 @@ pub(crate) struct Image {
     built: BuiltImage,
 }
 
+impl Image {
+    /// Bytes of config and layers.
+    pub(crate) fn size(&self) -> u64 {
+        u64::try_from(self.built.blob_bytes()).unwrap()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Lab {
     pub(crate) registry: FakeRegistry,
@@ -132,6 +139,17 @@ impl Lab {
         self.snapshot.store(Arc::new(snapshot(policy, &self.sigstore, self.clock.now())));
     }
 
+    /// The same policy with these bounds on the size of images, each with its scope.
+    pub(crate) fn bound(&self, policy: Policy, bounds: &[(&str, u64)]) {
+        let now = self.clock.now();
+        let mut settings = settings(policy, &self.sigstore, now);
+        settings.overrides.extend(bounds.iter().map(|(scope, max_image_bytes)| Override {
+            max_image_bytes: Some(*max_image_bytes),
+            ..Override::of(scope.parse().unwrap())
+        }));
+        self.snapshot.store(Arc::new(snapshot_of(settings)));
+    }
+
     // ---- what the registry has ----
 
     /// An image, by digest alone. Each name makes another one.
@@ -139,6 +157,13 @@ impl Lab {
         let seed = Digest::sha256(name.as_bytes());
         let seed = u64::from_le_bytes(seed.as_bytes()[..8].try_into().unwrap());
         self.put(ImageBuilder::new(seed).layer(2000).layer(100_000).build())
+    }
+
+    /// An image with one more layer, of that many bytes.
+    pub(crate) fn image_with_layer(&self, name: &str, bytes: usize) -> Image {
+        let seed = Digest::sha256(name.as_bytes());
+        let seed = u64::from_le_bytes(seed.as_bytes()[..8].try_into().unwrap());
+        self.put(ImageBuilder::new(seed).layer(2000).layer(100_000).layer(bytes).build())
     }
 
     /// An image under a tag, with a good signature.
@@ -546,6 +571,18 @@ fn other_key(sigstore: &FakeSigstore) -> FakeKey {
 }
 
 fn snapshot(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> Snapshot {
+    snapshot_of(settings(policy, sigstore, now))
+}
+
+fn snapshot_of(settings: PolicySettings) -> Snapshot {
+    Snapshot {
+        policy: PolicySet::new(settings).unwrap(),
+        trust_root: Digest::sha256(b"no trust root"),
+        verdict_ttl: VerdictTtl { allow: 24 * HOUR, deny: Duration::from_secs(60) },
+    }
+}
+
+fn settings(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> PolicySettings {
     let signed = key_requirement(&key(sigstore));
     let (accept, reject) = (json!({"type": "insecureAcceptAnything"}), json!({"type": "reject"}));
     let scoped = |default: &Value, scope: String, requirement: &Value| json!({"default": [default], "transports": {"docker": {scope: [requirement]}}});
@@ -594,9 +631,5 @@ fn snapshot(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> Snapshot
         | Policy::SignedTag(_)
         | Policy::RejectDigest(_) => {}
     }
-    Snapshot {
-        policy: PolicySet::new(settings).unwrap(),
-        trust_root: Digest::sha256(b"no trust root"),
-        verdict_ttl: VerdictTtl { allow: 24 * HOUR, deny: Duration::from_secs(60) },
-    }
+    settings
 }

@@ -30,6 +30,7 @@ mod config;
 mod fixtures;
 mod foreign_layers;
 mod forgery;
+mod image_size;
 mod kill;
 mod lab;
 mod lists_http;

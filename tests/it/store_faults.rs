@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sealgate::clock::{Clock, ManualClock, Timestamp};
-use sealgate::oci::{Algorithm, Digest, ImageReference, MediaType, Repository};
+use sealgate::oci::{Algorithm, Digest, ImageReference, ImageSize, MediaType, Repository};
 use sealgate::policy::{Decision, Evidence, Reason};
 use sealgate::store::{
     BlobFile, Grant, GrantKind, Settings, Store, StoreError, StoredVerdict, TagPointer, VerdictFilter, VerdictKey,
@@ -80,6 +80,7 @@ impl Disk {
             reason: if decision == Decision::Allow { Reason::Verified } else { Reason::NoSignature },
             text: format!("{decision:?} for {image}"),
             own: decision == Decision::Allow,
+            image_size: Some(ImageSize { bytes: 12_345, layers: 3 }),
             issued: self.now(),
             not_after: self.now().plus(Duration::from_hours(24)),
             evidence: None,
