@@ -87,6 +87,18 @@ pub const ARTEFACT_LAYERS_MAX: usize = 64;
 pub const CHAIN_CERTIFICATES_MAX: usize = 8;
 /// Bytes of an identity that a pattern or an equality is asked of.
 pub const IDENTITY_BYTES_MAX: usize = 4096;
+/// Log entries in one bundle, as in sigstore-go (CVE-2024-45395).
+pub const BUNDLE_LOG_ENTRIES_MAX: usize = 32;
+/// RFC 3161 timestamps in one bundle, as in sigstore-go.
+pub const BUNDLE_TIMESTAMPS_MAX: usize = 32;
+/// Subjects of one in-toto statement.
+pub const STATEMENT_SUBJECTS_MAX: usize = 1024;
+/// Digests of one subject of a statement.
+pub const SUBJECT_DIGESTS_MAX: usize = 32;
+/// Bytes of a regular expression that identities are matched against.
+pub const PATTERN_BYTES_MAX: usize = 4096;
+/// Bytes of memory that such an expression may compile to.
+pub const PATTERN_COMPILED_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of one signature artefact's config and layers together: they are read whole before its manifest is served.
 pub const ARTEFACT_BYTES_MAX: u64 = 64 * MIB;
 /// Blobs fetched at once for one verdict or one artefact.

@@ -1,11 +1,18 @@
 //! What an authority of a ClusterImagePolicy trusts: keys, or certificates of identities under a trust root.
 
+use std::sync::Arc;
+
 use super::error::VerifyError;
+use super::evidence::Evidence;
 use super::identity::IdentityPattern;
+use super::key_error::KeyError;
 use super::keys::PublicKey;
+use super::proof::{self, Checks, Proof};
 use super::root::SigstoreRoot;
+use super::sigstore::TrustMaterial;
 use super::statement::VerifiedStatement;
-use super::{SignatureMaterial, VerifiedSignature};
+use super::trust_root::Fingerprint;
+use super::{SignatureMaterial, VerifiedSignature, candidate};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 
@@ -41,6 +48,17 @@ pub enum KeyHash {
     Sha512,
 }
 
+impl KeyHash {
+    /// As ClusterImagePolicy writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+        }
+    }
+}
+
 /// Whether a signed certificate timestamp is asked for (`keyless.insecureIgnoreSCT`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SctRule {
@@ -70,27 +88,38 @@ pub enum TimestampRule {
 
 /// What one authority trusts. Clones share it.
 #[derive(Debug, Clone)]
-pub struct AuthorityTrust {
+pub struct AuthorityTrust(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     signers: Signers,
-    log: LogRule,
     timestamp: TimestampRule,
+    /// Logs, certificate and timestamp authorities as one; `None` for keys without a log.
+    material: Option<Result<TrustMaterial, KeyError>>,
     fingerprint: Digest,
 }
 
 impl AuthorityTrust {
     /// The trust of one authority.
+    ///
+    /// Certificates live for minutes, so something must say when they were used: a keyless authority asks for an entry in
+    /// one of its root's logs even where `log` is [`LogRule::NotAsked`], and a timestamp authority does not switch that off.
+    /// Where `timestamp` is [`TimestampRule::NotAsked`], timestamps in a bundle are checked against the root of the log.
     pub fn new(signers: Signers, log: LogRule, timestamp: TimestampRule) -> Self {
-        let _ = (signers, log, timestamp);
-        todo!()
+        let material = material(&signers, &log, &timestamp);
+        let fingerprint = fingerprint(&signers, &log, &timestamp);
+        Self(Arc::new(Inner { signers, timestamp, material, fingerprint }))
     }
 
     /// Digest over everything in it that can change an answer.
     pub fn fingerprint(&self) -> Digest {
-        self.fingerprint
+        self.0.fingerprint
     }
 
-    /// Verifies a candidate as a plain signature: cosign's legacy format, or a bundle whose predicate type is
-    /// `https://sigstore.dev/cosign/sign/v1`. The signed reference is not compared: this format binds digests only.
+    /// Verifies a candidate as a plain signature: cosign's legacy format; a bundle whose predicate type is
+    /// `https://sigstore.dev/cosign/sign/v1`; or a bundle with a signature over the manifest's own bytes, known by their
+    /// SHA-256 digest, as `cosign sign-blob` makes one. The signed reference is not compared: ClusterImagePolicies bind
+    /// digests only.
     ///
     /// # Errors
     /// A [`VerifyError`] says why this candidate does not count under this trust; others may.
@@ -100,8 +129,7 @@ impl AuthorityTrust {
         subject: &Digest,
         now: Timestamp,
     ) -> Result<VerifiedSignature, VerifyError> {
-        let _ = (material, subject, now, &self.signers, &self.log, &self.timestamp);
-        todo!()
+        candidate::signature(material, subject, |evidence| self.0.prove(evidence, subject, now))
     }
 
     /// Verifies a candidate as an attestation: a DSSE envelope at `.att` or in a bundle, whose in-toto statement names the
@@ -115,7 +143,76 @@ impl AuthorityTrust {
         subject: &Digest,
         now: Timestamp,
     ) -> Result<VerifiedStatement, VerifyError> {
-        let _ = (material, subject, now);
-        todo!()
+        candidate::attestation(material, subject, |evidence| self.0.prove(evidence, subject, now))
     }
+}
+
+impl Inner {
+    fn prove(&self, evidence: &Evidence<'_>, subject: &Digest, now: Timestamp) -> Result<Proof, VerifyError> {
+        let material = self
+            .material
+            .as_ref()
+            .map(|material| material.as_ref().map_err(|error| VerifyError::Refused { why: error.to_string() }));
+        let material = material.transpose()?;
+        let required = match &self.timestamp {
+            TimestampRule::Required(root) => Some(root.material()),
+            TimestampRule::NotAsked => None,
+        };
+        match (&self.signers, material) {
+            (Signers::Keys { keys, hash }, material) => {
+                proof::keyed(keys, *hash, evidence, Checks { material, required, subject, now })
+            }
+            (Signers::Keyless { identities, sct, .. }, Some(material)) => {
+                let checks = Checks { material: Some(material), required, subject, now };
+                let proof = proof::keyless(material, *sct, evidence, checks)?;
+                if !identities.iter().any(|identity| identity.accepts(&proof.signer)) {
+                    return Err(proof::other_identity(&proof.signer));
+                }
+                Ok(proof)
+            }
+            (Signers::Keyless { .. }, None) => Err(VerifyError::LogEntryMissing),
+        }
+    }
+}
+
+fn material(signers: &Signers, log: &LogRule, timestamp: &TimestampRule) -> Option<Result<TrustMaterial, KeyError>> {
+    let base = match (signers, log) {
+        (Signers::Keys { .. }, LogRule::NotAsked) => return None,
+        (Signers::Keys { .. }, LogRule::Required(logs)) => Ok(logs.material().clone()),
+        (Signers::Keyless { root, .. }, LogRule::NotAsked) => Ok(root.material().clone()),
+        (Signers::Keyless { root, .. }, LogRule::Required(logs)) if root.fingerprint() == logs.fingerprint() => {
+            Ok(root.material().clone())
+        }
+        (Signers::Keyless { root, .. }, LogRule::Required(logs)) => root.material().with_logs_of(logs.material()),
+    };
+    Some(match timestamp {
+        TimestampRule::NotAsked => base,
+        TimestampRule::Required(root) => base.and_then(|base| base.with_timestamp_authorities_of(root.material())),
+    })
+}
+
+fn fingerprint(signers: &Signers, log: &LogRule, timestamp: &TimestampRule) -> Digest {
+    let mut print = Fingerprint::new("authority");
+    print = match signers {
+        Signers::Keys { keys, hash } => {
+            print.field(b"keys").field(hash.name().as_bytes()).list(keys.iter().map(PublicKey::spki))
+        }
+        Signers::Keyless { root, identities, sct } => {
+            let identities: Vec<Digest> = identities.iter().map(IdentityPattern::fingerprint).collect();
+            print
+                .field(b"keyless")
+                .field(root.fingerprint().as_bytes())
+                .field(if *sct == SctRule::Required { b"sct" } else { b"no sct" })
+                .list(identities.iter().map(Digest::as_bytes))
+        }
+    };
+    print = match log {
+        LogRule::NotAsked => print.field(b"no log"),
+        LogRule::Required(root) => print.field(b"log").field(root.fingerprint().as_bytes()),
+    };
+    match timestamp {
+        TimestampRule::NotAsked => print.field(b"no timestamp"),
+        TimestampRule::Required(root) => print.field(b"timestamp").field(root.fingerprint().as_bytes()),
+    }
+    .finish()
 }

@@ -7,6 +7,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
 
 use super::error::{VerifyError, shown};
+use super::identity::WorkflowClaims;
 use super::key_error::KeyError;
 use super::pem;
 use crate::clock::Timestamp;
@@ -59,7 +60,8 @@ impl Authority {
         Ok(authorities)
     }
 
-    fn from_der(der: Vec<u8>) -> Result<Self, String> {
+    /// The authority of that certificate (DER); the error says what is wrong with it.
+    pub(super) fn from_der(der: Vec<u8>) -> Result<Self, String> {
         let certificate = Certificate::from_der(&der).map_err(|error| error.to_string())?;
         let constraints = certificate.tbs_certificate.get::<BasicConstraints>().map_err(|error| error.to_string())?;
         if !constraints.is_some_and(|(_, constraints)| constraints.ca) {
@@ -82,6 +84,8 @@ pub(super) struct Leaf {
     pub(super) hostnames: Vec<String>,
     /// URIs among them.
     pub(super) uris: Vec<String>,
+    /// Whether there are names of other kinds among them.
+    pub(super) other_names: bool,
     certificate: Certificate,
 }
 
@@ -96,7 +100,8 @@ impl Leaf {
         Self::from_der(der)
     }
 
-    fn from_der(der: Vec<u8>) -> Result<Self, VerifyError> {
+    /// The certificate with that DER.
+    pub(super) fn from_der(der: Vec<u8>) -> Result<Self, VerifyError> {
         let certificate = Certificate::from_der(&der).map_err(|error| malformed(&error))?;
         let spki = certificate.tbs_certificate.subject_public_key_info.to_der().map_err(|error| malformed(&error))?;
         let names = certificate.tbs_certificate.get::<SubjectAltName>().map_err(|error| malformed(&error))?;
@@ -107,6 +112,7 @@ impl Leaf {
             emails: Vec::new(),
             hostnames: Vec::new(),
             uris: Vec::new(),
+            other_names: false,
             certificate,
         };
         for name in names.map(|(_, names)| names.0).unwrap_or_default() {
@@ -120,12 +126,15 @@ impl Leaf {
             GeneralName::Rfc822Name(name) => (&mut self.emails, name.as_str()),
             GeneralName::DnsName(name) => (&mut self.hostnames, name.as_str()),
             GeneralName::UniformResourceIdentifier(name) => (&mut self.uris, name.as_str()),
-            // No requirement asks for names of another kind, so they can match none.
+            // Nobody asks for names of another kind, so they can match nothing.
             GeneralName::OtherName(_)
             | GeneralName::DirectoryName(_)
             | GeneralName::EdiPartyName(_)
             | GeneralName::IpAddress(_)
-            | GeneralName::RegisteredId(_) => return Ok(()),
+            | GeneralName::RegisteredId(_) => {
+                self.other_names = true;
+                return Ok(());
+            }
         };
         names.push(bounded(name)?.to_owned());
         Ok(())
@@ -134,6 +143,36 @@ impl Leaf {
     /// All its names, for evidence.
     pub(super) fn subjects(&self) -> Vec<String> {
         self.emails.iter().chain(&self.uris).chain(&self.hostnames).take(NAMES_SHOWN_MAX).cloned().collect()
+    }
+
+    /// What Fulcio recorded about the workflow that signed. A claim that cannot be read, or stands there twice, is an error:
+    /// two readers could take it for two things.
+    pub(super) fn workflow(&self) -> Result<WorkflowClaims, VerifyError> {
+        let raw = |arc: u32| self.claim(arc, |value| std::str::from_utf8(value).ok().map(str::to_owned));
+        let text = |arc: u32| self.claim(arc, |der| Utf8StringRef::from_der(der).ok().map(|text| text.to_string()));
+        let mut claims = WorkflowClaims {
+            trigger: raw(2)?,
+            sha: raw(3)?,
+            name: raw(4)?,
+            repository: raw(5)?,
+            reference: raw(6)?,
+            ..WorkflowClaims::default()
+        };
+        for (arc, name) in CLAIMS {
+            if let Some(claim) = text(arc)? {
+                claims.extensions.insert(name, claim);
+            }
+        }
+        Ok(claims)
+    }
+
+    fn claim(&self, arc: u32, read: impl Fn(&[u8]) -> Option<String>) -> Result<Option<String>, VerifyError> {
+        let oid = FULCIO.push_arc(arc).map_err(|error| malformed(&x509_cert::der::Error::from(error)))?;
+        let unreadable = || VerifyError::ClaimMalformed { oid: oid.to_string() };
+        let Some(value) = self.extension(oid).map_err(|_| unreadable())? else { return Ok(None) };
+        let claim = read(value).ok_or_else(unreadable)?;
+        bounded(&claim)?;
+        Ok(Some(claim))
     }
 
     /// The OIDC issuer that Fulcio wrote into it: the extension `.1.8` or `.1.1`, and where both are there, both.
@@ -210,6 +249,28 @@ const CERTIFICATE: &str = "CERTIFICATE";
 const ISSUER_V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.1");
 /// Fulcio's OIDC issuer, as DER `UTF8String`.
 const ISSUER_V2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.8");
+
+/// The arc of Fulcio's extensions.
+const FULCIO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1");
+/// The claims that are `UTF8String`s, by the names of Fulcio's `oid-info.md`.
+const CLAIMS: [(u32, &str); 16] = [
+    (9, "buildSignerURI"),
+    (10, "buildSignerDigest"),
+    (11, "runnerEnvironment"),
+    (12, "sourceRepositoryURI"),
+    (13, "sourceRepositoryDigest"),
+    (14, "sourceRepositoryRef"),
+    (15, "sourceRepositoryIdentifier"),
+    (16, "sourceRepositoryOwnerURI"),
+    (17, "sourceRepositoryOwnerIdentifier"),
+    (18, "buildConfigURI"),
+    (19, "buildConfigDigest"),
+    (20, "buildTrigger"),
+    (21, "runInvocationURI"),
+    (22, "sourceRepositoryVisibilityAtSigning"),
+    (23, "deploymentEnvironment"),
+    (24, "tokenSubject"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,17 @@
 //! Who may sign: issuer and subject, exactly or by pattern, and what Fulcio recorded about a workflow.
 
-use super::Signer;
+use std::collections::BTreeMap;
+use std::fmt;
 
-/// One identity of a keyless authority: issuer and subject, and conditions on the workflow.
+use regex::{Regex, RegexBuilder};
+
+use super::Signer;
+use super::trust_root::Fingerprint;
+use crate::limits::{IDENTITY_BYTES_MAX, PATTERN_BYTES_MAX, PATTERN_COMPILED_BYTES_MAX};
+use crate::oci::Digest;
+
+/// One identity of a keyless authority: issuer and subject. Conditions on the workflow are for a policy in Rego to state,
+/// which sees [`WorkflowClaims`] in its input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityPattern {
     /// The OIDC issuer.
@@ -20,10 +29,19 @@ pub enum TextPattern {
     Matches(Pattern),
 }
 
-/// A regular expression that parsed.
+/// A regular expression that parsed. Two are equal when their texts are.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
+    /// Matches the whole text or nothing.
+    whole: Regex,
+}
+
+impl Pattern {
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 impl PartialEq for Pattern {
@@ -42,32 +60,105 @@ pub struct PatternError {
 }
 
 impl TextPattern {
-    /// A pattern from a regular expression in Go's (RE2's) syntax.
+    /// A pattern from a regular expression in Go's (RE2's) syntax, as far as Rust's is the same; what is written in
+    /// another way here (`\Q…\E`, `\C`) is an error. Classes such as `\w` mean ASCII in Go, so a text with other
+    /// characters is matched by no pattern.
     ///
     /// # Errors
-    /// [`PatternError`] when it does not parse, or compiles to more than its bound.
+    /// [`PatternError`] when it does not parse, is longer than `PATTERN_BYTES_MAX`, or compiles to more than
+    /// `PATTERN_COMPILED_BYTES_MAX`.
     pub fn matches(pattern: &str) -> Result<Self, PatternError> {
-        let _ = pattern;
-        todo!()
+        if pattern.len() > PATTERN_BYTES_MAX {
+            let why = format!("the expression has {} bytes, more than {PATTERN_BYTES_MAX}", pattern.len());
+            return Err(PatternError { why });
+        }
+        // First alone: `a)|(b` is an expression only between parentheses, and then one without anchors.
+        compiled(pattern)?;
+        let whole = compiled(&format!(r"\A(?:{pattern})\z"))?;
+        Ok(Self::Matches(Pattern { text: pattern.to_owned(), whole }))
     }
 
     /// Whether the expression was written without anchors at both ends, so that other tools would match substrings.
     pub fn is_unanchored(&self) -> bool {
-        todo!()
+        match self {
+            Self::Exactly(_) => false,
+            Self::Matches(pattern) => !is_anchored(&pattern.text),
+        }
     }
 
     /// Whether it accepts that text. More than `IDENTITY_BYTES_MAX` bytes match nothing.
     pub fn accepts(&self, text: &str) -> bool {
-        let _ = text;
-        todo!()
+        if text.len() > IDENTITY_BYTES_MAX {
+            return false;
+        }
+        match self {
+            Self::Exactly(wanted) => wanted == text,
+            Self::Matches(pattern) => text.is_ascii() && pattern.whole.is_match(text),
+        }
     }
 }
 
+impl fmt::Display for TextPattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(text) => formatter.write_str(text),
+            Self::Matches(pattern) => write!(formatter, "/{}/", pattern.text),
+        }
+    }
+}
+
+fn compiled(pattern: &str) -> Result<Regex, PatternError> {
+    let regex = RegexBuilder::new(pattern).size_limit(PATTERN_COMPILED_BYTES_MAX).nest_limit(NESTING_MAX).build();
+    regex.map_err(|error| PatternError { why: error.to_string() })
+}
+
+/// Whether the expression begins with `^` or `\A` and ends with `$` or `\z`, and both hold for every alternative.
+fn is_anchored(pattern: &str) -> bool {
+    let begins = pattern.starts_with('^') || pattern.starts_with(r"\A");
+    let (mut depth, mut in_class, mut last) = (0_usize, false, Last::Other);
+    let mut chars = pattern.chars();
+    while let Some(char) = chars.next() {
+        last = Last::Other;
+        match char {
+            '\\' => last = if chars.next() == Some('z') { Last::Anchor } else { Last::Other },
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '(' if !in_class => depth = depth.saturating_add(1),
+            ')' if !in_class => depth = depth.saturating_sub(1),
+            '|' if !in_class && depth == 0 => return false,
+            '$' if !in_class => last = Last::Anchor,
+            _ => (),
+        }
+    }
+    begins && matches!(last, Last::Anchor)
+}
+
+#[derive(Clone, Copy)]
+enum Last {
+    Anchor,
+    Other,
+}
+
+/// Nesting of one expression.
+const NESTING_MAX: u32 = 64;
+
 impl IdentityPattern {
-    /// Whether it accepts that signer; a key has no identity.
+    pub(super) fn fingerprint(&self) -> Digest {
+        let print = |print: Fingerprint, pattern: &TextPattern| match pattern {
+            TextPattern::Exactly(text) => print.field(b"exactly").field(text.as_bytes()),
+            TextPattern::Matches(pattern) => print.field(b"matches").field(pattern.text.as_bytes()),
+        };
+        print(print(Fingerprint::new("identity"), &self.issuer), &self.subject).finish()
+    }
+
+    /// Whether it accepts that signer: its issuer, and one of its names. A key has no identity.
     pub fn accepts(&self, signer: &Signer) -> bool {
-        let _ = signer;
-        todo!()
+        match signer {
+            Signer::Certificate { issuer: Some(issuer), subjects, .. } => {
+                self.issuer.accepts(issuer) && subjects.iter().any(|subject| self.subject.accepts(subject))
+            }
+            Signer::Certificate { issuer: None, .. } | Signer::Key(_) | Signer::OpenPgp(_) => false,
+        }
     }
 }
 
@@ -86,5 +177,94 @@ pub struct WorkflowClaims {
     /// `githubWorkflowRef`
     pub reference: Option<String>,
     /// The newer extensions, by the name that Fulcio's documentation gives them (`buildSignerURI`, `sourceRepositoryURI` …).
-    pub extensions: std::collections::BTreeMap<&'static str, String>,
+    pub extensions: BTreeMap<&'static str, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> TextPattern {
+        TextPattern::matches(text).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_matches_the_whole_text_however_it_is_written() {
+        for text in
+            ["dev@corp\\.com", "^dev@corp\\.com$", "\\Adev@corp\\.com\\z", "(?i)DEV@corp\\.com", "(?m)^dev@corp\\.com$"]
+        {
+            let pattern = pattern(text);
+            assert!(pattern.accepts("dev@corp.com"), "{text}");
+            for other in
+                ["dev@corp.com.evil.io", "xdev@corp.com", "dev@corp.com\n", "x\ndev@corp.com", "dev@corpXcom", ""]
+            {
+                assert!(!pattern.accepts(other), "{text} {other:?}");
+            }
+        }
+        let either = pattern("a|b");
+        assert!(either.accepts("a") && either.accepts("b") && !either.accepts("ab") && !either.accepts("xb"));
+    }
+
+    /// V-15: look-alikes.
+    #[test]
+    fn v_15_a_pattern_matches_ascii_alone() {
+        for text in [".*", "\\w+@corp\\.com", "(?i)kim@corp\\.com", "[^/]+@corp\\.com"] {
+            assert!(pattern(text).accepts("kim@corp.com"), "{text}");
+            assert!(!pattern(text).accepts("\u{212a}im@corp.com"), "{text}");
+            assert!(!pattern(text).accepts("k\u{ed}m@corp.com"), "{text}");
+        }
+        assert!(TextPattern::Exactly("k\u{ed}m@corp.com".to_owned()).accepts("k\u{ed}m@corp.com"));
+    }
+
+    #[test]
+    fn what_is_no_expression_by_itself_is_none_between_anchors_either() {
+        for text in ["a)|(b", "(", "[", "*", "\\Qa\\E", "(?=a)", "(a)\\1", "a{2,1}"] {
+            assert!(TextPattern::matches(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_and_texts_are_bounded_on_both_sides() {
+        assert!(TextPattern::matches(&"a".repeat(PATTERN_BYTES_MAX)).is_ok());
+        assert!(TextPattern::matches(&"a".repeat(PATTERN_BYTES_MAX + 1)).is_err());
+        assert!(TextPattern::matches("(a{1000}){1000}").is_err());
+        assert!(TextPattern::matches(&format!("{}a{}", "(".repeat(40), ")".repeat(40))).is_ok());
+        assert!(TextPattern::matches(&format!("{}a{}", "(".repeat(80), ")".repeat(80))).is_err());
+        for pattern in [pattern("a*"), TextPattern::Exactly("a".repeat(IDENTITY_BYTES_MAX + 1))] {
+            assert!(!pattern.accepts(&"a".repeat(IDENTITY_BYTES_MAX + 1)));
+        }
+        assert!(pattern("a*").accepts(&"a".repeat(IDENTITY_BYTES_MAX)));
+    }
+
+    #[test]
+    fn an_expression_is_anchored_when_every_alternative_is() {
+        for anchored in ["^a$", "^(a|b)$", "\\Aa\\z", "^[|]$", "^a\\|b$"] {
+            assert!(!pattern(anchored).is_unanchored(), "{anchored}");
+        }
+        for open in ["a", "^a", "a$", "^a\\$", "^a|b$", ".*", "^a$|b"] {
+            assert!(pattern(open).is_unanchored(), "{open}");
+        }
+        assert!(!TextPattern::Exactly("a".to_owned()).is_unanchored());
+    }
+
+    #[test]
+    fn an_identity_is_an_issuer_and_one_of_the_names() {
+        let identity = IdentityPattern {
+            issuer: TextPattern::Exactly("https://issuer.test".to_owned()),
+            subject: pattern("https://github\\.com/org/.*"),
+        };
+        let signer = |issuer: Option<&str>, subjects: &[&str]| Signer::Certificate {
+            issuer: issuer.map(str::to_owned),
+            subjects: subjects.iter().map(|subject| (*subject).to_owned()).collect(),
+            workflow: Box::default(),
+        };
+        let subject = "https://github.com/org/app";
+        assert!(identity.accepts(&signer(Some("https://issuer.test"), &["other", subject])));
+        assert!(!identity.accepts(&signer(Some("https://issuer.test/"), &[subject])));
+        assert!(!identity.accepts(&signer(None, &[subject])));
+        assert!(!identity.accepts(&signer(Some("https://issuer.test"), &["https://github.com/org2/app"])));
+        assert!(!identity.accepts(&signer(Some("https://issuer.test"), &[])));
+        assert!(!identity.accepts(&Signer::Key(Digest::sha256(b"key"))));
+        assert!(!identity.accepts(&Signer::OpenPgp(subject.to_owned())));
+    }
 }

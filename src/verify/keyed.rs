@@ -1,8 +1,12 @@
 //! Signatures by keys that the requirement names, with a log entry or without (cosign's legacy format).
 
+use super::authority::KeyHash;
 use super::error::VerifyError;
+use super::evidence::Evidence;
 use super::keys::{PublicKey, RekorKeys};
 use super::legacy::{self, Annotations, LoggedEntry};
+use super::proof::Proof;
+use super::sigstore::{Artifact, Log, SigstoreBundle};
 use super::{LogEntry, Signer, sigstore};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
@@ -34,6 +38,39 @@ impl Keyed {
         Ok((Signer::Key(key.fingerprint()), log))
     }
 
+    /// Who signed a bundle. Rekor keys say nothing of timestamp authorities, so timestamps are not looked at.
+    pub(super) fn verify_bundle(
+        &self,
+        evidence: &Evidence<'_>,
+        subject: &Digest,
+        now: Timestamp,
+    ) -> Result<Proof, VerifyError> {
+        if evidence.has_certificate() {
+            return Err(VerifyError::CertificateNotKey);
+        }
+        let (key, hash) = evidence.signed_by(&self.keys, KeyHash::Sha256)?;
+        let mut notes = Vec::new();
+        if evidence.has_timestamp() {
+            notes.push("the RFC 3161 timestamp was not looked at: policy.json names no timestamp authority");
+        }
+        let log = match &self.rekor {
+            Some(rekor) => {
+                let verify = |bundle: &SigstoreBundle, message: &[u8], artifact: Artifact<'_>| {
+                    let bundle = bundle.without_timestamps();
+                    rekor.verifier().verify_key(key, hash, &bundle, (message, artifact), now)
+                };
+                Some(evidence.logged(Log::Key(key), now, verify, subject)?.log)
+            }
+            None => {
+                if evidence.has_log_entry() {
+                    notes.push("the log entry was not looked at: the requirement names no Rekor keys");
+                }
+                None
+            }
+        };
+        Ok(Proof { signer: Signer::Key(key.fingerprint()), log, timestamps: Vec::new(), not_after: None, notes })
+    }
+
     /// The entry names the key, so only that key is tried, if it is one of ours.
     fn verify_logged(
         &self,
@@ -49,12 +86,14 @@ impl Keyed {
         if integrated > now {
             return Err(VerifyError::LoggedInFuture { integrated, now });
         }
-        rekor.verifier().verify_key(key, payload, signature, entry)?;
+        let bundle = SigstoreBundle::of_signature(Log::Key(key), payload, signature, entry)?;
+        let about = (payload, Artifact::Bytes(payload));
+        rekor.verifier().verify_key(key, KeyHash::Sha256, &bundle, about, now)?;
         Ok(key)
     }
 
     fn verify_unlogged(&self, payload: &[u8], signature: &[u8]) -> Result<&PublicKey, VerifyError> {
-        let made = |key: &&PublicKey| sigstore::verify_raw(key, payload, signature).is_ok();
+        let made = |key: &&PublicKey| sigstore::verify_raw(key, KeyHash::Sha256, payload, signature).is_ok();
         self.keys.iter().find(made).ok_or(VerifyError::Signature)
     }
 

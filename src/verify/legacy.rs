@@ -1,6 +1,6 @@
 //! cosign's legacy format: the annotations beside a simple-signing payload, as typed and bounded parts.
 //!
-//! `verify/sigstore.rs` makes a v0.1 bundle of them, so that one verifier checks every format.
+//! `verify/sigstore` makes a v0.1 bundle of them, so that one verifier checks every format.
 
 use std::collections::BTreeMap;
 
@@ -52,9 +52,29 @@ impl<'a> Annotations<'a> {
         Ok(chain)
     }
 
-    /// The log entry.
+    /// The log entry of a signature over a payload.
     pub(super) fn log_entry(self) -> Result<LoggedEntry, VerifyError> {
-        LoggedEntry::parse(self.required(BUNDLE)?)
+        let entry = LoggedEntry::parse(self.required(BUNDLE)?)?;
+        entry.claims()?;
+        Ok(entry)
+    }
+
+    /// The log entry of a signature over an envelope.
+    pub(super) fn envelope_entry(self) -> Result<LoggedEntry, VerifyError> {
+        let entry = LoggedEntry::parse(self.required(BUNDLE)?)?;
+        match entry.kind {
+            EntryKind::Dsse | EntryKind::Intoto => Ok(entry),
+            EntryKind::HashedRekord(_) => Err(kind_error("hashedrekord", "0.0.1")),
+        }
+    }
+
+    /// The RFC 3161 timestamp (DER), none when there is no such annotation.
+    pub(super) fn timestamp(self) -> Result<Option<Vec<u8>>, VerifyError> {
+        let Some(value) = self.optional(TIMESTAMP)? else { return Ok(None) };
+        let invalid = |why: &str| VerifyError::TimestampInvalid { why: shown(why) };
+        let value: TimestampAnnotation =
+            json::parse_as(value.as_bytes()).map_err(|error| invalid(&error.to_string()))?;
+        decode(&value.token).map(Some).ok_or_else(|| invalid("the annotation is not base64"))
     }
 
     /// Whether an annotation of that name is there.
@@ -89,8 +109,19 @@ pub(super) struct LoggedEntry {
     pub(super) index: u64,
     /// SHA-256 of the log's key.
     pub(super) log_id: Vec<u8>,
-    /// What the body says it is about.
-    claims: Claims,
+    /// What the body is, and for signatures over payloads what it says it is about.
+    pub(super) kind: EntryKind,
+}
+
+/// The kinds of log entries that legacy signatures have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum EntryKind {
+    /// `hashedrekord` 0.0.1: of a signature over a payload.
+    HashedRekord(Claims),
+    /// `dsse` 0.0.1: of an envelope.
+    Dsse,
+    /// `intoto` 0.0.2: of an envelope.
+    Intoto,
 }
 
 impl LoggedEntry {
@@ -101,7 +132,7 @@ impl LoggedEntry {
         let body = decode(&payload.body).ok_or_else(|| malformed("the body is not base64"))?;
         Ok(Self {
             set: decode(&bundle.signed_entry_timestamp).ok_or_else(|| malformed("the SET is not base64"))?,
-            claims: Claims::parse(&body)?,
+            kind: EntryKind::parse(&body)?,
             body,
             integrated_seconds: payload.integrated_time,
             index: payload.log_index,
@@ -116,14 +147,22 @@ impl LoggedEntry {
 
     /// The public key that the entry names, if it names a key.
     pub(super) fn names_key(&self, spki: &[u8]) -> bool {
-        self.claims.verifier.label == "PUBLIC KEY" && self.claims.verifier.der == spki
+        self.claims().is_ok_and(|claims| claims.verifier.label == "PUBLIC KEY" && claims.verifier.der == spki)
+    }
+
+    fn claims(&self) -> Result<&Claims, VerifyError> {
+        match &self.kind {
+            EntryKind::HashedRekord(claims) => Ok(claims),
+            EntryKind::Dsse => Err(kind_error("dsse", "0.0.1")),
+            EntryKind::Intoto => Err(kind_error("intoto", "0.0.2")),
+        }
     }
 
     /// Whether the entry is about this signature over this payload by this certificate.
     ///
     /// The library compares the same three; here it is done so that each has its own reason.
     pub(super) fn check_certificate(&self, leaf: &Leaf) -> Result<(), VerifyError> {
-        let verifier = &self.claims.verifier;
+        let verifier = &self.claims()?.verifier;
         if verifier.label != "CERTIFICATE" || verifier.der != leaf.der {
             return Err(VerifyError::LogOtherCertificate);
         }
@@ -132,10 +171,11 @@ impl LoggedEntry {
 
     /// Whether the entry is about this signature over a payload with this SHA-256.
     pub(super) fn check_signature(&self, signature: &[u8], payload_sha256: &[u8]) -> Result<(), VerifyError> {
-        if self.claims.signature != signature {
+        let claims = self.claims()?;
+        if claims.signature != signature {
             return Err(VerifyError::LogOtherSignature);
         }
-        if self.claims.payload_sha256 != payload_sha256 {
+        if claims.payload_sha256 != payload_sha256 {
             return Err(VerifyError::LogOtherPayload);
         }
         Ok(())
@@ -144,19 +184,32 @@ impl LoggedEntry {
 
 /// What the body of a `hashedrekord` entry is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Claims {
+pub(super) struct Claims {
     payload_sha256: Vec<u8>,
     signature: Vec<u8>,
     verifier: pem::Block,
 }
 
-impl Claims {
+impl EntryKind {
     fn parse(body: &[u8]) -> Result<Self, VerifyError> {
         let document = json::parse(body).map_err(|error| malformed(format!("body: {error}")))?;
         let Kind { kind, version } = shaped(document.clone())?;
-        if kind != "hashedrekord" || version != "0.0.1" {
-            return Err(VerifyError::LogEntryKind { kind: shown(&kind), version: shown(&version) });
+        match (kind.as_str(), version.as_str()) {
+            ("hashedrekord", "0.0.1") => Ok(Self::HashedRekord(Claims::of(document)?)),
+            ("dsse", "0.0.1") => Ok(Self::Dsse),
+            ("intoto", "0.0.2") => Ok(Self::Intoto),
+            ("intoto", "0.0.1") => Err(VerifyError::LogIntoto001),
+            (kind, version) => Err(kind_error(kind, version)),
         }
+    }
+}
+
+fn kind_error(kind: &str, version: &str) -> VerifyError {
+    VerifyError::LogEntryKind { kind: shown(kind), version: shown(version) }
+}
+
+impl Claims {
+    fn of(document: serde_json::Value) -> Result<Self, VerifyError> {
         let Body { spec } = shaped(document)?;
         if spec.data.hash.algorithm != "sha256" {
             return Err(malformed("body: the hash is not sha256"));
@@ -208,6 +261,13 @@ struct BundlePayload {
     log_index: u64,
     #[serde(rename = "logID")]
     log_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TimestampAnnotation {
+    #[serde(rename = "SignedRFC3161Timestamp")]
+    token: String,
 }
 
 #[derive(Deserialize)]
@@ -317,10 +377,14 @@ mod tests {
 
     #[test]
     fn an_entry_of_another_kind_or_version_is_named() {
-        for (key, value) in [("kind", "intoto"), ("apiVersion", "0.0.2")] {
+        for (key, value) in [("kind", "rekord"), ("apiVersion", "0.0.2")] {
             let error = annotation(|_, body| body[key] = json!(value)).unwrap_err();
             assert!(matches!(error, VerifyError::LogEntryKind { .. }), "{error:?}");
         }
+        let old = annotation(|_, body| body["kind"] = json!("intoto"));
+        assert_eq!(old.unwrap_err(), VerifyError::LogIntoto001);
+        let of_envelope = annotation(|_, body| body["kind"] = json!("dsse")).unwrap();
+        assert!(matches!(of_envelope.claims(), Err(VerifyError::LogEntryKind { .. })));
     }
 
     #[test]

@@ -3,16 +3,20 @@
 //! Functions from bytes, key material and `now` to a value: no I/O, no logging. Keys, certificate authorities and log keys belong
 //! to the requirement that names them, so they come in as a [`SigstoreTrust`]. May import: `oci`, `limits`, `clock`.
 //!
-//! The cryptography of signatures with a log entry is `sigstore-verify`'s, called from `sigstore.rs` alone
-//! (`docs/decisions/0001-sigstore-verify.md`). Around it stand our own rules: what a payload may look like
-//! (`simple_signing`), how cosign's annotations are read (`legacy`), keys without a log (`keyed`), whose certificate it is
-//! (`fulcio`), private PKIs (`pki`) and certificate chains (`chain`).
+//! The cryptography of signatures with a log entry is `sigstore-verify`'s, called from the folder `sigstore` alone
+//! (`docs/decisions/0001-sigstore-verify.md`). Around it stand our own rules: what a candidate says (`candidate`, with
+//! `simple_signing`, `envelope` and `statement`), how cosign's annotations are read (`legacy`), and who signed it. The latter
+//! is asked in two ways: of a policy.json requirement (`keyed`, `fulcio`, `pki`), or of an authority of a ClusterImagePolicy
+//! (`authority`, `root`, `proof`, `identity`).
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 mod authority;
+mod candidate;
 mod certificate;
 mod chain;
+mod envelope;
 mod error;
+mod evidence;
 mod fulcio;
 mod identity;
 mod key_error;
@@ -23,6 +27,7 @@ mod material;
 mod openpgp;
 pub(crate) mod pem;
 mod pki;
+mod proof;
 pub(crate) mod quote;
 mod root;
 mod sigstore;
@@ -46,17 +51,17 @@ pub use root::{Identified, SigstoreRoot};
 pub use statement::{Statement, VerifiedStatement};
 
 use crate::clock::Timestamp;
-use crate::limits::SIGNATURE_BYTES_MAX;
-use crate::oci::{Algorithm, Digest, DockerReference};
+use crate::oci::{Digest, DockerReference};
+use evidence::Evidence;
 use fulcio::Fulcio;
 use keyed::Keyed;
 use legacy::Annotations;
 use pki::Pki;
-use simple_signing::SimpleSigning;
+use proof::Proof;
 use trust_root::Fingerprint;
 
 /// Part of each verdict's key: changes whenever an answer of this module could.
-pub const VERIFIER_VERSION: &str = "1+sigstore-verify-0.15.1";
+pub const VERIFIER_VERSION: &str = "2+sigstore-verify-0.15.1";
 
 /// What one `sigstoreSigned` requirement trusts. Clones share it.
 #[derive(Debug, Clone)]
@@ -120,68 +125,49 @@ impl SigstoreTrust {
         subject: &Digest,
         now: Timestamp,
     ) -> Result<VerifiedSignature, VerifyError> {
-        match material {
-            SignatureMaterial::Legacy(signature) => self.verify_legacy(signature, subject, now),
-            SignatureMaterial::Bundle(_) => todo!("plain signatures in bundles, under a policy.json requirement"),
-            SignatureMaterial::Attestation(_) => todo!("not a signature"),
-            SignatureMaterial::OpenPgp(_) => todo!("not a sigstore signature"),
-        }
+        candidate::signature(material, subject, |evidence| self.trust.prove(evidence, subject, now))
     }
-
-    fn verify_legacy(
-        &self,
-        signature: &LegacySignature,
-        subject: &Digest,
-        now: Timestamp,
-    ) -> Result<VerifiedSignature, VerifyError> {
-        // 1. Bounds and what it is about, before any cryptography.
-        if subject.algorithm() != Algorithm::Sha256 {
-            return Err(VerifyError::SubjectAlgorithm { subject: *subject });
-        }
-        let bytes = u64::try_from(signature.payload.len()).unwrap_or(u64::MAX);
-        if bytes > SIGNATURE_BYTES_MAX {
-            return Err(VerifyError::PayloadTooLarge { bytes, max: SIGNATURE_BYTES_MAX });
-        }
-        let signed = SimpleSigning::parse(&signature.payload)?;
-        if signed.digest != *subject {
-            return Err(VerifyError::OtherDigest { signed: signed.digest });
-        }
-
-        // 2. Who signed exactly these bytes.
-        let annotations = Annotations(&signature.annotations);
-        let proof = self.trust.verify(&signature.payload, annotations, now)?;
-        Ok(VerifiedSignature {
-            signer: proof.signer,
-            signed_reference: signed.docker_reference.into(),
-            log: proof.log,
-            timestamps: Vec::new(),
-            not_after: proof.not_after,
-            notes: self.trust.notes(annotations),
-        })
-    }
-}
-
-struct Proof {
-    signer: Signer,
-    log: Option<LogEntry>,
-    not_after: Option<Timestamp>,
 }
 
 impl Trust {
-    fn verify(&self, payload: &[u8], annotations: Annotations<'_>, now: Timestamp) -> Result<Proof, VerifyError> {
+    fn prove(&self, evidence: &Evidence<'_>, subject: &Digest, now: Timestamp) -> Result<Proof, VerifyError> {
+        match evidence {
+            Evidence::Signature { payload, annotations } => {
+                let (signer, log, not_after) = self.verify(payload, *annotations, now)?;
+                let notes = self.notes(*annotations);
+                Ok(Proof { signer, log, timestamps: Vec::new(), not_after, notes })
+            }
+            Evidence::Bundle { .. } => self.verify_bundle(evidence, subject, now),
+            Evidence::Attestation { .. } => {
+                Err(VerifyError::OtherKind { wanted: "sigstore signature", found: "cosign attestation" })
+            }
+        }
+    }
+
+    fn verify(&self, payload: &[u8], annotations: Annotations<'_>, now: Timestamp) -> Result<Verified, VerifyError> {
         match self {
             Self::Keyed(keyed) => {
                 let (signer, log) = keyed.verify(payload, annotations, now)?;
-                Ok(Proof { signer, log, not_after: None })
+                Ok((signer, log, None))
             }
             Self::Fulcio(fulcio) => {
                 let (signer, log) = fulcio.verify(payload, annotations, now)?;
-                Ok(Proof { signer, log: Some(log), not_after: None })
+                Ok((signer, Some(log), None))
             }
             Self::Pki(pki) => {
                 let (signer, not_after) = pki.verify(payload, annotations, now)?;
-                Ok(Proof { signer, log: None, not_after: Some(not_after) })
+                Ok((signer, None, Some(not_after)))
             }
+        }
+    }
+
+    /// The same trust for a bundle. policy.json names no timestamp authority, so timestamps are not looked at, and an entry
+    /// of a Rekor v2, which promises no time, is not enough for a certificate.
+    fn verify_bundle(&self, evidence: &Evidence<'_>, subject: &Digest, now: Timestamp) -> Result<Proof, VerifyError> {
+        match self {
+            Self::Keyed(keyed) => keyed.verify_bundle(evidence, subject, now),
+            Self::Fulcio(fulcio) => fulcio.verify_bundle(evidence, subject, now),
+            Self::Pki(_) => Err(VerifyError::PkiBundle),
         }
     }
 
@@ -227,6 +213,9 @@ impl Trust {
         print.finish()
     }
 }
+
+/// Who signed, the log entry, and when the first certificate ends that was checked at `now`.
+type Verified = (Signer, Option<LogEntry>, Option<Timestamp>);
 
 /// A signature that is good under the trust that was asked, and binds the digest asked for.
 #[derive(Debug, Clone)]

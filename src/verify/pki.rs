@@ -6,6 +6,7 @@
 use rustls::pki_types::{CertificateDer, ServerName};
 use webpki::EndEntityCert;
 
+use super::authority::KeyHash;
 use super::certificate::{Authority, Leaf, NAMES_SHOWN_MAX};
 use super::error::{VerifyError, shown};
 use super::key_error::KeyError;
@@ -73,7 +74,7 @@ impl Pki {
         // 4. Its key signed the payload.
         let key = PublicKey::from_spki(&leaf.spki)
             .map_err(|error| VerifyError::CertificateKey { why: shown(&error.to_string()) })?;
-        sigstore::verify_raw(&key, payload, &signature)?;
+        sigstore::verify_raw(&key, KeyHash::Sha256, payload, &signature)?;
         Ok((Signer::Certificate { issuer: None, subjects: leaf.subjects(), workflow: Box::default() }, not_after))
     }
 

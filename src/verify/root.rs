@@ -1,10 +1,15 @@
 //! A Sigstore's trust root, ready for verifying.
 
+use super::authority::SctRule;
 use super::certificate::Authority;
 use super::error::VerifyError;
+use super::evidence::Evidence;
 use super::key_error::KeyError;
+use super::proof::{self, Checks};
+use super::sigstore::TrustMaterial;
 use super::statement::VerifiedStatement;
-use super::{SignatureMaterial, VerifiedSignature};
+use super::trust_root::Fingerprint;
+use super::{SignatureMaterial, VerifiedSignature, candidate};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 
@@ -12,6 +17,7 @@ use crate::oci::Digest;
 /// Immutable; clones share it.
 #[derive(Debug, Clone)]
 pub struct SigstoreRoot {
+    material: TrustMaterial,
     fingerprint: Digest,
 }
 
@@ -21,23 +27,33 @@ impl SigstoreRoot {
     /// # Errors
     /// [`KeyError::Refused`] when a key or certificate in it cannot be used.
     pub fn from_json(document: &[u8]) -> Result<Self, KeyError> {
-        let _ = document;
-        todo!()
+        let text = std::str::from_utf8(document).map_err(|_| KeyError::Refused { why: "not UTF-8".to_owned() })?;
+        let material = TrustMaterial::from_json(text)?;
+        Ok(Self { material, fingerprint: Fingerprint::new("root").field(document).finish() })
     }
 
     /// The same logs and timestamp authorities with these certificate authorities (PEM) instead of its own
-    /// (ClusterImagePolicy `keyless.ca-cert`).
+    /// (ClusterImagePolicy `keyless.ca-cert`). Each is a trust anchor while its certificate is valid.
     ///
     /// # Errors
     /// [`KeyError`] when the PEM holds no certificate, or one that is no CA.
     pub fn with_authorities(&self, ca_pem: &[u8]) -> Result<Self, KeyError> {
-        let _ = (ca_pem, std::mem::size_of::<Authority>());
-        todo!()
+        let authorities = Authority::all_from_pem(ca_pem)?;
+        let material = self.material.with_authorities(&authorities)?;
+        let fingerprint = Fingerprint::new("root with authorities")
+            .field(self.fingerprint.as_bytes())
+            .list(authorities.iter().map(|authority| authority.der.as_slice()))
+            .finish();
+        Ok(Self { material, fingerprint })
     }
 
     /// Digest over everything in it that can change an answer.
     pub fn fingerprint(&self) -> Digest {
         self.fingerprint
+    }
+
+    pub(super) fn material(&self) -> &TrustMaterial {
+        &self.material
     }
 
     /// Who made this, whoever it is: a certificate holder under this root, with log entry or timestamp, for that subject.
@@ -51,8 +67,21 @@ impl SigstoreRoot {
         subject: &Digest,
         now: Timestamp,
     ) -> Result<Identified, VerifyError> {
-        let _ = (material, subject, now);
-        todo!()
+        let prove = |evidence: &Evidence<'_>| {
+            let checks = Checks { material: Some(&self.material), required: None, subject, now };
+            proof::keyless(&self.material, SctRule::Required, evidence, checks)
+        };
+        match material {
+            SignatureMaterial::Attestation(_) => {
+                candidate::attestation(material, subject, prove).map(Identified::Attestation)
+            }
+            SignatureMaterial::Bundle(bundle) if candidate::is_attestation(bundle, subject)? => {
+                candidate::attestation(material, subject, prove).map(Identified::Attestation)
+            }
+            SignatureMaterial::Bundle(_) | SignatureMaterial::Legacy(_) | SignatureMaterial::OpenPgp(_) => {
+                candidate::signature(material, subject, prove).map(Identified::Signature)
+            }
+        }
     }
 }
 

@@ -2,7 +2,12 @@
 //!
 //! The texts are those of `containers/image` where it has one, so that what people search for still finds the cause.
 
+mod cause;
+
+pub use cause::Cause;
+
 use super::quote::{go_quote, go_quote_list};
+use super::statement::COSIGN_SIGN;
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 use crate::oci::json::JsonError;
@@ -103,7 +108,99 @@ pub enum VerifyError {
         why: String,
     },
 
+    // ---- form of bundles, envelopes and statements ----
+    /// The candidate is of a kind that this rule does not ask for.
+    #[error("a {found} is no {wanted}")]
+    OtherKind {
+        /// What the rule asks for.
+        wanted: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// The bundle is an attestation, where a plain signature is asked for.
+    #[error("an attestation of type {} is no signature: a signature's type is {COSIGN_SIGN}", go_quote(.predicate_type))]
+    NotASignature {
+        /// What it says it is.
+        predicate_type: String,
+    },
+    /// A private PKI vouches for no bundle.
+    #[error(
+        "a sigstore bundle cannot be checked against a PKI: policy.json's pki accepts signatures at the .sig tag alone"
+    )]
+    PkiBundle,
+    /// The bundle is no unambiguous JSON.
+    #[error("malformed sigstore bundle: {0}")]
+    BundleJson(JsonError),
+    /// The bundle is not made as bundles are.
+    #[error("malformed sigstore bundle: {why}")]
+    BundleMalformed {
+        /// What is wrong.
+        why: String,
+    },
+    /// The bundle is of another version.
+    #[error("a sigstore bundle of the media type {}: among referrers only v0.3 counts", go_quote(.found))]
+    BundleVersion {
+        /// Its media type.
+        found: String,
+    },
+    /// There is more of something than anybody needs.
+    #[error("{found} {what}, more than {max}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The envelope is not made as DSSE envelopes are.
+    #[error("malformed DSSE envelope: {why}")]
+    EnvelopeMalformed {
+        /// What is wrong.
+        why: String,
+    },
+    /// The envelope does not have exactly one signature, so that nothing says which one the certificate vouches for.
+    #[error("the DSSE envelope has {found} signatures, not exactly one")]
+    EnvelopeSignatures {
+        /// How many it has.
+        found: usize,
+    },
+    /// The envelope holds something else than an in-toto statement.
+    #[error("the DSSE envelope's payload is of type {}, not application/vnd.in-toto+json", go_quote(.found))]
+    EnvelopeType {
+        /// Its payload type.
+        found: String,
+    },
+    /// The statement is no unambiguous JSON.
+    #[error("malformed in-toto statement: {0}")]
+    StatementJson(JsonError),
+    /// The statement is not made as statements are.
+    #[error("malformed in-toto statement: {why}")]
+    StatementMalformed {
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The statement is of an unknown version.
+    #[error("an in-toto statement of type {}: known are Statement/v0.1 and Statement/v1", go_quote(.found))]
+    StatementType {
+        /// Its `_type`.
+        found: String,
+    },
+
     // ---- binding to the image ----
+    /// The statement is about something else.
+    #[error("none of the statement's {subjects} subjects has the digest {subject}")]
+    OtherSubject {
+        /// The digest asked for.
+        subject: Digest,
+        /// How many subjects there are.
+        subjects: usize,
+    },
+    /// The signature is over the image's bytes under another hash than its digest's.
+    #[error(
+        "a message signature counts only over the manifest's SHA-256 digest, with a key that signs digests (not Ed25519)"
+    )]
+    MessageHash,
     /// The image's digest is of an algorithm that signatures do not bind.
     #[error("signatures bind sha256 digests, the image was asked for by {}", .subject.algorithm().as_str())]
     SubjectAlgorithm {
@@ -122,7 +219,60 @@ pub enum VerifyError {
     #[error("cryptographic signature verification failed: invalid signature")]
     Signature,
 
+    /// The bundle names a managed key, the policy asks for a certificate.
+    #[error("signed with a managed key, where a certificate is required")]
+    KeyNotCertificate,
+    /// The bundle brings a certificate, the policy names keys.
+    #[error("signed with a certificate, where a signature by a configured key is required")]
+    CertificateNotKey,
+    /// The library verifies logged envelopes with the key's own hash alone.
+    #[error(
+        "a logged envelope by this key can be verified with the hash of its kind alone; state that hash in the policy"
+    )]
+    EnvelopeHash,
+
     // ---- log entry ----
+    /// There is no log entry.
+    #[error("the bundle has no transparency log entry")]
+    LogEntryMissing,
+    /// The entry has no inclusion proof with a checkpoint.
+    #[error("the log entry has no inclusion proof with a checkpoint")]
+    LogProofMissing,
+    /// One entry stands there twice, or under two names of one log.
+    #[error("the log entry {index} stands there twice")]
+    LogEntryTwice {
+        /// Its index.
+        index: u64,
+    },
+    /// The entry is of the first kind that cosign wrote for attestations.
+    #[error(
+        "a log entry of kind intoto 0.0.1 names no signature, so it proves nothing about this one; attest again with cosign 2 or later"
+    )]
+    LogIntoto001,
+    /// The inclusion proof does not prove that the entry is in the log.
+    #[error("the log entry's inclusion proof does not hold: {why}")]
+    LogProof {
+        /// The verifier's own words.
+        why: String,
+    },
+    /// The checkpoint is not one of the log.
+    #[error("the log's checkpoint does not hold: {why}")]
+    LogCheckpoint {
+        /// What is wrong.
+        why: String,
+    },
+    /// The entry is one for another envelope.
+    #[error("the log entry is one of another signature: {why}")]
+    LogOtherEnvelope {
+        /// The verifier's own words.
+        why: String,
+    },
+    /// The log's key was not yet, or no longer, in use.
+    #[error("the log's key is not valid at {at}")]
+    LogKeyTime {
+        /// When the entry was made.
+        at: Timestamp,
+    },
     /// The log entry's annotation or body is not what a log entry is.
     #[error("malformed Rekor bundle: {why}")]
     LogMalformed {
@@ -201,7 +351,59 @@ pub enum VerifyError {
         at: Timestamp,
     },
 
+    /// Neither a log's promise nor a timestamp says when the signature was made.
+    #[error("no trusted time: the bundle has neither a signed entry timestamp nor an RFC 3161 timestamp")]
+    NoTrustedTime,
+    /// A timestamp is asked for, and there is none.
+    #[error("an RFC 3161 timestamp is required, but there is none")]
+    TimestampMissing,
+    /// A timestamp is none of the trusted authorities' over this signature.
+    #[error("the RFC 3161 timestamp does not hold: {why}")]
+    TimestampInvalid {
+        /// The verifier's own words.
+        why: String,
+    },
+    /// The timestamp authority was not yet, or no longer, in use.
+    #[error("the timestamp authority is not valid at {at}")]
+    TimestampAuthorityTime {
+        /// The timestamp's time.
+        at: Timestamp,
+    },
+    /// The timestamp was made after now.
+    #[error("the RFC 3161 timestamp {at} is in the future (now {now})")]
+    TimestampInFuture {
+        /// The timestamp's time.
+        at: Timestamp,
+        /// The time of the check.
+        now: Timestamp,
+    },
+    /// The timestamp was not made while the certificate was valid.
+    #[error("timestamp of {at}, outside the certificate's validity ({not_before} to {not_after})")]
+    TimestampOutsideCertificate {
+        /// The timestamp's time.
+        at: Timestamp,
+        /// Start of the certificate's validity.
+        not_before: Timestamp,
+        /// End of the certificate's validity.
+        not_after: Timestamp,
+    },
+
     // ---- certificate ----
+    /// The certificate was not logged by a trusted certificate log.
+    #[error("the certificate's signed certificate timestamp (SCT) does not hold: {why}")]
+    Sct {
+        /// The verifier's own words.
+        why: String,
+    },
+    /// The certificate has a name of a kind that nothing here reads.
+    #[error("the certificate has a subject alternative name of an unknown kind")]
+    NameKind,
+    /// A claim about the workflow that signed cannot be read or stands there twice.
+    #[error("the certificate's extension {oid} cannot be read")]
+    ClaimMalformed {
+        /// Its object identifier.
+        oid: String,
+    },
     /// The certificate annotation holds no certificate.
     #[error("no certificate found in signature certificate data")]
     NoCertificate,
@@ -268,6 +470,15 @@ pub enum VerifyError {
         found: Vec<String>,
     },
 
+    /// A good signature by somebody whom the policy does not name.
+    #[error("signed by {} (issuer {}), whom no identity of the policy names", names(.subjects), go_quote(.issuer))]
+    OtherIdentity {
+        /// The certificate's issuer.
+        issuer: String,
+        /// What the certificate names, the first few.
+        subjects: Vec<String>,
+    },
+
     // ---- the library's own reasons ----
     /// The verifier refused the signature for a reason that has no variant here.
     #[error("the verifier refused the signature: {why}")]
@@ -275,87 +486,6 @@ pub enum VerifyError {
         /// The verifier's own words.
         why: String,
     },
-}
-
-/// What kind of reason a [`VerifyError`] is; a closed set for metrics and filters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Cause {
-    /// Something in it cannot be read, is missing or too large.
-    Malformed,
-    /// It is a signature for something else.
-    OtherImage,
-    /// The signature is not by the key over the payload.
-    Signature,
-    /// The log entry is missing, not signed by the log, or one of another signature.
-    Log,
-    /// Times do not fit.
-    Time,
-    /// The certificate is not one of the requirement's authorities.
-    Certificate,
-    /// It is a good signature by somebody else.
-    Identity,
-}
-
-impl Cause {
-    /// The label.
-    pub const fn as_label(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::OtherImage => "other_image",
-            Self::Signature => "signature",
-            Self::Log => "log",
-            Self::Time => "time",
-            Self::Certificate => "certificate",
-            Self::Identity => "identity",
-        }
-    }
-}
-
-impl VerifyError {
-    /// Its kind.
-    pub fn cause(&self) -> Cause {
-        match self {
-            Self::MissingAnnotation { annotation } if *annotation == super::legacy::BUNDLE => Cause::Log,
-            Self::PayloadTooLarge { .. }
-            | Self::AnnotationTooLarge { .. }
-            | Self::ChainTooLong { .. }
-            | Self::IdentityTooLong { .. }
-            | Self::MissingAnnotation { .. }
-            | Self::Base64 { .. }
-            | Self::PayloadJson(_)
-            | Self::PayloadObject { .. }
-            | Self::PayloadUnknownKey { .. }
-            | Self::PayloadMissingKey { .. }
-            | Self::PayloadField { .. }
-            | Self::PayloadType { .. }
-            | Self::PayloadDigest { .. }
-            | Self::NoCertificate
-            | Self::SeveralCertificates
-            | Self::CertificateMalformed { .. } => Cause::Malformed,
-            Self::SubjectAlgorithm { .. } | Self::OtherDigest { .. } => Cause::OtherImage,
-            Self::Signature | Self::Refused { .. } => Cause::Signature,
-            Self::LogMalformed { .. }
-            | Self::LogEntryKind { .. }
-            | Self::LogUnknown { .. }
-            | Self::LogSet
-            | Self::LogOtherCertificate
-            | Self::LogOtherKey
-            | Self::LogOtherSignature
-            | Self::LogOtherPayload => Cause::Log,
-            Self::LoggedInFuture { .. }
-            | Self::LoggedOutsideCertificate { .. }
-            | Self::CertificateTime { .. }
-            | Self::AuthorityTime { .. }
-            | Self::ChainTime { .. } => Cause::Time,
-            Self::CertificateKey { .. } | Self::ChainUntrusted { .. } => Cause::Certificate,
-            Self::IssuerMissing
-            | Self::IssuerMalformed { .. }
-            | Self::IssuerInconsistent { .. }
-            | Self::OtherIssuer { .. }
-            | Self::OtherEmail { .. }
-            | Self::OtherHostname { .. } => Cause::Identity,
-        }
-    }
 }
 
 /// A foreign text as errors repeat it: cut, since its author chose its length.
