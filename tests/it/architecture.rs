@@ -59,6 +59,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prometheus", &["telemetry"]),
     ("rcgen", &[]),
     ("psl", &["upstream"]),
+    ("regex", &["verify"]),
     ("reqwest", &["net"]),
     ("memmap2", &["store"]),
     ("rustix", &["store"]),

@@ -201,7 +201,8 @@ impl BundleBuilder<'_> {
         let issued = self.issue();
         let signing = self.signing(issued.as_ref());
         let envelope = self.envelope(&signing);
-        let (entries, timestamps) = (self.log_entries(&envelope, &signing), self.stamps(&envelope, issued.as_ref()));
+        let (entries, timestamps) =
+            (self.log_entries(&envelope, &signing), self.stamps(&envelope.signature, issued.as_ref()));
         let mut material = match (&self.by, &issued) {
             (By::Key(key), _) => json!({"publicKey": {"hint": STANDARD.encode(key.fingerprint().as_bytes())}}),
             (By::Identity(_), Some(issued)) => self.certificate(issued),
@@ -241,11 +242,13 @@ impl BundleBuilder<'_> {
             annotations
                 .insert("dev.sigstore.cosign/bundle".to_owned(), self.promised(&envelope, &signing).annotation());
         }
-        if let Some(stamp) = self.stamps(&envelope, issued.as_ref()).first() {
+        let payload = json.to_string().into_bytes();
+        // For attestations cosign stamps the whole envelope.
+        if let Some(stamp) = self.stamps(&payload, issued.as_ref()).first() {
             let stamp = json!({"SignedRFC3161Timestamp": stamp["signedTimestamp"]});
             annotations.insert("dev.sigstore.cosign/rfc3161timestamp".to_owned(), stamp.to_string());
         }
-        let mut layer = FakeSignature { payload: json.to_string().into_bytes(), annotations };
+        let mut layer = FakeSignature { payload, annotations };
         if let (Some(issued), Verifier::Certificate(_)) = (&issued, signing.verifier) {
             attach_certificate(&mut layer, issued, &signing.verifier.pem(), self.flaw);
         }
@@ -371,7 +374,7 @@ impl BundleBuilder<'_> {
         }
     }
 
-    fn stamps(&self, envelope: &Envelope, issued: Option<&Issued>) -> Vec<Value> {
+    fn stamps(&self, message: &[u8], issued: Option<&Issued>) -> Vec<Value> {
         if self.flaw == Flaw::NoTimestamp {
             return Vec::new();
         }
@@ -385,7 +388,7 @@ impl BundleBuilder<'_> {
             Flaw::TimestampBeforeCertificate => start.minus(Duration::from_secs(1)),
             _ => start.plus(Duration::from_mins(2)),
         };
-        let stamp = || self.sigstore.tsa.stamp(&envelope.signature, at, self.flaw);
+        let stamp = || self.sigstore.tsa.stamp(message, at, self.flaw);
         (0..self.timestamps).map(|_| json!({"signedTimestamp": STANDARD.encode(stamp())})).collect()
     }
 
