@@ -89,6 +89,15 @@ pub fn attach_spam(
     }
 }
 
+/// Puts OpenPGP signatures where a lookaside server has them, below [`FakeRegistry::lookaside_url`]; `path` is the
+/// repository without its host.
+pub fn put_lookaside(registry: &FakeRegistry, path: &str, digest: &Digest, signatures: &[Vec<u8>]) {
+    for (number, signature) in signatures.iter().enumerate() {
+        let file = format!("/lookaside/{path}@sha256={}/signature-{}", digest.hex(), number + 1);
+        registry.put_file(&file, signature.clone());
+    }
+}
+
 /// The manifest that cosign v3 writes for a bundle.
 pub fn bundle_image(subject: &Content, bundle: &FakeBundle) -> BuiltImage {
     bundle_layer(bundle).subject(subject.descriptor()).build()

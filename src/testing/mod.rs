@@ -12,13 +12,14 @@ mod attach;
 mod chaos;
 pub mod http;
 mod image;
+pub mod openpgp;
 mod registry;
 mod sealgate;
 pub mod sigstore;
 
 pub use attach::{
     BUNDLE_TYPE, EMPTY_TYPE, attach_attestations, attach_bundles, attach_bundles_at_fallback_tag, attach_signatures,
-    attach_spam, bundle_image, put_fallback_index,
+    attach_spam, bundle_image, put_fallback_index, put_lookaside,
 };
 pub use chaos::{Chaos, ChaosProxy, RawServer};
 pub use http::Answer;

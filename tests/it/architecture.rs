@@ -57,6 +57,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("libc", &["store"]),
     ("moka", &["store", "upstream", "pull"]),
     ("prometheus", &["telemetry"]),
+    ("rand", &[]),
     ("rcgen", &[]),
     ("psl", &["upstream"]),
     ("regex", &["verify"]),

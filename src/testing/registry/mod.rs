@@ -27,6 +27,7 @@ pub use auth::{Auth, TokenAuth};
 pub use fault::Fault;
 pub use tls::{TestCa, TestIdentity};
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -108,6 +109,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 struct State {
     contents: Contents,
+    /// What is served at paths outside the registry API.
+    files: BTreeMap<String, Bytes>,
     faults: Faults,
     auth: auth::Guard,
     referrers: Referrers,
@@ -203,6 +206,17 @@ impl FakeRegistry {
         state.contents.put_blob(repository, digest, bytes.clone());
         state.contents.put_blob(repository, Digest::of(Algorithm::Sha512, &bytes), bytes);
         digest
+    }
+
+    /// Puts a file that is had at exactly this path, outside the registry API and without authentication.
+    pub fn put_file(&self, path: &str, bytes: impl Into<Bytes>) {
+        assert!(!path.starts_with("/v2/"), "a path outside the registry API");
+        self.shared.state().files.insert(path.to_owned(), bytes.into());
+    }
+
+    /// The base of lookaside signatures for `registries.d`: see [`put_lookaside`](super::put_lookaside).
+    pub fn lookaside_url(&self) -> String {
+        format!("{}/lookaside", self.url())
     }
 
     /// Points a tag at a digest, whether or not that is there.
@@ -362,6 +376,7 @@ impl FakeRegistryBuilder {
         let scheme = if self.identity.is_some() { "https" } else { "http" };
         let state = State {
             contents: Contents::default(),
+            files: BTreeMap::new(),
             faults: Faults::default(),
             auth: auth::Guard::new(self.auth),
             referrers: self.referrers,

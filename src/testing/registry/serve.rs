@@ -192,6 +192,10 @@ impl State {
             let form = if request.method == Method::POST { &body[..] } else { request.query.as_bytes() };
             return self.auth.token(&request.headers, &pairs(form));
         }
+        if !request.path.starts_with("/v2") {
+            let file = self.files.get(&request.path);
+            return file.map_or_else(|| empty(StatusCode::NOT_FOUND), |bytes| Reply::new(bytes.clone()));
+        }
         let write = !matches!(request.method, Method::GET | Method::HEAD);
         let action = if write { "pull,push" } else { "pull" };
         if request.path == "/v2/" || request.path == "/v2" {
