@@ -107,6 +107,10 @@ pub const MATERIAL_CONCURRENCY: usize = 8;
 pub const VERIFY_WORKERS_MAX: usize = 4;
 /// Time one verdict may take, discovery included.
 pub const VERDICT_BUDGET: Duration = Duration::from_secs(10);
+/// Time that discovery may take of it, so that what one place has can still be judged when another does not answer.
+pub const DISCOVERY_BUDGET: Duration = Duration::from_secs(8);
+/// Time that discovery may take where the decision does not depend on it, but the report does.
+pub const REPORT_DISCOVERY_BUDGET: Duration = Duration::from_secs(3);
 
 // ---- referrers and tag lists ----
 
@@ -114,6 +118,8 @@ pub const VERDICT_BUDGET: Duration = Duration::from_secs(10);
 pub const REFERRERS_PAGES_MAX: usize = 10;
 /// Referrers kept of one subject.
 pub const REFERRERS_MAX: usize = 256;
+/// Bytes of a referrer's manifest that is looked into for signatures: real ones take 1 KiB.
+pub const REFERRER_BYTES_MAX: u64 = 256 * KIB;
 /// Tags in one page of a tag list, and what is asked when a client names no number.
 pub const TAGS_PAGE_MAX: usize = 1000;
 /// Bytes of one page of tags or of an upstream's error body that is read.

@@ -16,12 +16,13 @@ use crate::limits::{
     NEGATIVE_TTL_MAX, REFERRERS_TTL,
 };
 use crate::oci::{Digest, Reference, Repository};
+use crate::policy::Wanted;
 
 /// The maps. Times are the product's clock, so that a test moves them.
 #[derive(Debug)]
 pub(super) struct Hot {
     manifests: Cache<(Repository, Digest), Arc<UnverifiedManifest>>,
-    materials: Cache<(Repository, Digest), Arc<Discovered>>,
+    materials: Cache<LookedFor, Arc<Discovered>>,
     missing: Cache<(Repository, Reference), Timestamp>,
     granted: Cache<GrantedKey, Timestamp>,
     referrers: Cache<(Repository, Digest), (Timestamp, Listed)>,
@@ -54,17 +55,12 @@ impl Hot {
     }
 
     /// Signature material that upstream showed after `since`.
-    pub(super) fn material(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        since: Timestamp,
-    ) -> Option<Arc<Discovered>> {
-        self.materials.get(&(repository.clone(), *digest)).filter(|material| material.at > since)
+    pub(super) fn material(&self, looked_for: &LookedFor, since: Timestamp) -> Option<Arc<Discovered>> {
+        self.materials.get(looked_for).filter(|material| material.at > since)
     }
 
-    pub(super) fn keep_material(&self, repository: &Repository, digest: &Digest, material: &Arc<Discovered>) {
-        self.materials.insert((repository.clone(), *digest), Arc::clone(material));
+    pub(super) fn keep_material(&self, looked_for: LookedFor, material: &Arc<Discovered>) {
+        self.materials.insert(looked_for, Arc::clone(material));
     }
 
     /// Whether upstream said, at most 10 s before `now`, that it does not have it.
@@ -100,6 +96,14 @@ impl Hot {
     pub(super) fn keep_referrers(&self, repository: &Repository, digest: &Digest, list: Listed, now: Timestamp) {
         self.referrers.insert((repository.clone(), *digest), (now, list));
     }
+}
+
+/// What discovery found depends on no more than this.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct LookedFor {
+    pub(super) repository: Repository,
+    pub(super) digest: Digest,
+    pub(super) wanted: Wanted,
 }
 
 /// What an admission grants depends on no more than this.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{PullError, Puller};
-use crate::oci::{Digest, Manifest, ManifestError, Reference, Repository};
-use crate::store::{Grant, GrantKind};
+use crate::oci::{Digest, Manifest, ManifestError, MediaType, Reference, Repository};
+use crate::store::{Grant, GrantKind, Store};
 use crate::telemetry::{CacheKind, CacheResult};
 use crate::upstream::{FetchedManifest, UpstreamError};
 
@@ -19,6 +19,17 @@ pub(super) struct UnverifiedManifest {
 }
 
 impl UnverifiedManifest {
+    /// Parses under the type that was `fixed` at first sight, else under upstream's.
+    pub(super) fn parse(fetched: FetchedManifest, fixed: Option<MediaType>) -> Result<Self, ManifestError> {
+        let FetchedManifest { bytes, digest, content_type } = fetched;
+        let media_type = match fixed {
+            Some(fixed) => fixed.as_str(),
+            None => &content_type,
+        };
+        let manifest = Manifest::parse(&bytes, Some(media_type))?;
+        Ok(Self { bytes, digest, manifest })
+    }
+
     /// The bytes as they came; everything later is done with this buffer.
     pub(super) fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -78,10 +89,7 @@ impl Puller {
 
     /// From the content store, under the media type that was fixed when it was first admitted.
     pub(super) async fn stored(&self, repository: &Repository, digest: &Digest) -> Option<Arc<UnverifiedManifest>> {
-        let bytes = self.parts.store.content(digest).await?;
-        let media_type = self.parts.store.media_type(digest).await;
-        let manifest = Manifest::parse(&bytes, media_type.map(crate::oci::MediaType::as_str)).ok()?;
-        let manifest = Arc::new(UnverifiedManifest { bytes, digest: *digest, manifest });
+        let manifest = Arc::new(stored_manifest(&self.parts.store, digest).await?);
         self.parts.hot.keep_manifest(repository, &manifest);
         Some(manifest)
     }
@@ -130,13 +138,17 @@ impl Puller {
 
     /// Parses under the type that was fixed at first sight, whatever upstream calls the same bytes now (V-06).
     pub(super) async fn parse_fetched(&self, fetched: FetchedManifest) -> Result<UnverifiedManifest, ManifestError> {
-        let FetchedManifest { bytes, digest, content_type } = fetched;
-        let manifest = match self.parts.store.media_type(&digest).await {
-            Some(fixed) => Manifest::parse(&bytes, Some(fixed.as_str()))?,
-            None => Manifest::parse(&bytes, Some(&content_type))?,
-        };
-        Ok(UnverifiedManifest { bytes, digest, manifest })
+        let fixed = self.parts.store.media_type(&fetched.digest).await;
+        UnverifiedManifest::parse(fetched, fixed)
     }
+}
+
+/// A manifest out of the content store, under the media type that was fixed when it was first admitted.
+pub(super) async fn stored_manifest(store: &Store, digest: &Digest) -> Option<UnverifiedManifest> {
+    let bytes = store.content(digest).await?;
+    let media_type = store.media_type(digest).await;
+    let manifest = Manifest::parse(&bytes, media_type.map(MediaType::as_str)).ok()?;
+    Some(UnverifiedManifest { bytes, digest: *digest, manifest })
 }
 
 /// Whether a grant on `digest` is for a manifest: one on a blob whose bytes happen to be a manifest is not.

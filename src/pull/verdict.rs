@@ -13,9 +13,9 @@ use super::discover::{Discovered, NoEvidence};
 use super::size::TooLarge;
 use super::{Denial, PullError, Puller, Snapshot};
 use crate::clock::Timestamp;
-use crate::limits::{REFUSAL_LINE_BYTES_MAX, VERDICT_BUDGET};
+use crate::limits::{DISCOVERY_BUDGET, REFUSAL_LINE_BYTES_MAX, REPORT_DISCOVERY_BUDGET, VERDICT_BUDGET};
 use crate::oci::{Digest, ImageReference};
-use crate::policy::{Decision, Evidence, Material, Mode, Plan, Reason, RestsOn, Verdict};
+use crate::policy::{Decision, Evidence, Material, Mode, Plan, Reason, RestsOn, Verdict, Wanted};
 use crate::store::{StoredVerdict, VerdictId, VerdictKey};
 use crate::telemetry::{DecisionLabel, VerifySource};
 use crate::upstream::UpstreamError;
@@ -143,9 +143,19 @@ impl Puller {
         }
         let started = Instant::now();
         let deadline = started + VERDICT_BUDGET;
-        let found = match snapshot.policy.plan(&basis.image) {
-            Plan::WithoutMaterial => None,
-            Plan::NeedsMaterial(_) | Plan::WantsMaterial(_) => Some(self.discover_by(deadline, snapshot, basis).await?),
+        let (found, needed) = match snapshot.policy.plan(&basis.image) {
+            Plan::WithoutMaterial => (None, None),
+            Plan::NeedsMaterial(wanted) => {
+                let found = self.discover_by(started + DISCOVERY_BUDGET, snapshot, basis, &wanted).await;
+                if let Some(nothing) = found.no_evidence() {
+                    return Err(nothing.clone().into());
+                }
+                (Some(Arc::clone(&found)), Some(found))
+            }
+            // What the answer does not depend on may be missing, and is not waited for as long.
+            Plan::WantsMaterial(wanted) => {
+                (Some(self.discover_by(started + REPORT_DISCOVERY_BUDGET, snapshot, basis, &wanted).await), None)
+            }
         };
         let own = self.evaluate(deadline, snapshot, basis, found.clone()).await?;
         // Asked of every verdict, so that the largest time seen is known.
@@ -156,7 +166,7 @@ impl Puller {
         }
         let reached = match own.decision {
             // Without material there is nothing that a child could have and its index has not.
-            Decision::Deny if found.is_some() => {
+            Decision::Deny if needed.is_some() => {
                 match self.through_children(deadline, snapshot, basis, look, &own).await? {
                     Some(reached) => reached,
                     None => Reached::own(own),
@@ -165,10 +175,9 @@ impl Puller {
             Decision::Allow | Decision::Deny => Reached::own(own),
         };
         if reached.decision == Decision::Deny
-            && let Some(cause) = found.as_ref().and_then(|found| found.missing.as_ref())
+            && let Some(missing) = needed.as_ref().and_then(|found| found.missing.as_ref())
         {
-            let reason = format!("not all signatures could be read: {cause}");
-            return Err(Unreached::Evidence { reason, cause: cause.clone() });
+            return Err(missing.clone().into());
         }
         let image_size = self.image_size(deadline, snapshot, basis, look).await?;
         let reached = match TooLarge::check(&snapshot.policy, basis, image_size) {
@@ -180,7 +189,7 @@ impl Puller {
         let verdict = StoredVerdict { image_size, ..self.stored_form(snapshot, basis, &reached, found.as_deref()) };
         let verdict = Arc::new(verdict);
         if let (Decision::Allow, Some(found)) = (reached.decision, &found) {
-            self.keep_material(&basis.image.repository, found).await;
+            self.keep_material(&basis.digest, found).await;
         }
         self.parts.store.put_verdict(StoredVerdict::clone(&verdict), &reached.evidence).await;
         self.parts.telemetry.verify_took(VerifySource::Computed, started.elapsed());
@@ -192,17 +201,11 @@ impl Puller {
         deadline: Instant,
         snapshot: &Snapshot,
         basis: &Basis,
-    ) -> Result<Arc<Discovered>, Unreached> {
-        let repository = &basis.image.repository;
+        wanted: &Wanted,
+    ) -> Arc<Discovered> {
         // A denial lives for `deny`, counted from when upstream was asked: older material must not prolong it (V-32).
         let since = self.parts.clock.now().minus(snapshot.verdict_ttl.deny);
-        match timeout_at(deadline, self.discover(repository, &basis.digest, since)).await {
-            Ok(found) => Ok(found?),
-            Err(_elapsed) => {
-                let cause = UpstreamError::Timeout { upstream: repository.host().clone() };
-                Err(Unreached::Evidence { reason: "the signatures could not be read in time".to_owned(), cause })
-            }
-        }
+        self.discover(&basis.image.repository, &basis.digest, wanted, since, deadline).await
     }
 
     /// Evaluates off the async threads, on few cores; a panic or an overrun is no answer.

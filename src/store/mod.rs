@@ -282,6 +282,18 @@ impl Store {
         self.inner.tags.put(repository, tag, pointer);
     }
 
+    /// Where the list of those referrers of `subject` lies (in the content) that an allow rests on, and when upstream named
+    /// them.
+    pub async fn referrers_list(&self, repository: &Repository, subject: &Digest) -> Option<TagPointer> {
+        self.inner.tags.find_list(repository, subject).await
+    }
+
+    /// Remembers such a list.
+    #[expect(clippy::unused_async, reason = "what it costs is this module's to change")]
+    pub async fn put_referrers_list(&self, repository: &Repository, subject: &Digest, pointer: TagPointer) {
+        self.inner.tags.put_list(repository, subject, pointer);
+    }
+
     /// The media type a manifest was first served with; fixed for ever.
     pub async fn media_type(&self, digest: &Digest) -> Option<MediaType> {
         self.inner.tags.media_type(digest).await

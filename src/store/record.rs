@@ -19,10 +19,11 @@ pub(super) enum Kind {
     Grants,
     Tag,
     MediaType,
+    Referrers,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Verdict, Self::Grants, Self::Tag, Self::MediaType];
+    const ALL: [Self; 5] = [Self::Verdict, Self::Grants, Self::Tag, Self::MediaType, Self::Referrers];
 
     /// The first byte of the database's key.
     pub(super) const fn prefix(self) -> u8 {
@@ -31,6 +32,7 @@ impl Kind {
             Self::Grants => b'g',
             Self::Tag => b't',
             Self::MediaType => b'm',
+            Self::Referrers => b'r',
         }
     }
 }
@@ -67,6 +69,13 @@ impl RecordKey {
         echo.repository(repository);
         echo.text(tag.as_str());
         Self::of(Kind::Tag, echo.0)
+    }
+
+    pub(super) fn referrers(repository: &Repository, digest: &Digest) -> Self {
+        let mut echo = Writer::default();
+        echo.repository(repository);
+        echo.digest(digest);
+        Self::of(Kind::Referrers, echo.0)
     }
 
     pub(super) fn media_type(digest: &Digest) -> Self {

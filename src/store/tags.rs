@@ -1,4 +1,4 @@
-//! Tag pointers: (repository, tag) → what upstream last said it is.
+//! Tag pointers: (repository, tag) → what upstream last said it is. And pointers to lists of referrers, of the same form.
 
 use std::sync::Mutex;
 
@@ -13,7 +13,7 @@ use crate::limits::{GRANT_RETENTION, HOT_ENTRIES_MAX};
 use crate::oci::{Digest, MediaType, Repository, Tag};
 use crate::telemetry::StoreOp;
 
-/// What a tag pointed at.
+/// What a tag pointed at, or where a list lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagPointer {
     /// The manifest.
@@ -28,6 +28,8 @@ pub struct TagPointer {
 #[derive(Debug)]
 pub(super) struct Tags {
     pointers: Cache<(Repository, Tag), TagPointer>,
+    /// (repository, subject) → the list of those of its referrers that an allow rests on.
+    lists: Cache<(Repository, Digest), TagPointer>,
     media_types: Cache<Digest, MediaType>,
     /// Held while a value is put, so that memory and database see puts in the same order.
     order: Mutex<()>,
@@ -39,6 +41,7 @@ impl Tags {
     pub(super) fn new(records: Records, clock: Clock) -> Self {
         Self {
             pointers: Cache::builder().max_capacity(HOT_ENTRIES_MAX).eviction_policy(EvictionPolicy::lru()).build(),
+            lists: Cache::builder().max_capacity(HOT_ENTRIES_MAX).eviction_policy(EvictionPolicy::lru()).build(),
             media_types: Cache::builder().max_capacity(HOT_ENTRIES_MAX).eviction_policy(EvictionPolicy::lru()).build(),
             order: Mutex::new(()),
             records,
@@ -51,10 +54,7 @@ impl Tags {
         if let Some(pointer) = self.pointers.get(&key) {
             return Some(pointer);
         }
-        let record_key = RecordKey::tag(repository, tag);
-        let found =
-            self.records.find(move |database| Ok(database.find(&record_key)?.and_then(|record| decode(&record))));
-        let pointer = found.await.found()?;
+        let pointer = self.read(RecordKey::tag(repository, tag)).await?;
         // What was put meanwhile is newer.
         Some(self.pointers.entry(key).or_insert(pointer).into_value())
     }
@@ -65,6 +65,28 @@ impl Tags {
         let _held = lock(&self.order);
         self.pointers.insert((repository.clone(), tag.clone()), pointer);
         self.records.write(StoreOp::Put, move |database| database.put(&[(key, record)]));
+    }
+
+    pub(super) async fn find_list(&self, repository: &Repository, subject: &Digest) -> Option<TagPointer> {
+        let key = (repository.clone(), *subject);
+        if let Some(pointer) = self.lists.get(&key) {
+            return Some(pointer);
+        }
+        let pointer = self.read(RecordKey::referrers(repository, subject)).await?;
+        Some(self.lists.entry(key).or_insert(pointer).into_value())
+    }
+
+    pub(super) fn put_list(&self, repository: &Repository, subject: &Digest, pointer: TagPointer) {
+        let key = RecordKey::referrers(repository, subject);
+        let record = encode(&pointer);
+        let _held = lock(&self.order);
+        self.lists.insert((repository.clone(), *subject), pointer);
+        self.records.write(StoreOp::Put, move |database| database.put(&[(key, record)]));
+    }
+
+    async fn read(&self, key: RecordKey) -> Option<TagPointer> {
+        let found = self.records.find(move |database| Ok(database.find(&key)?.and_then(|record| decode(&record))));
+        found.await.found()
     }
 
     pub(super) async fn media_type(&self, digest: &Digest) -> Option<MediaType> {

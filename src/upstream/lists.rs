@@ -1,53 +1,18 @@
-//! Lists: the referrers of a digest over several pages, and one page of tags.
+//! Lists: one page of tags, and how a page of any list is read.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
 use super::client::{Call, Client};
-use super::{ReferrersList, TagsPage, UpstreamError, checks};
-use crate::limits::{
-    MANIFEST_BYTES_MAX, REFERRERS_MAX, REFERRERS_PAGES_MAX, TAGS_BODY_BYTES_MAX, UPSTREAM_URL_BYTES_MAX,
-};
+use super::{TagsPage, UpstreamError, checks};
+use crate::limits::TAGS_BODY_BYTES_MAX;
 use crate::net::read_at_most;
-use crate::oci::{Descriptor, Digest, MediaType, RepositoryName, json};
+use crate::oci::{MediaType, RepositoryName, json};
 use crate::telemetry::UpstreamOp;
-
-/// Follows the pages of the referrers of a digest.
-///
-/// A link to another place than the same list is not followed, nor is one to a page that was there already; the list is
-/// then reported as longer than what was read, so that nobody takes it for complete.
-pub(super) async fn referrers(
-    client: &Arc<Client>,
-    name: &RepositoryName,
-    digest: &Digest,
-) -> Result<Option<ReferrersList>, UpstreamError> {
-    let first = client.url(name, &format!("referrers/{digest}"));
-    let mut list = ReferrersList { manifests: Vec::new(), more: false, skipped: 0 };
-    let mut visited = HashSet::new();
-    let mut next = Some(first.clone());
-    while let Some(url) = next {
-        visited.insert(url.clone());
-        let fetched = page(client, UpstreamOp::Referrers, name, url.clone(), MANIFEST_BYTES_MAX).await;
-        let (headers, body) = match fetched {
-            Err(UpstreamError::NotFound { .. }) if visited.len() == 1 => return Ok(None),
-            other => other?,
-        };
-        let full = add_page(&mut list, &headers, &body).map_err(|reason| client.bad(reason))?;
-        let link = checks::next_link(&headers);
-        next = link.and_then(|link| same_list(&first, &url, link)).filter(|next| !visited.contains(next));
-        if full || visited.len() == REFERRERS_PAGES_MAX || (link.is_some() && next.is_none()) {
-            list.more = list.more || full || link.is_some();
-            break;
-        }
-    }
-    Ok(Some(list))
-}
 
 pub(super) async fn tags(
     client: &Arc<Client>,
@@ -73,7 +38,8 @@ pub(super) async fn tags(
     Ok(TagsPage { tags, more: checks::next_link(&headers).is_some() })
 }
 
-async fn page(
+/// One page of a list, read whole.
+pub(super) async fn page(
     client: &Arc<Client>,
     op: UpstreamOp,
     name: &RepositoryName,
@@ -103,68 +69,4 @@ async fn page(
         Ok((answer.headers, body))
     };
     client.within_total(work).await
-}
-
-/// Takes in one page; whether the list is full. The answer must be an OCI index by header and by content.
-fn add_page(list: &mut ReferrersList, headers: &HeaderMap, body: &[u8]) -> Result<bool, &'static str> {
-    let content_type = checks::single(headers, &CONTENT_TYPE).ok().flatten().ok_or("media_type")?;
-    if content_type.parse() != Ok(MediaType::OciIndex) {
-        return Err("media_type");
-    }
-    let document = json::parse(body).map_err(|_| "protocol")?;
-    let object = document.as_object().ok_or("protocol")?;
-    json::check_keys(object, &["schemaVersion", "mediaType", "manifests"]).map_err(|_| "protocol")?;
-    let own_type = object.get("mediaType").is_none_or(|own| *own == MediaType::OciIndex.as_str());
-    let Some(Value::Array(entries)) = object.get("manifests").filter(|_| own_type) else { return Err("protocol") };
-    for entry in entries {
-        if list.manifests.len() == REFERRERS_MAX {
-            return Ok(true);
-        }
-        match Descriptor::from_value(entry) {
-            Ok(descriptor) => list.manifests.push(descriptor),
-            Err(_) => list.skipped = list.skipped.saturating_add(1),
-        }
-    }
-    Ok(false)
-}
-
-/// The next page, when the link leads to the same list; only its query is taken.
-fn same_list(first: &Url, current: &Url, link: &str) -> Option<Url> {
-    if link.len() > UPSTREAM_URL_BYTES_MAX {
-        return None;
-    }
-    let next = current.join(link).ok()?;
-    if next.origin() != first.origin() || next.path() != first.path() {
-        return None;
-    }
-    let mut url = first.clone();
-    url.set_query(next.query());
-    Some(url)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_links_within_the_list_are_followed() {
-        let first: Url = "https://a.example/v2/x/referrers/sha256:00".parse().unwrap();
-        let next = |link: &str| same_list(&first, &first, link).map(String::from);
-        let expected = Some("https://a.example/v2/x/referrers/sha256:00?n=2".to_owned());
-        for good in ["?n=2", "/v2/x/referrers/sha256:00?n=2", "https://u:p@a.example/v2/x/referrers/sha256:00?n=2#f"] {
-            assert_eq!(next(good), expected, "{good}");
-        }
-        for bad in [
-            "https://b.example/v2/x/referrers/sha256:00?n=2",
-            "http://a.example/v2/x/referrers/sha256:00?n=2",
-            "https://a.example:8443/v2/x/referrers/sha256:00?n=2",
-            "/v2/y/referrers/sha256:00?n=2",
-            "../../y/referrers/sha256:00",
-        ] {
-            assert_eq!(next(bad), None, "{bad}");
-        }
-        let long = |length: usize| format!("?{}", "a".repeat(length - 1));
-        assert!(next(&long(UPSTREAM_URL_BYTES_MAX)).is_some());
-        assert!(next(&long(UPSTREAM_URL_BYTES_MAX + 1)).is_none());
-    }
 }

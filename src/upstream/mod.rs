@@ -2,7 +2,7 @@
 //!
 //! Each call ends in one of three ways: the thing, a clean "it is not there" ([`UpstreamError::NotFound`], `None` for
 //! referrers), or an error that says nothing about the thing. What upstream claims in headers is compared, never
-//! believed. Files: `client` sends (tokens, redirects, repetitions), `manifests`, `blobs` and `lists` judge the answers;
+//! believed. Files: `client` sends (tokens, redirects, repetitions), `manifests`, `blobs`, `referrers` and `lists` judge the answers;
 //! `challenge`, `reach`, `retry`, `breaker` and `checks` decide without I/O. May import: `net`, `telemetry`, `oci`,
 //! `limits`, `clock`.
 
@@ -17,6 +17,7 @@ mod error;
 mod lists;
 mod manifests;
 mod reach;
+mod referrers;
 mod retry;
 mod settings;
 mod token;
@@ -128,7 +129,26 @@ impl Upstream {
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<ReferrersList>, UpstreamError> {
-        lists::referrers(&self.client, name, digest).await
+        referrers::referrers(&self.client, name, digest).await
+    }
+
+    /// The referrers that `interest`, out of at most [`REFERRERS_PAGES_MAX`] pages of any number of others; of very many
+    /// the first and the last ones, [`REFERRERS_MAX`] in all, without annotations. `Ok(None)` as in [`Self::referrers`]. Pages
+    /// that do not come by `deadline` are missing.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] when not even the first page could be read.
+    ///
+    /// [`REFERRERS_PAGES_MAX`]: crate::limits::REFERRERS_PAGES_MAX
+    /// [`REFERRERS_MAX`]: crate::limits::REFERRERS_MAX
+    pub async fn select_referrers(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        interest: fn(&crate::oci::Descriptor) -> Interest,
+        deadline: tokio::time::Instant,
+    ) -> Result<Option<SelectedReferrers>, UpstreamError> {
+        referrers::select(&self.client, name, digest, interest, deadline).await
     }
 
     /// One page of tags, in upstream's order: about `n`, after `last`. Registries that know no pages send all.
@@ -193,6 +213,43 @@ pub struct ReferrersList {
     pub more: bool,
     /// Entries that are no descriptor, such as one with an unknown digest algorithm; they are passed over.
     pub skipped: usize,
+}
+
+/// How much a referrer matters to whoever looks for something among many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// It says that it is one.
+    First,
+    /// It does not say what it is.
+    Perhaps,
+    /// It says that it is something else.
+    None,
+}
+
+/// The referrers that interest.
+#[derive(Debug, Clone, Default)]
+pub struct SelectedReferrers {
+    /// Those that say so, in upstream's order.
+    pub first: Vec<crate::oci::Descriptor>,
+    /// Those that do not say what they are, in upstream's order.
+    pub perhaps: Vec<crate::oci::Descriptor>,
+    /// There were more that interest, or more pages, than are looked at.
+    pub more: bool,
+    /// Entries that are no descriptor; they are passed over.
+    pub skipped: usize,
+    /// Why pages after the first could not be read; there may be more that interest.
+    pub missing: Option<UpstreamError>,
+}
+
+impl SelectedReferrers {
+    /// Out of the index at the fallback tag (distribution-spec v1.1, "Referrers Tag Schema"), which may be longer than an
+    /// index that is served.
+    ///
+    /// # Errors
+    /// Why it is none: `protocol`.
+    pub fn of_index(bytes: &[u8], interest: fn(&crate::oci::Descriptor) -> Interest) -> Result<Self, &'static str> {
+        referrers::select_of_index(bytes, interest)
+    }
 }
 
 /// One page of tags.

@@ -1,0 +1,287 @@
+//! Which of the candidates are read, where there are more than are looked at.
+//!
+//! All places share the bounds: nobody's spam at one of them can crowd out what lies at another. Within a place those that
+//! say that they are signatures come first, and of too many the oldest and the newest are read: signers append, and so do
+//! spammers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::listing::{Listed, Listing};
+use super::place::{At, Layer, Spot};
+use crate::limits::{CANDIDATES_MAX, MATERIAL_BYTES_MAX, SIGNATURE_BYTES_MAX};
+use crate::oci::{Descriptor, ManifestKind};
+use crate::policy::{Material, Skipped};
+use crate::pull::manifest::UnverifiedManifest;
+use crate::verify::{BundleMaterial, LegacyAttestation, LegacySignature, Place, SignatureMaterial, Source};
+
+/// A layer that is read.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    /// The number of its place among those that were looked at.
+    pub(super) place: usize,
+    pub(super) spot: Arc<Spot>,
+    pub(super) manifest: Arc<UnverifiedManifest>,
+    layer: usize,
+    pub(super) descriptor: Descriptor,
+}
+
+impl Chosen {
+    pub(super) fn source(&self) -> Source {
+        source(&self.spot, &self.manifest, self.layer)
+    }
+
+    pub(super) fn into_material(self, bytes: Bytes) -> SignatureMaterial {
+        let source = self.source();
+        let annotations = self.descriptor.annotations;
+        match self.spot.at {
+            At::Signatures(_) => SignatureMaterial::Legacy(LegacySignature { payload: bytes, annotations, source }),
+            At::Attestations(_) => {
+                SignatureMaterial::Attestation(LegacyAttestation { envelope: bytes, annotations, source })
+            }
+            At::Referrers => SignatureMaterial::Bundle(BundleMaterial { bundle: bytes, source }),
+        }
+    }
+}
+
+fn source(spot: &Spot, manifest: &UnverifiedManifest, layer: usize) -> Source {
+    let place = match &spot.at {
+        At::Signatures(tag) | At::Attestations(tag) => Place::Tag(tag.to_string()),
+        At::Referrers => Place::Referrer,
+    };
+    let repository = spot.is_alternate.then(|| spot.repository.clone());
+    Source { repository, manifest: *manifest.digest(), place, layer }
+}
+
+/// The candidates that are read, by place, in the order in which they were listed.
+pub(super) fn choose(listings: &[Listing], material: &mut Material) -> Vec<Chosen> {
+    let places: Vec<Vec<Candidate<'_>>> = listings.iter().map(|listing| candidates(listing, material)).collect();
+    let counts: Vec<u64> = places.iter().map(|place| number(place.len())).collect();
+    let sizes: Vec<u64> =
+        places.iter().map(|place| place.iter().map(|candidate| candidate.descriptor.size).sum()).collect();
+    let rooms = shares(number(CANDIDATES_MAX), &counts).into_iter().zip(shares(MATERIAL_BYTES_MAX, &sizes));
+    let mut chosen = Vec::new();
+    for (place, ((listing, candidates), (count, bytes))) in listings.iter().zip(places).zip(rooms).enumerate() {
+        let spot = Arc::new(listing.spot.clone());
+        let picked = pick(&candidates, count, bytes);
+        material.more |= picked.len() < candidates.len();
+        chosen.extend(picked.into_iter().map(|candidate| Chosen {
+            place,
+            spot: Arc::clone(&spot),
+            manifest: Arc::clone(&candidate.listed.manifest),
+            layer: candidate.layer,
+            descriptor: candidate.descriptor.clone(),
+        }));
+    }
+    chosen
+}
+
+/// A layer that may be a signature.
+#[derive(Debug, Clone, Copy)]
+struct Candidate<'a> {
+    listed: &'a Listed,
+    layer: usize,
+    descriptor: &'a Descriptor,
+}
+
+/// All layers at a place that are of its type and not too long; the others are reported or counted.
+fn candidates<'a>(listing: &'a Listing, material: &mut Material) -> Vec<Candidate<'a>> {
+    let mut candidates = Vec::new();
+    let mut too_long = 0_usize;
+    for listed in &listing.manifests {
+        let ManifestKind::Image(image) = &listed.manifest.parsed().kind else { continue };
+        for (layer, descriptor) in image.layers.iter().enumerate() {
+            match (listing.spot.layer(descriptor), &listing.spot.at) {
+                (Layer::Candidate, _) if descriptor.size > SIGNATURE_BYTES_MAX => {
+                    too_long = too_long.saturating_add(1);
+                    if too_long <= CANDIDATES_MAX {
+                        let place = source(&listing.spot, &listed.manifest, layer).to_string();
+                        material.skipped.push(Skipped { place, why: "the payload is longer than 1 MiB".to_owned() });
+                    }
+                }
+                (Layer::Candidate, _) => candidates.push(Candidate { listed, layer, descriptor }),
+                // They count in containers/image's message, which knows this place alone.
+                (Layer::Other, At::Signatures(_)) => {
+                    material.other_attachments = material.other_attachments.saturating_add(1);
+                }
+                (Layer::Other, At::Attestations(_) | At::Referrers) => {}
+            }
+        }
+    }
+    candidates
+}
+
+/// At most `count` candidates of together at most `bytes`, in their order: first those that say what they are.
+fn pick<'a>(candidates: &[Candidate<'a>], count: u64, bytes: u64) -> Vec<Candidate<'a>> {
+    let (unsure, sure): (Vec<_>, Vec<_>) = (0..candidates.len())
+        .partition(|index| candidates.get(*index).is_some_and(|candidate| candidate.listed.is_unsure));
+    let (mut picked, mut left) = (Vec::new(), bytes);
+    for index in inwards(&sure).chain(inwards(&unsure)) {
+        let Some(candidate) = candidates.get(index) else { continue };
+        if number(picked.len()) == count {
+            break;
+        }
+        if let Some(rest) = left.checked_sub(candidate.descriptor.size) {
+            left = rest;
+            picked.push(index);
+        }
+    }
+    picked.sort_unstable();
+    picked.into_iter().filter_map(|index| candidates.get(index).copied()).collect()
+}
+
+/// The first, the last, the second, the last but one, and so on.
+pub(super) fn inwards<T: Copy>(list: &[T]) -> impl Iterator<Item = T> {
+    let (mut rest, mut from_front) = (list, true);
+    std::iter::from_fn(move || {
+        let (next, others) = if from_front { rest.split_first()? } else { rest.split_last()? };
+        (rest, from_front) = (others, !from_front);
+        Some(*next)
+    })
+}
+
+/// How much of `room` each gets who wants so much: an equal share, of which what one leaves over goes to the others.
+pub(super) fn shares(room: u64, wants: &[u64]) -> Vec<u64> {
+    let mut order: Vec<(u64, usize)> = wants.iter().copied().zip(0..).collect();
+    order.sort_unstable();
+    let mut shares = vec![0; wants.len()];
+    let (mut left, mut waiting) = (room, number(wants.len()));
+    for (want, index) in order {
+        let share = want.min(left.checked_div(waiting).unwrap_or(0));
+        left = left.saturating_sub(share);
+        waiting = waiting.saturating_sub(1);
+        if let Some(slot) = shares.get_mut(index) {
+            *slot = share;
+        }
+    }
+    shares
+}
+
+fn number(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::place::SIMPLE_SIGNING;
+    use super::*;
+    use crate::oci::{Digest, MediaType};
+    use crate::upstream::FetchedManifest;
+
+    const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+
+    fn layers(media_type: &str, count: usize, size: u64) -> Vec<Value> {
+        let layer = |number: usize| {
+            let digest = Digest::sha256(number.to_string().as_bytes()).to_string();
+            json!({ "mediaType": media_type, "digest": digest, "size": size })
+        };
+        (0..count).map(layer).collect()
+    }
+
+    fn listed(layers: &[Value], is_unsure: bool) -> Listed {
+        let config = json!({ "mediaType": "a/b", "digest": Digest::sha256(b"{}").to_string(), "size": 2 });
+        let document = json!({ "schemaVersion": 2, "config": config, "layers": layers }).to_string();
+        let fetched = FetchedManifest {
+            digest: Digest::sha256(document.as_bytes()),
+            bytes: document.into(),
+            content_type: MediaType::OciManifest.as_str().to_owned(),
+        };
+        Listed { manifest: Arc::new(UnverifiedManifest::parse(fetched, None).unwrap()), is_unsure }
+    }
+
+    fn place(at: At, manifests: Vec<Listed>) -> Listing {
+        let repository = "quay.io/a/b:1".parse::<crate::oci::ImageReference>().unwrap().repository;
+        Listing { manifests, ..Listing::empty(Spot { repository, is_alternate: false, at }) }
+    }
+
+    fn signatures(layers: &[Value]) -> Listing {
+        place(At::Signatures("t".parse().unwrap()), vec![listed(layers, false)])
+    }
+
+    fn chosen(listings: &[Listing]) -> (Vec<(usize, usize)>, Material) {
+        let mut material = Material::default();
+        let chosen = choose(listings, &mut material);
+        (chosen.iter().map(|chosen| (chosen.place, chosen.layer)).collect(), material)
+    }
+
+    #[test]
+    fn as_many_candidates_as_allowed_are_all_looked_at() {
+        let (chosen, material) = chosen(&[signatures(&layers(SIMPLE_SIGNING, CANDIDATES_MAX, 1))]);
+        assert_eq!(chosen.len(), CANDIDATES_MAX);
+        assert!(!material.more);
+    }
+
+    #[test]
+    fn of_more_candidates_the_oldest_and_the_newest_are_looked_at() {
+        let (chosen, material) = chosen(&[signatures(&layers(SIMPLE_SIGNING, CANDIDATES_MAX + 6, 1))]);
+        let half = CANDIDATES_MAX / 2;
+        let expected: Vec<_> = (0..half).chain(half + 6..CANDIDATES_MAX + 6).map(|layer| (0, layer)).collect();
+        assert_eq!(chosen, expected);
+        assert!(material.more);
+    }
+
+    #[test]
+    fn payloads_are_bounded_one_by_one_and_together() {
+        let signatures = |count, size| [signatures(&layers(SIMPLE_SIGNING, count, size))];
+        let (one_too_long, material) = chosen(&signatures(1, SIGNATURE_BYTES_MAX + 1));
+        assert!(one_too_long.is_empty() && !material.more);
+        assert_eq!(material.skipped.len(), 1);
+        let fits = usize::try_from(MATERIAL_BYTES_MAX / SIGNATURE_BYTES_MAX).unwrap();
+        let (all, material) = chosen(&signatures(fits, SIGNATURE_BYTES_MAX));
+        assert!(all.len() == fits && !material.more);
+        let (all, material) = chosen(&signatures(fits + 1, SIGNATURE_BYTES_MAX));
+        assert!(all.len() == fits && material.more);
+        assert_eq!(all.last(), Some(&(0, fits)), "the newest is among them");
+    }
+
+    #[test]
+    fn layers_that_are_no_signatures_are_counted_and_do_not_crowd_out_one() {
+        let mut list = layers("text/plain", 200, 1);
+        list.extend(layers(SIMPLE_SIGNING, 1, 1));
+        let (chosen, material) = chosen(&[signatures(&list)]);
+        assert_eq!(chosen, [(0, 200)]);
+        assert!(material.other_attachments == 200 && !material.more);
+    }
+
+    #[test]
+    fn spam_at_one_place_does_not_crowd_out_another() {
+        let good = || place(At::Referrers, vec![listed(&layers(BUNDLE, 1, SIGNATURE_BYTES_MAX), false)]);
+        for spam in [layers(SIMPLE_SIGNING, 1000, 1), layers(SIMPLE_SIGNING, 1000, SIGNATURE_BYTES_MAX)] {
+            let (of_first, material) = chosen(&[signatures(&spam), good()]);
+            assert!(of_first.contains(&(1, 0)) && material.more);
+            let (of_second, material) = chosen(&[good(), signatures(&spam)]);
+            assert!(of_second.contains(&(0, 0)) && material.more);
+            assert!(of_second.len() <= CANDIDATES_MAX);
+        }
+    }
+
+    #[test]
+    fn those_that_say_what_they_are_come_first() {
+        let (sure, unsure) = (listed(&layers(BUNDLE, 1, 1), false), || listed(&layers(BUNDLE, 2, 1), true));
+        let manifests: Vec<Listed> = (0..50).map(|_| unsure()).chain([sure]).chain((0..50).map(|_| unsure())).collect();
+        let of_spam = place(At::Referrers, manifests);
+        let mut material = Material::default();
+        let sure = *of_spam.manifests[50].manifest.digest();
+        let chosen = choose(&[of_spam], &mut material);
+        assert_eq!(chosen.len(), CANDIDATES_MAX);
+        assert!(chosen.iter().any(|chosen| *chosen.manifest.digest() == sure) && material.more);
+    }
+
+    #[test]
+    fn what_one_leaves_over_goes_to_the_others() {
+        assert_eq!(shares(64, &[100, 1]), [63, 1]);
+        assert_eq!(shares(64, &[100, 100]), [32, 32]);
+        assert_eq!(shares(64, &[100, 5, 100]), [29, 5, 30]);
+        assert_eq!(shares(64, &[1, 2]), [1, 2]);
+        assert!(shares(64, &[]).is_empty());
+    }
+
+    #[test]
+    fn a_list_is_taken_from_both_ends() {
+        assert_eq!(inwards(&[1, 2, 3, 4, 5]).collect::<Vec<_>>(), [1, 5, 2, 4, 3]);
+        assert_eq!(inwards::<u8>(&[]).count(), 0);
+    }
+}

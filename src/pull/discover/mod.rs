@@ -1,0 +1,264 @@
+//! The signature material of a digest: where it is looked for, how much of it is read, and what counts as an answer.
+//!
+//! Exactly what policy wants is looked for, at all its places at once: `place` names them, `listing` reads what each one
+//! lists, `choose` shares the bounds out among them, and then the payloads are read. A clean 404 is an answer: there is
+//! none. Everything else that goes wrong is not (rule "Closed"): what was read may still allow, but it can deny nothing, and
+//! [`Discovered::missing`] says why. What an allow rests on is kept (`stored`), so that it can be verified again offline.
+
+mod choose;
+mod listing;
+mod place;
+mod stored;
+
+pub use stored::stored_material;
+
+pub(super) use place::SIMPLE_SIGNING;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use tokio::time::{Instant, timeout_at};
+
+use self::choose::{Chosen, choose};
+use self::listing::Listing;
+use self::place::Spot;
+use super::Puller;
+use super::hot::LookedFor;
+use super::manifest::UnverifiedManifest;
+use crate::clock::Timestamp;
+use crate::limits::MATERIAL_CONCURRENCY;
+use crate::oci::{Algorithm, Descriptor, Digest, Host, Repository};
+use crate::policy::{Material, Skipped, Wanted};
+use crate::upstream::UpstreamError;
+use crate::verify::SignatureMaterial;
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Discovered {
+    pub(super) material: Material,
+    /// Why it may not be all there is; then it can allow, but not deny.
+    pub(super) missing: Option<NoEvidence>,
+    /// When upstream was asked.
+    pub(super) at: Timestamp,
+    /// The manifests that list the candidates, by the place where they were found.
+    places: Vec<FoundPlace>,
+}
+
+/// The manifests with candidates that one place had.
+#[derive(Debug)]
+struct FoundPlace {
+    spot: Spot,
+    manifests: Vec<Arc<UnverifiedManifest>>,
+    /// Upstream did not say it now; it is what it said when the store kept it.
+    from_store: bool,
+}
+
+impl Discovered {
+    /// Why nothing is known: no candidate, and not for sure that there is none.
+    pub(super) fn no_evidence(&self) -> Option<&NoEvidence> {
+        self.missing.as_ref().filter(|_| self.material.candidates.is_empty())
+    }
+
+    /// The digests of the manifests that list the candidates.
+    pub(super) fn manifest_digests(&self) -> Vec<Digest> {
+        self.manifests().map(|manifest| *manifest.digest()).collect()
+    }
+
+    fn manifests(&self) -> impl Iterator<Item = &Arc<UnverifiedManifest>> {
+        self.places.iter().flat_map(|place| &place.manifests)
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let manifests = self.manifests().map(|manifest| manifest.memory_bytes());
+        let payloads = self.material.candidates.iter().map(|candidate| {
+            let annotations = match candidate {
+                SignatureMaterial::Legacy(signature) => Some(&signature.annotations),
+                SignatureMaterial::Attestation(attestation) => Some(&attestation.annotations),
+                SignatureMaterial::Bundle(_) | SignatureMaterial::OpenPgp(_) => None,
+            };
+            let annotations = annotations.into_iter().flatten();
+            let annotations = annotations.map(|(key, value)| key.len().saturating_add(value.len()));
+            candidate.bytes().len().saturating_add(annotations.sum::<usize>())
+        });
+        manifests.chain(payloads).fold(512, usize::saturating_add)
+    }
+}
+
+/// Something could not be found out.
+#[derive(Debug, Clone)]
+pub(super) struct NoEvidence {
+    /// What was looked for, one line.
+    pub(super) looked_for: String,
+    pub(super) cause: UpstreamError,
+}
+
+impl Puller {
+    /// Finds the signature material of `digest` that `wanted` names.
+    ///
+    /// Costs, for each place, one manifest or the pages of a list with at most `limits::CANDIDATES_MAX` manifests, and in all at
+    /// most `limits::CANDIDATES_MAX` payloads, as far as the store does not have them; nothing when upstream was asked after
+    /// `since`. What could not be read by `deadline`, or because upstream is away, is [`Discovered::missing`]; what the
+    /// store kept of it stands in. Cancel safe.
+    pub(super) async fn discover(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        wanted: &Wanted,
+        since: Timestamp,
+        deadline: Instant,
+    ) -> Arc<Discovered> {
+        let at = self.parts.clock.now();
+        // Signatures bind sha256 digests; nothing is found under another.
+        if digest.algorithm() != Algorithm::Sha256 {
+            return Arc::new(Search::default().finish(at));
+        }
+        let looked_for = LookedFor { repository: repository.clone(), digest: *digest, wanted: wanted.clone() };
+        // Not what was read while the clock was ahead: it would be the newest until the clock is there again.
+        let known = self.parts.hot.material(&looked_for, since).filter(|known| known.at <= at);
+        if let Some(known) = known {
+            return known;
+        }
+        let mut search = Search::default();
+        let spots = place::spots(repository, digest, wanted, &mut search.material.skipped);
+        let listing = spots.into_iter().map(|spot| self.list_spot(spot, digest, deadline));
+        let listings: Vec<Listing> =
+            stream::iter(listing.collect::<Vec<_>>()).buffered(MATERIAL_CONCURRENCY).collect().await;
+        let chosen = search.take_listings(listings);
+        let reading = chosen.into_iter().map(|chosen| async move {
+            let payload = self.payload(&chosen, deadline).await;
+            (chosen, payload)
+        });
+        let mut read = stream::iter(reading.collect::<Vec<_>>()).buffered(MATERIAL_CONCURRENCY);
+        while let Some((chosen, payload)) = read.next().await {
+            search.take(chosen, payload);
+        }
+        let found = Arc::new(search.finish(at));
+        if found.missing.is_none() {
+            self.parts.hot.keep_material(looked_for, &found);
+        }
+        found
+    }
+
+    /// One payload: from the store, else from upstream; bounded, hashed, of the size that its descriptor states.
+    async fn payload(&self, chosen: &Chosen, deadline: Instant) -> Result<Bytes, UpstreamError> {
+        let (repository, descriptor) = (&chosen.spot.repository, &chosen.descriptor);
+        let bytes = match self.parts.store.content(&descriptor.digest).await {
+            Some(bytes) => bytes,
+            None => {
+                let source = self.source(repository).map_err(|_| not_configured(repository))?;
+                let fetch = source.upstream.small_blob(repository.name(), &descriptor.digest, descriptor.size);
+                by(deadline, repository.host(), fetch).await?
+            }
+        };
+        has_size(&bytes, descriptor, repository.host())?;
+        Ok(bytes)
+    }
+}
+
+/// A search under way.
+#[derive(Debug, Default)]
+struct Search {
+    material: Material,
+    missing: Option<NoEvidence>,
+    places: Vec<FoundPlace>,
+}
+
+impl Search {
+    /// Takes in what the places list, and says which layers are to be read.
+    fn take_listings(&mut self, listings: Vec<Listing>) -> Vec<Chosen> {
+        for listing in &listings {
+            self.material.more |= listing.more;
+            self.material.skipped.extend(listing.skipped.iter().cloned());
+            self.missing = self.missing.take().or_else(|| listing.missing.clone());
+        }
+        let chosen = choose(&listings, &mut self.material);
+        self.places = listings
+            .into_iter()
+            .map(|listing| FoundPlace { spot: listing.spot, manifests: Vec::new(), from_store: listing.from_store })
+            .collect();
+        chosen
+    }
+
+    /// A payload was read, or not. A bad one is skipped; one that could not be read leaves the search incomplete.
+    fn take(&mut self, chosen: Chosen, payload: Result<Bytes, UpstreamError>) {
+        match payload {
+            Ok(payload) => {
+                if let Some(place) = self.places.get_mut(chosen.place)
+                    && place.manifests.last().is_none_or(|last| last.digest() != chosen.manifest.digest())
+                {
+                    place.manifests.push(Arc::clone(&chosen.manifest));
+                }
+                self.material.candidates.push(chosen.into_material(payload));
+            }
+            Err(cause) => {
+                let source = chosen.source().to_string();
+                if !is_about_the_content(&cause) && self.missing.is_none() {
+                    self.missing = Some(NoEvidence { looked_for: source.clone(), cause: cause.clone() });
+                }
+                self.material.skipped.push(Skipped { place: source, why: cause.to_string() });
+            }
+        }
+    }
+
+    fn finish(self, at: Timestamp) -> Discovered {
+        let places = self.places.into_iter().filter(|place| !place.manifests.is_empty()).collect();
+        Discovered { material: self.material, missing: self.missing, at, places }
+    }
+}
+
+/// Waits for upstream until `deadline`.
+async fn by<T>(
+    deadline: Instant,
+    host: &Host,
+    call: impl Future<Output = Result<T, UpstreamError>>,
+) -> Result<T, UpstreamError> {
+    timeout_at(deadline, call).await.unwrap_or_else(|_| Err(UpstreamError::Timeout { upstream: host.clone() }))
+}
+
+fn has_size(bytes: &Bytes, descriptor: &Descriptor, host: &Host) -> Result<(), UpstreamError> {
+    if u64::try_from(bytes.len()).is_ok_and(|length| length == descriptor.size) {
+        Ok(())
+    } else {
+        Err(UpstreamError::Bad { upstream: host.clone(), reason: "size_mismatch" })
+    }
+}
+
+/// Whether upstream answered, and what it has there is no content of that digest and size.
+fn is_about_the_content(error: &UpstreamError) -> bool {
+    match error {
+        UpstreamError::NotFound { .. } => true,
+        UpstreamError::Bad { reason, .. } => matches!(*reason, "digest_mismatch" | "size_mismatch" | "too_large"),
+        UpstreamError::Refused { .. }
+        | UpstreamError::RateLimited { .. }
+        | UpstreamError::Timeout { .. }
+        | UpstreamError::Failed { .. }
+        | UpstreamError::Connect { .. } => false,
+    }
+}
+
+fn not_configured(repository: &Repository) -> UpstreamError {
+    UpstreamError::Connect { upstream: repository.host().clone(), reason: "connect" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_about_the_content_itself_skips_it() {
+        let upstream: Host = "quay.io".parse().unwrap();
+        let bad = |reason| UpstreamError::Bad { upstream: upstream.clone(), reason };
+        assert!(is_about_the_content(&bad("digest_mismatch")));
+        assert!(is_about_the_content(&UpstreamError::NotFound { upstream: upstream.clone() }));
+        for error in [
+            bad("truncated"),
+            bad("redirect_blocked"),
+            UpstreamError::Timeout { upstream: upstream.clone() },
+            UpstreamError::Failed { upstream: upstream.clone(), status: 500, retry_after: None },
+            UpstreamError::Refused { upstream: upstream.clone(), status: 403 },
+        ] {
+            assert!(!is_about_the_content(&error), "{error}");
+        }
+    }
+}

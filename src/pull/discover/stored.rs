@@ -1,0 +1,167 @@
+//! What an allow rests on, kept so that it can be verified again while upstream is away.
+//!
+//! Manifests and payloads lie in the content, by digest. Where they lie is told by the pointers of their tags, and for
+//! referrers by a list of our own: an index of those that had bundles. What upstream has taken away is forgotten at its next
+//! clean answer: it must not allow when upstream is down later.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::listing::Listing;
+use super::place::{self, At};
+use super::{Discovered, FoundPlace, Search, has_size};
+use crate::clock::Timestamp;
+use crate::oci::{Algorithm, Digest, Manifest, MediaType, Repository, Tag};
+use crate::policy::{Material, Wanted};
+use crate::pull::Puller;
+use crate::pull::manifest::{UnverifiedManifest, stored_manifest};
+use crate::store::{Store, TagPointer};
+
+/// The signature material of `digest` that the store keeps, without asking anybody; `None` when it has none.
+///
+/// It is what the last allow on that digest rested on, and no more: `None` does not mean that there is no signature.
+pub async fn stored_material(
+    store: &Store,
+    repository: &Repository,
+    digest: &Digest,
+    wanted: &Wanted,
+) -> Option<Material> {
+    if digest.algorithm() != Algorithm::Sha256 {
+        return None;
+    }
+    let mut search = Search::default();
+    let mut listings = Vec::new();
+    for spot in place::spots(repository, digest, wanted, &mut search.material.skipped) {
+        let mut listing = Listing::empty(spot);
+        add_to(store, &mut listing, digest).await;
+        listings.push(listing);
+    }
+    for chosen in search.take_listings(listings) {
+        let payload = store.content(&chosen.descriptor.digest).await;
+        if let Some(payload) = payload
+            && has_size(&payload, &chosen.descriptor, chosen.spot.repository.host()).is_ok()
+        {
+            search.take(chosen, Ok(payload));
+        }
+    }
+    Some(search.material).filter(|material| !material.candidates.is_empty())
+}
+
+/// Adds what the store keeps of a place to what was found there.
+pub(super) async fn add_to(store: &Store, listing: &mut Listing, subject: &Digest) {
+    let repository = listing.spot.repository.clone();
+    match listing.spot.at.clone() {
+        At::Signatures(tag) | At::Attestations(tag) => {
+            if let Some(pointer) = store.tag(&repository, &tag).await.filter(is_in_force)
+                && let Some(manifest) = stored_manifest(store, &pointer.digest).await
+            {
+                listing.add_tagged(&tag, Arc::new(manifest));
+            }
+        }
+        At::Referrers => {
+            let found: HashSet<Digest> = listing.manifests.iter().map(|listed| *listed.manifest.digest()).collect();
+            for digest in list(store, &repository, subject).await {
+                if !found.contains(&digest)
+                    && let Some(manifest) = stored_manifest(store, &digest).await
+                {
+                    listing.add_referrer(subject, Arc::new(manifest), false);
+                }
+            }
+        }
+    }
+}
+
+/// Upstream has another manifest at that tag now, or none.
+pub(super) async fn forget_tag(store: &Store, repository: &Repository, tag: &Tag, now: Option<&Digest>) {
+    if let Some(pointer) = store.tag(repository, tag).await
+        && now != Some(&pointer.digest)
+    {
+        store.put_tag(repository, tag, withdrawn(pointer)).await;
+    }
+}
+
+/// Upstream names these referrers now. When one that an allow rested on is not among them, none of the old list counts any
+/// more; the next allow makes another.
+pub(super) async fn forget_unlisted(
+    store: &Store,
+    repository: &Repository,
+    subject: &Digest,
+    listed: &HashSet<Digest>,
+) {
+    if let Some(pointer) = store.referrers_list(repository, subject).await.filter(is_in_force)
+        && !list_at(store, &pointer.digest).await.is_some_and(|kept| kept.iter().all(|digest| listed.contains(digest)))
+    {
+        store.put_referrers_list(repository, subject, withdrawn(pointer)).await;
+    }
+}
+
+impl Puller {
+    /// Keeps what an allow on `subject` rests on.
+    pub(in crate::pull) async fn keep_material(&self, subject: &Digest, found: &Discovered) {
+        for candidate in &found.material.candidates {
+            let digest = Digest::sha256(candidate.bytes());
+            self.parts.store.keep_content(&digest, candidate.bytes().clone()).await;
+        }
+        // What was read from the store is kept already, and upstream has not said it again.
+        for place in found.places.iter().filter(|place| !place.from_store) {
+            for manifest in &place.manifests {
+                self.parts.store.keep_content(manifest.digest(), manifest.bytes().clone()).await;
+            }
+            keep_place(&self.parts.store, subject, place, found.at).await;
+        }
+    }
+}
+
+async fn keep_place(store: &Store, subject: &Digest, place: &FoundPlace, checked: Timestamp) {
+    let repository = &place.spot.repository;
+    match &place.spot.at {
+        At::Signatures(tag) | At::Attestations(tag) => {
+            if let Some(manifest) = place.manifests.first() {
+                let media_type = Some(manifest.parsed().media_type);
+                let pointer = TagPointer { digest: *manifest.digest(), media_type, checked };
+                store.put_tag(repository, tag, pointer).await;
+            }
+        }
+        At::Referrers => {
+            let bytes = list_document(&place.manifests);
+            let digest = Digest::sha256(bytes.as_bytes());
+            store.keep_content(&digest, bytes.into()).await;
+            let pointer = TagPointer { digest, media_type: Some(MediaType::OciIndex), checked };
+            store.put_referrers_list(repository, subject, pointer).await;
+        }
+    }
+}
+
+fn is_in_force(pointer: &TagPointer) -> bool {
+    pointer.checked > Timestamp::MIN
+}
+
+fn withdrawn(pointer: TagPointer) -> TagPointer {
+    TagPointer { checked: Timestamp::MIN, ..pointer }
+}
+
+async fn list(store: &Store, repository: &Repository, subject: &Digest) -> Vec<Digest> {
+    match store.referrers_list(repository, subject).await.filter(is_in_force) {
+        Some(pointer) => list_at(store, &pointer.digest).await.unwrap_or_default(),
+        None => Vec::new(),
+    }
+}
+
+async fn list_at(store: &Store, digest: &Digest) -> Option<Vec<Digest>> {
+    let bytes = store.content(digest).await?;
+    let index = Manifest::parse(&bytes, Some(MediaType::OciIndex.as_str())).ok()?;
+    Some(index.children().iter().map(|listed| listed.digest).collect())
+}
+
+fn list_document(manifests: &[Arc<UnverifiedManifest>]) -> String {
+    let descriptors: Vec<Value> = manifests
+        .iter()
+        .map(|manifest| {
+            let media_type = manifest.parsed().media_type.as_str();
+            json!({ "mediaType": media_type, "digest": manifest.digest().to_string(), "size": manifest.size() })
+        })
+        .collect();
+    json!({ "schemaVersion": 2, "mediaType": MediaType::OciIndex.as_str(), "manifests": descriptors }).to_string()
+}

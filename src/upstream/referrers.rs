@@ -1,0 +1,264 @@
+//! The referrers of a digest over several pages: all of them for clients, or those that may be signatures.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+use url::Url;
+
+use super::client::Client;
+use super::lists::page;
+use super::{Interest, ReferrersList, SelectedReferrers, UpstreamError, checks};
+use crate::limits::{MANIFEST_BYTES_MAX, REFERRERS_MAX, REFERRERS_PAGES_MAX, UPSTREAM_URL_BYTES_MAX};
+use crate::oci::{Descriptor, Digest, MediaType, RepositoryName, json};
+use crate::telemetry::UpstreamOp;
+
+/// The first [`REFERRERS_MAX`] referrers of a digest.
+///
+/// A link to another place than the same list is not followed, nor is one to a page that was there already; the list is
+/// then reported as longer than what was read, so that nobody takes it for complete.
+pub(super) async fn referrers(
+    client: &Arc<Client>,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Option<ReferrersList>, UpstreamError> {
+    let mut list = ReferrersList { manifests: Vec::new(), more: false, skipped: 0 };
+    let take = |entry: &Value| {
+        if list.manifests.len() == REFERRERS_MAX {
+            return Room::None;
+        }
+        match Descriptor::from_value(entry) {
+            Ok(descriptor) => list.manifests.push(descriptor),
+            Err(_) => list.skipped = list.skipped.saturating_add(1),
+        }
+        Room::More
+    };
+    let end = follow(client, name, digest, None, take).await?;
+    match end {
+        None => Ok(None),
+        Some(End::Whole) => Ok(Some(list)),
+        Some(End::Full | End::TooManyPages | End::Astray) => Ok(Some(ReferrersList { more: true, ..list })),
+        Some(End::Failed(error)) => Err(error),
+    }
+}
+
+/// Those referrers that interest whoever looks for signatures, however many others there are.
+pub(super) async fn select(
+    client: &Arc<Client>,
+    name: &RepositoryName,
+    digest: &Digest,
+    interest: fn(&Descriptor) -> Interest,
+    deadline: Instant,
+) -> Result<Option<SelectedReferrers>, UpstreamError> {
+    let mut selection = Selection::default();
+    let end = follow(client, name, digest, Some(deadline), |entry| selection.take(entry, interest)).await?;
+    let mut selected = selection.finish();
+    match end {
+        None => return Ok(None),
+        Some(End::Whole) => {}
+        Some(End::Full | End::TooManyPages) => selected.more = true,
+        Some(End::Astray) => selected.missing = Some(client.bad("protocol")),
+        Some(End::Failed(error)) => selected.missing = Some(error),
+    }
+    Ok(Some(selected))
+}
+
+/// The same out of the index that lies at the fallback tag; it has the form of one page.
+pub(super) fn select_of_index(
+    bytes: &[u8],
+    interest: fn(&Descriptor) -> Interest,
+) -> Result<SelectedReferrers, &'static str> {
+    let mut selection = Selection::default();
+    add_page(bytes, &mut |entry| selection.take(entry, interest))?;
+    Ok(selection.finish())
+}
+
+/// Whether a list takes in more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    More,
+    None,
+}
+
+/// How following the pages ended, after the first one was read.
+#[derive(Debug)]
+enum End {
+    Whole,
+    /// The list takes in no more.
+    Full,
+    TooManyPages,
+    /// The link leads out of the list, or to a page that was there already.
+    Astray,
+    /// A later page could not be read.
+    Failed(UpstreamError),
+}
+
+/// Follows the pages. `None`: there is no referrers API.
+async fn follow(
+    client: &Arc<Client>,
+    name: &RepositoryName,
+    digest: &Digest,
+    deadline: Option<Instant>,
+    mut take: impl FnMut(&Value) -> Room,
+) -> Result<Option<End>, UpstreamError> {
+    let first = client.url(name, &format!("referrers/{digest}"));
+    let mut visited = HashSet::new();
+    let mut url = first.clone();
+    loop {
+        visited.insert(url.clone());
+        let fetch = page(client, UpstreamOp::Referrers, name, url.clone(), MANIFEST_BYTES_MAX);
+        let fetched = match deadline {
+            None => fetch.await,
+            Some(deadline) => timeout_at(deadline, fetch)
+                .await
+                .unwrap_or_else(|_| Err(UpstreamError::Timeout { upstream: client.host.clone() })),
+        };
+        let added = fetched.and_then(|(headers, body)| {
+            let room = check_type(&headers).and_then(|()| add_page(&body, &mut take));
+            room.map(|room| (room, headers)).map_err(|reason| client.bad(reason))
+        });
+        let (room, headers) = match added {
+            Ok(added) => added,
+            Err(UpstreamError::NotFound { .. }) if visited.len() == 1 => return Ok(None),
+            Err(error) if visited.len() == 1 => return Err(error),
+            Err(error) => return Ok(Some(End::Failed(error))),
+        };
+        let Some(link) = checks::next_link(&headers) else {
+            return Ok(Some(if room == Room::None { End::Full } else { End::Whole }));
+        };
+        if room == Room::None {
+            return Ok(Some(End::Full));
+        }
+        if visited.len() == REFERRERS_PAGES_MAX {
+            return Ok(Some(End::TooManyPages));
+        }
+        match same_list(&first, &url, link).filter(|next| !visited.contains(next)) {
+            Some(next) => url = next,
+            None => return Ok(Some(End::Astray)),
+        }
+    }
+}
+
+/// The answer must be an OCI index by its header.
+fn check_type(headers: &HeaderMap) -> Result<(), &'static str> {
+    let content_type = checks::single(headers, &CONTENT_TYPE).ok().flatten().ok_or("media_type")?;
+    if content_type.parse() == Ok(MediaType::OciIndex) { Ok(()) } else { Err("media_type") }
+}
+
+/// Takes in one page; it must be an OCI index by its content too.
+fn add_page(body: &[u8], take: &mut impl FnMut(&Value) -> Room) -> Result<Room, &'static str> {
+    let document = json::parse(body).map_err(|_| "protocol")?;
+    let object = document.as_object().ok_or("protocol")?;
+    json::check_keys(object, &["schemaVersion", "mediaType", "manifests"]).map_err(|_| "protocol")?;
+    let own_type = object.get("mediaType").is_none_or(|own| *own == MediaType::OciIndex.as_str());
+    let Some(Value::Array(entries)) = object.get("manifests").filter(|_| own_type) else { return Err("protocol") };
+    let full = entries.iter().any(|entry| take(entry) == Room::None);
+    Ok(if full { Room::None } else { Room::More })
+}
+
+/// The descriptors that interest, from both ends of a list that may be long: signers append, and so do spammers.
+#[derive(Debug, Default)]
+struct Selection {
+    first: Ends,
+    perhaps: Ends,
+    skipped: usize,
+}
+
+impl Selection {
+    fn take(&mut self, entry: &Value, interest: fn(&Descriptor) -> Interest) -> Room {
+        match Descriptor::from_value(entry) {
+            // Annotations are as long as whoever pushed them likes, and nobody asks for them.
+            Ok(descriptor) => match interest(&descriptor) {
+                Interest::First => self.first.push(Descriptor { annotations: BTreeMap::new(), ..descriptor }),
+                Interest::Perhaps => self.perhaps.push(Descriptor { annotations: BTreeMap::new(), ..descriptor }),
+                Interest::None => {}
+            },
+            Err(_) => self.skipped = self.skipped.saturating_add(1),
+        }
+        Room::More
+    }
+
+    fn finish(self) -> SelectedReferrers {
+        let (first, perhaps) = (self.first, self.perhaps);
+        SelectedReferrers {
+            more: first.dropped || perhaps.dropped,
+            first: first.into_list(),
+            perhaps: perhaps.into_list(),
+            skipped: self.skipped,
+            missing: None,
+        }
+    }
+}
+
+/// At most [`ENDS_MAX`] from the beginning and as many from the end.
+#[derive(Debug, Default)]
+struct Ends {
+    head: Vec<Descriptor>,
+    tail: VecDeque<Descriptor>,
+    dropped: bool,
+}
+
+impl Ends {
+    fn push(&mut self, descriptor: Descriptor) {
+        if self.head.len() < ENDS_MAX {
+            self.head.push(descriptor);
+            return;
+        }
+        self.tail.push_back(descriptor);
+        if self.tail.len() > ENDS_MAX {
+            self.tail.pop_front();
+            self.dropped = true;
+        }
+    }
+
+    fn into_list(self) -> Vec<Descriptor> {
+        self.head.into_iter().chain(self.tail).collect()
+    }
+}
+
+/// Two lists with two ends each make up what is kept of one subject.
+const ENDS_MAX: usize = REFERRERS_MAX / 4;
+
+/// The next page, when the link leads to the same list; only its query is taken.
+fn same_list(first: &Url, current: &Url, link: &str) -> Option<Url> {
+    if link.len() > UPSTREAM_URL_BYTES_MAX {
+        return None;
+    }
+    let next = current.join(link).ok()?;
+    if next.origin() != first.origin() || next.path() != first.path() {
+        return None;
+    }
+    let mut url = first.clone();
+    url.set_query(next.query());
+    Some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_links_within_the_list_are_followed() {
+        let first: Url = "https://a.example/v2/x/referrers/sha256:00".parse().unwrap();
+        let next = |link: &str| same_list(&first, &first, link).map(String::from);
+        let expected = Some("https://a.example/v2/x/referrers/sha256:00?n=2".to_owned());
+        for good in ["?n=2", "/v2/x/referrers/sha256:00?n=2", "https://u:p@a.example/v2/x/referrers/sha256:00?n=2#f"] {
+            assert_eq!(next(good), expected, "{good}");
+        }
+        for bad in [
+            "https://b.example/v2/x/referrers/sha256:00?n=2",
+            "http://a.example/v2/x/referrers/sha256:00?n=2",
+            "https://a.example:8443/v2/x/referrers/sha256:00?n=2",
+            "/v2/y/referrers/sha256:00?n=2",
+            "../../y/referrers/sha256:00",
+        ] {
+            assert_eq!(next(bad), None, "{bad}");
+        }
+        let long = |length: usize| format!("?{}", "a".repeat(length - 1));
+        assert!(next(&long(UPSTREAM_URL_BYTES_MAX)).is_some());
+        assert!(next(&long(UPSTREAM_URL_BYTES_MAX + 1)).is_none());
+    }
+}
