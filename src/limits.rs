@@ -42,6 +42,8 @@ pub const CHILDREN_EXAMINED_MAX: usize = 32;
 
 /// Bytes of a configuration, policy, key or certificate file.
 pub const CONFIG_FILE_BYTES_MAX: u64 = MIB;
+/// Bytes of a glob over images: longer than any name with a digest.
+pub const GLOB_BYTES_MAX: usize = 512;
 /// Nesting of YAML, aliases followed.
 pub const YAML_DEPTH_MAX: usize = 32;
 /// Values and keys in one YAML file, aliases followed.

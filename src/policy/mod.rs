@@ -16,8 +16,8 @@ mod yaml;
 
 pub use cluster_image_policy::{
     AttestationDocument, AuthorityDocument, CipError, CipMode, ClusterImagePolicies, ClusterImagePolicyDocument,
-    CtlogDocument, Glob, Origin, PolicyFile, RegoDocument, SignatureFormat, SignerDocument, SourceDocument,
-    StaticAction, TrustRootDocument,
+    CtlogDocument, FormatKey, Glob, GlobError, Origin, PolicyFile, RegoDocument, SignatureFormat, SignerDocument,
+    SourceDocument, StaticAction, TrustRootDocument, cluster_image_policy_keys, trust_root_keys,
 };
 pub use containers_policy::{
     ContainersPolicy, ContainersPolicyDocument, DocumentError, NamedFile, ReadFile, ResolveError, SignedIdentity,

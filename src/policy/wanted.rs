@@ -32,7 +32,7 @@ pub enum MaterialKind {
 pub struct AlternateSource {
     /// The repository; its host is a configured upstream.
     pub repository: Repository,
-    /// Put before `sha256-<hex>.sig` and `.att` (ClusterImagePolicy `tagPrefix`), with its dash.
+    /// Put before `sha256-<hex>.sig` and `.att` (ClusterImagePolicy `tagPrefix`) as it is: cosign adds no dash.
     pub tag_prefix: Option<Tag>,
     /// What is looked for there.
     pub kinds: BTreeSet<MaterialKind>,

@@ -21,7 +21,7 @@ pub(super) struct Validity {
 }
 
 impl Validity {
-    fn of(certificate: &Certificate) -> Self {
+    pub(super) fn of(certificate: &Certificate) -> Self {
         let time = |time: x509_cert::time::Time| {
             Timestamp::from_unix_seconds(i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX))
         };

@@ -36,6 +36,26 @@ impl PublicKey {
                 found => KeyError::SeveralKeys { found },
             });
         };
+        Self::from_block(block)
+    }
+
+    /// Parses PEM public keys, at least one; a key given twice counts once. One bad key fails them all.
+    ///
+    /// # Errors
+    /// [`KeyError`] for the first that cannot be used.
+    pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, KeyError> {
+        let blocks = pem::blocks(pem).map_err(|error| KeyError::Pem { why: error.why() })?;
+        let mut keys = Vec::new();
+        for block in &blocks {
+            let key = Self::from_block(block)?;
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        if keys.is_empty() { Err(KeyError::NoPem) } else { Ok(keys) }
+    }
+
+    fn from_block(block: &pem::Block) -> Result<Self, KeyError> {
         match block.label.as_str() {
             "PUBLIC KEY" => Self::from_spki(&block.der),
             "RSA PUBLIC KEY" => Self::from_spki(&rsa_spki(&block.der)?),
@@ -184,6 +204,17 @@ EHbJREs+hPquuKSLuX9nd51WgAHvWpTkOj3T4KTXj4NgCPHRG8HZe4JVJ34Rz1X+
         let mut off_curve = FakeKey::p256(1, "a").public().spki().to_vec();
         *off_curve.last_mut().unwrap() ^= 1;
         assert!(matches!(refused(&pem::write("PUBLIC KEY", &off_curve)), KeyError::MalformedKey { .. }));
+    }
+
+    #[test]
+    fn several_keys_in_one_text_are_all_read_and_one_bad_key_fails_them() {
+        let (a, b) = (FakeKey::p256(1, "a"), FakeKey::ed25519(1, "b"));
+        let all = |pem: &str| PublicKey::all_from_pem(pem.as_bytes());
+        let both = format!("# a\n{}# b\n{}{0}", a.public_pem(), b.public_pem());
+        assert_eq!(all(&both), Ok(vec![a.public(), b.public()]), "a key given twice counts once");
+        assert_eq!(all("# none"), Err(KeyError::NoPem));
+        let bad = both.replacen("PUBLIC", "PRIVATE", 2);
+        assert_eq!(all(&bad), Err(KeyError::NotPublicKey { label: "PRIVATE KEY".to_owned() }));
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod sigstore;
 mod simple_signing;
 mod statement;
 mod trust_root;
+mod trusted_root;
 
 use std::fmt;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub use material::{
 pub use openpgp::OpenPgpKeys;
 pub use root::{Identified, SigstoreRoot};
 pub use statement::{Statement, VerifiedStatement};
+pub use trusted_root::{check_authorities, trusted_root_authority, trusted_root_log, trusted_root_timestamp_authority};
 
 use crate::clock::Timestamp;
 use crate::oci::{Digest, DockerReference};

@@ -26,6 +26,7 @@ mod cli;
 mod cli_serve;
 mod cli_trust;
 mod cli_verify;
+mod cluster_image_policies;
 mod config;
 mod conformance;
 mod fixtures;

@@ -1,9 +1,16 @@
 //! The documents of a file, checked: what is not supported is an error that names file, line and field.
 
+use std::collections::HashSet;
 use std::fmt;
 
-use crate::oci::{ImageReference, Repository, Tag};
-use crate::verify::{IdentityPattern, KeyHash, PublicKey, SctRule};
+use super::attestation::{PolicyKind, RegoDocument, rego};
+use super::authority::AuthorityDocument;
+use super::glob::Glob;
+use super::keys;
+use super::reader::{Fields, Value};
+use super::trust_root::TrustRootDocument;
+use crate::policy::ReadFile;
+use crate::policy::yaml::{self, Node};
 
 /// The documents of one file.
 #[derive(Debug, Clone, Default)]
@@ -17,12 +24,63 @@ pub struct PolicyFile {
 impl PolicyFile {
     /// Reads a YAML (or JSON) file of one or more documents.
     ///
+    /// `read` gives the content of a file that lies beside this one: a module that a `policy.remote` names is never
+    /// fetched, but may lie there under the last part of its address.
+    ///
     /// # Errors
     /// [`CipError`] for the first thing that is wrong, unknown or not supported; nothing is ever ignored.
-    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, CipError> {
-        let _ = (file, bytes);
-        todo!()
+    pub fn parse(file: &str, bytes: &[u8], read: ReadFile<'_>) -> Result<Self, CipError> {
+        let documents = yaml::read(bytes).map_err(|error| CipError {
+            origin: Origin { file: file.to_owned(), line: error.line },
+            field: "the file".to_owned(),
+            problem: error.problem,
+        })?;
+        let mut parsed = Self::default();
+        // `---` at the start or the end of a file makes a document of nothing.
+        for document in documents.iter().filter(|document| document.value != yaml::Value::Null) {
+            parsed.document(&Value::document(file, document), document, &mut *read)?;
+        }
+        if parsed.policies.is_empty() && parsed.trust_roots.is_empty() {
+            let origin = Origin { file: file.to_owned(), line: 1 };
+            let problem = "holds no ClusterImagePolicy and no TrustRoot".to_owned();
+            return Err(CipError { origin, field: "the file".to_owned(), problem });
+        }
+        Ok(parsed)
     }
+
+    fn document(&mut self, value: &Value<'_>, node: &Node, read: ReadFile<'_>) -> Result<(), CipError> {
+        // The kind decides which keys are known, so it is looked at first.
+        let kind = node.as_mapping().ok().and_then(|members| members.iter().find(|member| member.key == "kind"));
+        match kind.and_then(|kind| kind.value.as_str().ok()) {
+            Some("ClusterImagePolicy") => {
+                let fields = value.object(&keys::POLICY)?;
+                let policy = ClusterImagePolicyDocument::parse(fields, read)?;
+                if self.policies.iter().any(|other| other.name == policy.name) {
+                    return Err(twice(policy.origin, &policy.name));
+                }
+                self.policies.push(policy);
+            }
+            Some("TrustRoot") => {
+                let root = TrustRootDocument::parse(value.object(&keys::TRUST_ROOT)?)?;
+                if self.trust_roots.iter().any(|other| other.name == root.name) {
+                    return Err(twice(root.origin, &root.name));
+                }
+                self.trust_roots.push(root);
+            }
+            Some(other) => {
+                let place = kind.map_or_else(|| value.clone(), |kind| value.under(kind));
+                let problem = format!("{other:?} is not read; only ClusterImagePolicy and TrustRoot are");
+                return Err(place.error(problem));
+            }
+            None => return Err(value.error("has no kind; ClusterImagePolicy or TrustRoot is expected")),
+        }
+        Ok(())
+    }
+}
+
+fn twice(origin: Origin, name: &str) -> CipError {
+    let problem = format!("{name:?} comes twice in this file; give each document a name of its own");
+    CipError { origin, field: "metadata.name".to_owned(), problem }
 }
 
 /// A document cannot be used.
@@ -80,141 +138,78 @@ pub enum CipMode {
     Warn,
 }
 
-/// `spec.images[].glob`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glob {
-    /// As written.
-    pub text: String,
-    /// Where.
-    pub origin: Origin,
-}
-
-impl Glob {
-    /// Whether it covers that image, by the rules of policy-controller.
-    pub fn covers(&self, image: &ImageReference) -> bool {
-        let _ = image;
-        todo!()
+impl ClusterImagePolicyDocument {
+    fn parse(mut fields: Fields<'_>, read: ReadFile<'_>) -> Result<Self, CipError> {
+        let origin = fields.origin();
+        let (name, spec) = head(&mut fields, &["policy.sigstore.dev/v1alpha1", "policy.sigstore.dev/v1beta1"])?;
+        let mut spec = spec.object(&keys::SPEC)?;
+        let images = spec.required("images")?.elements()?.iter().map(image).collect::<Result<_, _>>()?;
+        let mode = match spec.take("mode") {
+            Some(mode) => mode.one_of(&[("enforce", CipMode::Enforce), ("warn", CipMode::Warn)])?,
+            None => CipMode::Enforce,
+        };
+        let authorities = authorities(&mut spec, &mut *read)?;
+        let (policy, fetch_config_file) = match spec.take("policy") {
+            Some(policy) => {
+                let (rego, mut rest) = rego(&policy, PolicyKind::Spec, read)?;
+                let fetch = rest.take("fetchConfigFile").map(|fetch| fetch.boolean()).transpose()?;
+                rest.finish()?;
+                (Some(rego), fetch.unwrap_or(false))
+            }
+            None => (None, false),
+        };
+        spec.finish()?;
+        fields.finish()?;
+        Ok(Self { name, origin, images, mode, authorities, policy, fetch_config_file })
     }
 }
 
-/// `spec.authorities[]`
-#[derive(Debug, Clone)]
-pub struct AuthorityDocument {
-    /// `name`, else `authority-<index>`.
-    pub name: String,
-    /// Where.
-    pub origin: Origin,
-    /// Whose signatures it accepts.
-    pub signer: SignerDocument,
-    /// `source`
-    pub source: Option<SourceDocument>,
-    /// `ctlog`
-    pub ctlog: Option<CtlogDocument>,
-    /// `rfc3161timestamp.trustRootRef`
-    pub timestamp_root: Option<String>,
-    /// `signatureFormat`
-    pub format: SignatureFormat,
-    /// `attestations`; when there are any, plain signatures are not looked at.
-    pub attestations: Vec<AttestationDocument>,
+/// What every document begins with: its version, which must be one of those, its name, and where its `spec` is.
+pub(super) fn head<'n>(fields: &mut Fields<'n>, versions: &[&str]) -> Result<(String, Value<'n>), CipError> {
+    let version = fields.required("apiVersion")?;
+    let text = version.text()?;
+    if !versions.contains(&text) {
+        return Err(version.error(format!("unsupported value {text:?}; use {}", versions.join(" or "))));
+    }
+    // `kind` was looked at before; what else a cluster writes beside it says nothing about images.
+    fields.required("kind")?;
+    if let Some(status) = fields.take("status") {
+        status.free_form()?;
+    }
+    let metadata = fields.required("metadata")?;
+    let name = metadata.free_form()?.iter().find(|member| member.key == "name");
+    let name =
+        name.ok_or_else(|| metadata.error("name is missing; findings and verdicts speak of a policy by name"))?;
+    let name = metadata.under(name).text()?.to_owned();
+    Ok((name, fields.required("spec")?))
 }
 
-/// `key`, `keyless` or `static`
-#[derive(Debug, Clone)]
-pub enum SignerDocument {
-    /// `key.data`, or a file that was read in.
-    Key {
-        /// Never empty.
-        keys: Vec<PublicKey>,
-        /// `key.hashAlgorithm`
-        hash: KeyHash,
-    },
-    /// `keyless`
-    Keyless {
-        /// `keyless.ca-cert`, PEM.
-        ca_cert: Option<Vec<u8>>,
-        /// Never empty.
-        identities: Vec<IdentityPattern>,
-        /// `keyless.trustRootRef`
-        trust_root: Option<String>,
-        /// `keyless.insecureIgnoreSCT`
-        sct: SctRule,
-    },
-    /// `static`
-    Static {
-        /// `action`
-        action: StaticAction,
-        /// `message`
-        message: String,
-    },
+fn image(value: &Value<'_>) -> Result<Glob, CipError> {
+    let mut fields = value.object(&keys::IMAGE)?;
+    let glob = Glob::parse(&fields.required("glob")?)?;
+    fields.finish()?;
+    Ok(glob)
 }
 
-/// `static.action`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StaticAction {
-    /// Accepts everything.
-    Pass,
-    /// Refuses everything.
-    Fail,
-}
-
-/// `source[0]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceDocument {
-    /// `oci`
-    pub repository: Option<Repository>,
-    /// `tagPrefix`
-    pub tag_prefix: Option<Tag>,
-}
-
-/// `ctlog`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CtlogDocument {
-    /// `url`; never contacted.
-    pub url: Option<String>,
-    /// `trustRootRef`
-    pub trust_root: Option<String>,
-}
-
-/// `signatureFormat`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SignatureFormat {
-    /// `legacy`: `.sig` and `.att`.
-    Legacy,
-    /// `bundle`: sigstore bundles among the referrers.
-    Bundle,
-}
-
-/// `attestations[]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttestationDocument {
-    /// `name`
-    pub name: String,
-    /// `predicateType` as a URI; short names are resolved.
-    pub predicate_type: String,
-    /// The short name as written, which decides what a policy is given.
-    pub short_name: Option<&'static str>,
-    /// `policy`
-    pub policy: Option<RegoDocument>,
-    /// Where.
-    pub origin: Origin,
-}
-
-/// `policy` of type `rego`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegoDocument {
-    /// The module's text.
-    pub module: String,
-    /// Where.
-    pub origin: Origin,
-}
-
-/// A TrustRoot document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrustRootDocument {
-    /// `metadata.name`
-    pub name: String,
-    /// Where it begins.
-    pub origin: Origin,
-    /// As a sigstore `trusted_root.json`.
-    pub trusted_root_json: Vec<u8>,
+/// A policy without authorities would ask for nothing, so there is none: not even where policy-controller is told that it
+/// may be so (`fail-on-empty-authorities: "false"`).
+fn authorities(spec: &mut Fields<'_>, read: ReadFile<'_>) -> Result<Vec<AuthorityDocument>, CipError> {
+    let why = "at least one authority must be named; to admit unsigned images say so: `static: {action: pass}`";
+    let listed = spec.take("authorities").ok_or_else(|| spec.missing("authorities", why))?;
+    let mut authorities = Vec::new();
+    let mut names = HashSet::new();
+    for (index, value) in listed
+        .elements()
+        .map_err(|error| CipError { problem: format!("{}: {why}", error.problem), ..error })?
+        .iter()
+        .enumerate()
+    {
+        let authority = AuthorityDocument::parse(value, index, &mut *read)?;
+        if !names.insert(authority.name.clone()) {
+            let problem = format!("the name {:?} comes twice; a policy could not tell the two apart", authority.name);
+            return Err(value.error(problem));
+        }
+        authorities.push(authority);
+    }
+    Ok(authorities)
 }

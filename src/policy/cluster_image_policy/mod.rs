@@ -3,13 +3,24 @@
 //! [`PolicyFile::parse`] reads files of one or more documents into checked types; [`ClusterImagePolicies`] is what they come
 //! to with trust roots resolved. Semantics: OR over authorities, AND over matching policies.
 
+mod attestation;
+mod authority;
 mod document;
+mod glob;
+mod keys;
+mod reader;
+mod trust_root;
 
-pub use document::{
-    AttestationDocument, AuthorityDocument, CipError, CipMode, ClusterImagePolicyDocument, CtlogDocument, Glob, Origin,
-    PolicyFile, RegoDocument, SignatureFormat, SignerDocument, SourceDocument, StaticAction, TrustRootDocument,
-};
+pub use attestation::{AttestationDocument, RegoDocument};
+pub use authority::{AuthorityDocument, CtlogDocument, SignatureFormat, SignerDocument, SourceDocument, StaticAction};
+pub use document::{CipError, CipMode, ClusterImagePolicyDocument, Origin, PolicyFile};
+pub use glob::{Glob, GlobError};
+pub use keys::{FormatKey, cluster_image_policy_keys, trust_root_keys};
+pub use trust_root::TrustRootDocument;
 
 /// All ClusterImagePolicies that were configured, ready to be asked.
 #[derive(Debug)]
 pub struct ClusterImagePolicies {}
+
+#[cfg(test)]
+mod tests;
