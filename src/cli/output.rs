@@ -65,58 +65,6 @@ impl Display for Table<'_> {
     }
 }
 
-/// A JSON value as an indented outline, one fact a line.
-#[derive(Debug)]
-pub(super) struct Tree<'a> {
-    pub(super) value: &'a Value,
-    pub(super) indent: usize,
-}
-
-impl Display for Tree<'_> {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let indent = self.indent;
-        match self.value {
-            Value::Object(fields) => {
-                for (name, value) in fields {
-                    writeln!(formatter, "{:indent$}{name}:{}", "", Branch { value, indent })?;
-                }
-                Ok(())
-            }
-            Value::Array(items) => {
-                for value in items {
-                    writeln!(formatter, "{:indent$}-{}", "", Branch { value, indent })?;
-                }
-                Ok(())
-            }
-            leaf @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => {
-                writeln!(formatter, "{:indent$}{}", "", Leaf(leaf))
-            }
-        }
-    }
-}
-
-/// What follows a name or a dash: a leaf on the same line, anything larger below it.
-struct Branch<'a> {
-    value: &'a Value,
-    indent: usize,
-}
-
-impl Display for Branch<'_> {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let below = match self.value {
-            Value::Object(fields) => !fields.is_empty(),
-            Value::Array(items) => !items.is_empty(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-        };
-        if below {
-            let text = Tree { value: self.value, indent: self.indent + 2 }.to_string();
-            write!(formatter, "\n{}", text.trim_end_matches('\n'))
-        } else {
-            write!(formatter, " {}", Leaf(self.value))
-        }
-    }
-}
-
 struct Leaf<'a>(&'a Value);
 
 impl Display for Leaf<'_> {
@@ -155,15 +103,6 @@ pub(super) fn field(value: &Value, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_outline_shows_each_fact_on_a_line_of_its_own() {
-        let value = serde_json::json!({"a": 1, "list": ["x\ny\u{1b}[31m", {"b": null}], "empty": [], "none": {}});
-        assert_eq!(
-            Tree { value: &value, indent: 2 }.to_string(),
-            "  a: 1\n  list:\n    - x\\ny\\u{1b}[31m\n    -\n      b: -\n  empty: none\n  none: none\n"
-        );
-    }
 
     #[test]
     fn an_error_is_told_with_its_causes_and_the_next_step() {

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::admin_client::{AdminClient, Reply};
-use super::{CliError, OutputFormat, Status, output, runtime};
-use crate::oci::{DockerReference, ReferenceError, Repository};
+use super::{CliError, OutputFormat, Status, output, runtime, tree};
+use crate::config::short;
+use crate::oci::{Digest, DockerReference, ReferenceError, Repository};
 use crate::store::VerdictId;
 
 #[derive(Debug, clap::Args)]
@@ -124,10 +125,35 @@ async fn show(client: &AdminClient, id: VerdictId, format: OutputFormat) -> Resu
     match format {
         OutputFormat::Json => output::print_json(&verdict)?,
         OutputFormat::Text => {
-            output::print(&output::Tree { value: &verdict, indent: 0 }.to_string())?;
+            output::print(&show_text(&verdict))?;
         }
     }
     Ok(Status::Done)
+}
+
+/// As `sealgate verify` shows it.
+fn show_text(verdict: &Value) -> String {
+    let field = |name: &str| output::field(verdict, name);
+    let number = |name: &str| verdict.get(name).and_then(Value::as_u64);
+    let mut rows = vec![
+        ("verdict", format!("{} ({})", field("decision").to_uppercase(), field("reason"))),
+        ("reason", field("text")),
+        ("status", field("status").replace('_', " ")),
+        ("decided", field("issued")),
+        ("until", field("not_after")),
+    ];
+    if let (Some(bytes), Some(layers)) = (number("image_bytes"), number("layers")) {
+        rows.push(("size", tree::size(bytes, usize::try_from(layers).unwrap_or(usize::MAX))));
+    }
+    let policy = field("policy").parse::<Digest>();
+    rows.extend(policy.ok().map(|policy| ("policy", format!("fingerprint {}", short(&policy)))));
+    rows.push(("id", field("id")));
+    rows.retain(|(_, text)| !text.is_empty());
+    let head = format!("{}\n{}\n{}", field("image"), field("digest"), tree::Rows(&rows));
+    match verdict.get("evidence") {
+        None | Some(Value::Null) => head,
+        Some(evidence) => format!("{head}\n  what was looked at\n{}", tree::Looked(evidence)),
+    }
 }
 
 async fn forget(client: &AdminClient, id: VerdictId, format: OutputFormat) -> Result<Status, CliError> {

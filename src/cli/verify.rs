@@ -4,11 +4,11 @@ use std::fmt::{self, Display, Formatter};
 
 use serde_json::{Value, json};
 
-use super::{CliError, ConfigArgument, OutputFormat, Status, output, runtime};
+use super::{CliError, ConfigArgument, OutputFormat, Status, output, runtime, tree};
 use crate::app::Desk;
 use crate::clock::Clock;
 use crate::config::{Config, short};
-use crate::oci::{Digest, ImageReference};
+use crate::oci::{Digest, ImageReference, ImageSize};
 use crate::policy::Decision;
 use crate::pull::{AdmittedManifest, Denial, PullError};
 use crate::store::{StoredVerdict, VerdictId};
@@ -66,6 +66,7 @@ struct Report {
     serve: Serve,
     verdict: Option<VerdictId>,
     policy: Option<Digest>,
+    image_size: Option<ImageSize>,
     evidence: Option<Value>,
     causes: Vec<String>,
 }
@@ -112,6 +113,7 @@ async fn admitted(desk: &Desk, image: &ImageReference, manifest: &AdmittedManife
         serve,
         verdict: manifest.verdict(),
         policy: stored.verdict.as_ref().map(|verdict| verdict.key.policy),
+        image_size: stored.verdict.as_ref().and_then(|verdict| verdict.image_size),
         evidence: stored.evidence,
         causes: Vec::new(),
     }
@@ -128,6 +130,7 @@ async fn denied(desk: &Desk, image: &ImageReference, denial: &Denial) -> Report 
         serve: Serve::No,
         verdict: Some(denial.verdict),
         policy: stored.verdict.as_ref().map(|verdict| verdict.key.policy),
+        image_size: stored.verdict.as_ref().and_then(|verdict| verdict.image_size),
         evidence: stored.evidence,
         causes: Vec::new(),
     }
@@ -154,6 +157,7 @@ fn undecided(image: &ImageReference, error: &PullError) -> Report {
         serve: Serve::No,
         verdict: None,
         policy: None,
+        image_size: None,
         evidence: None,
         causes,
     }
@@ -206,6 +210,8 @@ impl Report {
             },
             "verdict": self.verdict.map(|id| id.to_string()),
             "policy": self.policy.as_ref().map(ToString::to_string),
+            "image_bytes": self.image_size.map(|size| size.bytes),
+            "layers": self.image_size.map(|size| size.layers),
             "causes": self.causes,
             "evidence": self.evidence,
         })
@@ -213,9 +219,6 @@ impl Report {
 
     fn rows(&self) -> Vec<(&'static str, String)> {
         let mut rows = Vec::new();
-        if let Some(digest) = &self.digest {
-            rows.push(("digest", digest.to_string()));
-        }
         let label = self.decision_label().to_uppercase();
         rows.push(("verdict", if self.decision.is_some() { format!("{label} ({})", self.reason) } else { label }));
         if !self.text.is_empty() {
@@ -223,6 +226,9 @@ impl Report {
         }
         rows.extend(self.causes.iter().map(|cause| ("because", cause.clone())));
         rows.push(("serve", self.serve_text().to_owned()));
+        if let Some(size) = self.image_size {
+            rows.push(("size", tree::size(size.bytes, size.layers)));
+        }
         if let Some(policy) = &self.policy {
             rows.push(("policy", format!("fingerprint {}", short(policy))));
         }
@@ -250,23 +256,18 @@ impl Report {
     }
 }
 
-/// The evidence without what stands above it already.
-fn without_what_is_said(evidence: &Value) -> Value {
-    let mut evidence = evidence.clone();
-    if let Value::Object(fields) = &mut evidence {
-        fields.retain(|name, _| !matches!(name.as_str(), "image" | "digest" | "decision" | "reason" | "text"));
-    }
-    evidence
-}
-
 impl Display for Report {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}\n{}", self.image, output::Table(&self.rows()))?;
-        if let Some(evidence) = self.evidence.as_ref().map(without_what_is_said) {
-            write!(formatter, "\n  what was looked at\n{}", output::Tree { value: &evidence, indent: 4 })?;
+        writeln!(formatter, "{}", self.image)?;
+        if let Some(digest) = &self.digest {
+            writeln!(formatter, "{digest}")?;
+        }
+        write!(formatter, "{}", tree::Rows(&self.rows()))?;
+        if let Some(evidence) = &self.evidence {
+            write!(formatter, "\n  what was looked at\n{}", tree::Looked(evidence))?;
         }
         match self.next() {
-            Some(next) => writeln!(formatter, "\n  next: {next}"),
+            Some(next) => write!(formatter, "\n{}", tree::Rows(&[("next", next)])),
             None => Ok(()),
         }
     }

@@ -75,7 +75,7 @@ fn filtered() -> insta::internals::SettingsBindDropGuard {
     settings.add_filter(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME");
     settings.add_filter(r"\b[0-9a-f]{16}\b", "VERDICT");
     settings.add_filter(r"127\.0\.0\.1:\d{4,5}\b", "127.0.0.1:PORT");
-    settings.add_filter(r"index: \d+", "index: N");
+    settings.add_filter(r"log index \d+", "log index N");
     settings.bind_to_scope()
 }
 
