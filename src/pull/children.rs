@@ -37,7 +37,7 @@ impl Puller {
     ) -> Result<Option<Reached>, Unreached> {
         let rule = snapshot.policy.multi_arch(&basis.image);
         let above = match (rule, look) {
-            (MultiArch::LeafOnly, _) | (_, Look::Image) => return Ok(None),
+            (MultiArch::LeafOnly, _) => return Ok(None),
             // Nothing that is trusted under one algorithm is trusted under another.
             _ if own.reason == Reason::UnsupportedDigest => return Ok(None),
             (MultiArch::IndexOrEveryLeaf | MultiArch::IndexOrAnyLeaf, Look::IndexBelow(above)) => above,
@@ -115,7 +115,9 @@ impl Puller {
         child: &'a Descriptor,
     ) -> BoxFuture<'a, (&'a Descriptor, Result<Arc<StoredVerdict>, Unreached>)> {
         Box::pin(async move {
-            let look = if is_index(child) { Look::IndexBelow(above.saturating_add(1)) } else { Look::Image };
+            // Its bytes say what it is, not its descriptor: one that lies would else have a denial kept for a child that its
+            // own children admit.
+            let look = Look::IndexBelow(above.saturating_add(1));
             let basis = child_basis(snapshot, &index.image, &child.digest);
             (child, self.verdict(snapshot, &basis, look).await)
         })

@@ -85,8 +85,6 @@ pub(super) struct Standing {
 pub(super) enum Look {
     /// It may; so many indexes lie above it.
     IndexBelow(usize),
-    /// The index above says that it is an image.
-    Image,
 }
 
 /// How far an admission reaches.

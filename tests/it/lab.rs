@@ -201,6 +201,13 @@ impl Lab {
         self.put_index(&descriptors)
     }
 
+    /// An index that calls its child an image, whatever it is.
+    pub(crate) fn index_of_images(&self, child: &Image) -> Image {
+        let mut descriptor = child.built.descriptor();
+        descriptor["mediaType"] = json!(MediaType::OciManifest.as_str());
+        self.put_index(&[descriptor])
+    }
+
     fn put_index(&self, descriptors: &[Value]) -> Image {
         let media_type = MediaType::OciIndex.as_str();
         let document = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": descriptors });

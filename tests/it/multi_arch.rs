@@ -234,6 +234,21 @@ async fn an_index_whose_nested_index_is_not_there_is_denied_and_not_missing() {
 }
 
 #[tokio::test]
+async fn an_index_that_another_one_calls_an_image_is_judged_by_its_bytes() {
+    let lab = Lab::new(Policy::Signed).await;
+    let leaf = lab.image("leaf");
+    lab.sign(&leaf.digest);
+    let nested = lab.index(&[&leaf]);
+    let liar = lab.index_of_images(&nested);
+    lab.tag("liar", &liar);
+    lab.tag("nested", &nested);
+    lab.pull("liar").await.unwrap();
+    // And what was reached for it there denies it nowhere.
+    lab.pull_digest(&nested.digest).await.unwrap();
+    lab.pull("nested").await.unwrap();
+}
+
+#[tokio::test]
 async fn an_audited_index_serves_its_children_until_the_mode_ends() {
     let lab = Lab::new(Policy::AuditTag("1")).await;
     let child = lab.image("child");
