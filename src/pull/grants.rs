@@ -5,16 +5,20 @@
 
 use std::sync::Arc;
 
+use tokio::time::{Instant, timeout_at};
+
 use super::artefact::is_artefact;
 use super::children::{child_basis, satisfies_policy};
 use super::hot::GrantedKey;
 use super::manifest::UnverifiedManifest;
-use super::verdict::{Basis, Extent, Look, Standing};
+use super::verdict::{Basis, Extent, Look, Standing, Unreached};
 use super::{PullError, Puller, Snapshot};
+use crate::limits::VERDICT_BUDGET;
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::policy::{Mode, MultiArch, Reason};
-use crate::store::{Grant, GrantKind};
+use crate::store::{Grant, GrantKind, StoredVerdict};
 use crate::telemetry::DecisionLabel;
+use crate::upstream::UpstreamError;
 
 /// What the grants of a digest come to.
 #[derive(Debug)]
@@ -90,7 +94,7 @@ impl Puller {
     }
 
     /// The right to fetch a blob: asked before anything that depends on whether its bytes are cached, so that neither the
-    /// answer nor the work tells who has what. Grants that state one of the sizes `but` are passed over.
+    /// answer nor the work tells who has what. Grants that state a size which is not `wanted` are passed over.
     ///
     /// # Errors
     /// [`PullError::BlobUnknown`] when no admitted manifest of this repository lists it; [`PullError::Overloaded`] when the
@@ -100,14 +104,14 @@ impl Puller {
         &self,
         repository: &Repository,
         digest: &Digest,
-        but: &[u64],
+        wanted: impl Fn(u64) -> bool + Send + Sync,
     ) -> Result<Grant, PullError> {
         let snapshot = self.parts.snapshot.load_full();
         // No answer in time is not "there is none": a client would take the 404 as the image's and go round us.
         let Some(grants) = self.parts.store.find_grants(repository, digest).await else {
             return Err(PullError::Overloaded);
         };
-        let grants = || grants.iter().filter(|grant| !but.contains(&grant.size));
+        let grants = || grants.iter().filter(|grant| wanted(grant.size));
         for grant in grants() {
             if grant.kind == GrantKind::Artefact && !is_artefact(grant, digest) {
                 return Ok(grant.clone());
@@ -147,8 +151,10 @@ impl Puller {
     ) -> Held {
         let (mut listed, mut undecided, mut too_large) = (false, None, None);
         let (mut denied, mut kept) = (Vec::new(), Vec::new());
+        // However many there are: whoever asks waits for one answer.
+        let deadline = Instant::now() + VERDICT_BUDGET;
         for grant in grants {
-            match self.judge(snapshot, digest, manifest, grant).await {
+            match self.judge(deadline, snapshot, digest, manifest, grant).await {
                 Judged::Admits(standing) => return Held::Admits(Admits { grant: grant.clone(), standing }),
                 Judged::Denied => {
                     denied.push(&grant.image);
@@ -171,6 +177,7 @@ impl Puller {
 
     async fn judge(
         &self,
+        deadline: Instant,
         snapshot: &Arc<Snapshot>,
         digest: &Digest,
         manifest: Option<&UnverifiedManifest>,
@@ -180,7 +187,7 @@ impl Puller {
             return Judged::Void;
         }
         let basis = basis_of(grant);
-        let answer = self.verdict(snapshot, &basis, Look::IndexBelow(0)).await;
+        let answer = self.verdict_by(deadline, snapshot, &basis).await;
         match self.standing(snapshot, &basis, &answer) {
             Ok(standing) if !reaches(&standing, grant, digest) => Judged::Listed,
             Ok(standing) if !holds_for_child(snapshot, &standing, grant, digest) => Judged::Void,
@@ -196,6 +203,23 @@ impl Puller {
             Err(PullError::Denied(_)) => Judged::Denied,
             Err(error) => Judged::Unknown(error),
         }
+    }
+
+    async fn verdict_by(
+        &self,
+        deadline: Instant,
+        snapshot: &Arc<Snapshot>,
+        basis: &Basis,
+    ) -> Result<Arc<StoredVerdict>, Unreached> {
+        let late = || {
+            let cause = UpstreamError::Timeout { upstream: basis.image.repository.host().clone() };
+            Err(Unreached::Evidence { reason: format!("no verdict on {} in time", basis.image), cause })
+        };
+        if Instant::now() >= deadline {
+            return late();
+        }
+        let verdict = timeout_at(deadline, self.verdict(snapshot, basis, Look::IndexBelow(0))).await;
+        verdict.unwrap_or_else(|_| late())
     }
 
     /// Under `leaf-only` indexes grant nothing, also not what they granted under another rule.

@@ -167,7 +167,8 @@ impl Puller {
     }
 
     /// What `with` makes of the size that a grant states. A manifest that lies about a size must cost no other one the blob: a
-    /// size that turns out wrong is passed over for those of other grants, of which there are few.
+    /// size that turns out wrong is passed over for those of other grants, of which there are few; and when upstream is away,
+    /// for the size that the cached file has, if a grant states it.
     async fn of_granted_size<T, F>(
         &self,
         repository: &Repository,
@@ -178,14 +179,22 @@ impl Puller {
         F: Future<Output = Result<T, PullError>>,
     {
         let mut wrong = Vec::new();
-        let mut size = self.blob_grant(repository, digest, &wrong).await?.size;
+        let mut size = self.blob_grant(repository, digest, |_| true).await?.size;
         loop {
             let error = match with(size).await {
                 Err(error) if is_wrong_size(&error) => error,
+                Err(error @ PullError::Upstream(_)) => {
+                    let cached = self.parts.store.blob(digest).await.map(|file| file.size());
+                    let Some(cached) = cached.filter(|cached| *cached != size) else { return Err(error) };
+                    return match self.blob_grant(repository, digest, |stated| stated == cached).await {
+                        Ok(grant) => with(grant.size).await,
+                        Err(_) => Err(error),
+                    };
+                }
                 outcome => return outcome,
             };
             wrong.push(size);
-            size = match self.blob_grant(repository, digest, &wrong).await {
+            size = match self.blob_grant(repository, digest, |stated| !wrong.contains(&stated)).await {
                 Ok(grant) => grant.size,
                 Err(_) => return Err(error),
             };

@@ -193,6 +193,27 @@ async fn t16_signatures_that_do_not_come_in_time_are_undecided() {
 }
 
 #[tokio::test]
+async fn all_grants_of_a_blob_together_take_no_longer_than_one_verdict() {
+    let lab = Lab::new(Policy::AcceptAnything).await;
+    let image = lab.image("1");
+    for tag in ["1", "2", "3", "4", "5"] {
+        lab.tag(tag, &image);
+        lab.pull(tag).await.unwrap();
+    }
+    lab.reload(Policy::Signed);
+    lab.hang(".sig");
+    tokio::time::pause();
+    assert!(is_undecided(&lab.blob(&image.layers[0]).await));
+    // The first takes eight seconds, the second the rest of the ten.
+    assert!((1..=2).contains(&lab.asked("GET", ".sig")), "asked {} times", lab.asked("GET", ".sig"));
+    // None of them was taken away.
+    tokio::time::resume();
+    lab.registry.heal();
+    lab.reload(Policy::AcceptAnything);
+    lab.blob(&image.layers[0]).await.unwrap();
+}
+
+#[tokio::test]
 async fn f_08_while_the_clock_lies_behind_certificates_are_not_judged_and_old_allows_go_on() {
     let lab = Lab::new(Policy::Keyless).await;
     let (old, new) = (lab.image("old"), lab.image("new"));

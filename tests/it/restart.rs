@@ -175,3 +175,19 @@ async fn a_manifest_of_the_same_repository_that_lies_about_a_size_costs_no_other
         assert_eq!(lab.blob(layer).await.unwrap(), lab.content(layer));
     }
 }
+
+#[tokio::test]
+async fn while_upstream_is_away_a_lying_size_costs_nobody_a_cached_blob() {
+    let lab = Lab::new(Policy::AcceptAnything).await;
+    let image = lab.image("1");
+    lab.tag("1", &image);
+    let layer = image.layers.last().unwrap();
+    lab.pull("1").await.unwrap();
+    lab.blob(layer).await.unwrap();
+    for size in [50_000, 200_000] {
+        lab.pull_digest(&lab.image_lying_of("team/app", &image, size)).await.unwrap();
+    }
+    // The newest grant lies, and nobody has hashed the file yet.
+    let lab = lab.restart().await.stop_upstream();
+    assert_eq!(lab.blob(layer).await.unwrap(), lab.content(layer));
+}
