@@ -92,10 +92,7 @@ pub(super) const ATTESTATION_POLICY: Object = Object {
     keys: &["type", "data", "remote"],
     refused: &[
         ("configMapRef", CONFIG_MAP),
-        (
-            "fetchConfigFile",
-            "only the policy of the whole ClusterImagePolicy (spec.policy) is given the image's config",
-        ),
+        ("fetchConfigFile", "a decision is made before any config is fetched; attest what matters, or remove it"),
         ("includeSpec", POD),
         ("includeObjectMeta", POD),
         ("includeTypeMeta", POD),

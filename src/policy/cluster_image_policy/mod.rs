@@ -8,7 +8,9 @@ mod authority;
 mod document;
 mod glob;
 mod keys;
+mod lint;
 mod reader;
+mod shape;
 mod trust_root;
 
 pub use attestation::{AttestationDocument, RegoDocument};

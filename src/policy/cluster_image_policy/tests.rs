@@ -249,7 +249,7 @@ fn document_with(kind: &str, object: &str, key: &str) -> String {
 }
 
 #[test]
-fn an_unknown_field_is_refused_and_the_one_that_is_meant_is_named() {
+fn c_01_an_unknown_field_is_refused_and_the_one_that_is_meant_is_named() {
     let error = parse(&policy("images: [{glob: '**'}]\nauthority: []")).unwrap_err();
     assert_eq!(
         error.to_string(),

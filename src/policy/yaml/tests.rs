@@ -165,7 +165,7 @@ fn bytes_levels_values_and_followed_aliases_are_bounded_on_both_sides() {
 }
 
 #[test]
-fn a_tree_of_aliases_does_not_grow() {
+fn c_01_a_tree_of_aliases_does_not_grow() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
         let alias = format!("*a{}", level - 1);
