@@ -1,4 +1,5 @@
 //! Signing as containers/image does with OpenPGP: keys from a seed, and simple-signing messages, flawless or with one flaw.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a flaw is looked at where it is made and passed by elsewhere")]
 
 use std::time::Duration;
 
@@ -118,7 +119,7 @@ impl FakeOpenPgpKey {
     /// Signs the key's own statements again, as of its creation, with the flaw.
     fn certify(&mut self, flaw: KeyFlaw) {
         let created = self.now.minus(YEAR);
-        let end = |ended: bool| ended.then_some(YEAR - Duration::from_hours(1));
+        let end = |ended: bool| ended.then_some(YEAR.saturating_sub(Duration::from_hours(1)));
         let primary = self.secret.primary_key.clone();
         let mut flags = KeyFlags::default();
         flags.set_certify(true);
@@ -199,7 +200,7 @@ impl FakeOpenPgpKey {
         self.message(&self.secret.secret_subkeys[0].key, payload(reference, digest, flaw), digest, flaw)
     }
 
-    /// Signs any bytes with the primary key, and compresses the message, as GnuPG does unless it is told not to.
+    /// Signs any bytes with the primary key, and compresses the message, as `GnuPG` does unless it is told not to.
     pub fn sign_compressed(&self, payload: &[u8]) -> Vec<u8> {
         let key = &self.secret.primary_key;
         let mut message = MessageBuilder::from_bytes("", payload.to_vec());

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::ca::{Identity, Issued};
-use super::entry::{self, Verifier};
+use super::entry::Verifier;
 use super::flaw::Part;
 use super::keys::{FakeKey, seed_bytes};
-use super::log::Entry;
 use super::statement::{self, COSIGN_SIGN, Claim, Envelope};
 use super::tree::Place;
 use super::{FakeSignature, FakeSigstore, Flaw, attach_certificate};
@@ -66,24 +65,24 @@ impl FakeSignature {
 /// Makes one bundle: a plain signature in Rekor v1, unless it is told otherwise.
 #[derive(Debug, Clone)]
 pub struct BundleBuilder<'a> {
-    sigstore: &'a FakeSigstore,
-    by: By<'a>,
-    claim: Claim,
-    log: Log,
-    place: Place,
-    entries: usize,
-    timestamps: usize,
-    flaw: Flaw,
+    pub(super) sigstore: &'a FakeSigstore,
+    pub(super) by: By<'a>,
+    pub(super) claim: Claim,
+    pub(super) log: Log,
+    pub(super) place: Place,
+    pub(super) entries: usize,
+    pub(super) timestamps: usize,
+    pub(super) flaw: Flaw,
 }
 
 #[derive(Debug, Clone)]
-enum By<'a> {
+pub(super) enum By<'a> {
     Identity(Identity),
     Key(&'a FakeKey),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Log {
+pub(super) enum Log {
     None,
     V1,
     V1Intoto,
@@ -91,10 +90,10 @@ enum Log {
 }
 
 /// A key at work: who can check what it signs, and when it signs.
-struct Signing<'a> {
-    key: &'a FakeKey,
-    verifier: Verifier<'a>,
-    at: Timestamp,
+pub(super) struct Signing<'a> {
+    pub(super) key: &'a FakeKey,
+    pub(super) verifier: Verifier<'a>,
+    pub(super) at: Timestamp,
 }
 
 impl FakeSigstore {
@@ -120,7 +119,7 @@ impl BundleBuilder<'_> {
     /// An attestation of that type instead of a plain signature.
     #[must_use]
     pub fn predicate(mut self, predicate_type: &str, predicate: Value) -> Self {
-        self.claim.predicate_type = predicate_type.to_owned();
+        predicate_type.clone_into(&mut self.claim.predicate_type);
         self.claim.predicate = predicate;
         self
     }
@@ -168,7 +167,7 @@ impl BundleBuilder<'_> {
         self
     }
 
-    /// The same log entry so many times.
+    /// Logged so many times.
     #[must_use]
     pub fn entries(mut self, count: usize) -> Self {
         self.entries = count;
@@ -240,7 +239,7 @@ impl BundleBuilder<'_> {
         ]);
         if self.log != Log::None && self.flaw != Flaw::NoLogEntry {
             annotations
-                .insert("dev.sigstore.cosign/bundle".to_owned(), self.promised(&envelope, &signing).annotation());
+                .insert("dev.sigstore.cosign/bundle".to_owned(), self.promised(&envelope, &signing, 0).annotation());
         }
         let payload = json.to_string().into_bytes();
         // For attestations cosign stamps the whole envelope.
@@ -300,98 +299,6 @@ impl BundleBuilder<'_> {
         }
     }
 
-    /// The envelope that the log took in with who checks it: this one, but for the flaws of foreign entries.
-    fn logged<'s>(&self, envelope: &Envelope, signing: &Signing<'s>, other: &'s FakeKey) -> (Envelope, Verifier<'s>) {
-        let other_payload = Claim { digest: Digest::sha256(b"another manifest"), ..self.claim.clone() };
-        let other_payload = other_payload.statement(Flaw::None);
-        let sign = |payload: &[u8], key| Envelope::sign(payload.to_vec(), key, Flaw::None);
-        match self.flaw {
-            Flaw::GarbageSignature | Flaw::EntryOfOtherPayload | Flaw::KeyUsedAfterCertificate => {
-                (sign(&other_payload, signing.key), signing.verifier)
-            }
-            Flaw::SignatureOfOtherPayload => {
-                (Envelope { payload: b"{}".to_vec(), ..envelope.clone() }, signing.verifier)
-            }
-            Flaw::EntryOfOtherSigner => (sign(&envelope.payload, other), Verifier::Key(other.spki())),
-            Flaw::UnrelatedEntry => (sign(&other_payload, other), Verifier::Key(other.spki())),
-            _ => (envelope.clone(), signing.verifier),
-        }
-    }
-
-    fn log_entries(&self, envelope: &Envelope, signing: &Signing<'_>) -> Vec<Value> {
-        let sigstore = self.sigstore;
-        let mut entry = match self.log {
-            _ if self.flaw == Flaw::NoLogEntry => return Vec::new(),
-            Log::None => return Vec::new(),
-            Log::V1 | Log::V1Intoto => {
-                let entry = self.promised(envelope, signing);
-                let log = if self.flaw == Flaw::OtherLog { &sigstore.other_rekor } else { &sigstore.rekor };
-                let signer = match self.flaw {
-                    Flaw::CheckpointByOtherLog => &sigstore.other_rekor.key,
-                    _ => &log.key,
-                };
-                entry.in_bundle(log.inclusion_proof(&entry, self.place, signer))
-            }
-            Log::V2 => {
-                let other = sigstore.key("somebody else's");
-                let (envelope, verifier) = self.logged(envelope, signing, &other);
-                let body = match self.flaw {
-                    Flaw::OtherEntryKind => entry::dsse_v2(&envelope, verifier),
-                    _ => entry::hashedrekord_v2(&envelope.pae(), &envelope.signature, verifier),
-                };
-                let log = if self.flaw == Flaw::OtherLog { &sigstore.other_rekor_v2 } else { &sigstore.rekor_v2 };
-                let signer = match self.flaw {
-                    Flaw::CheckpointByOtherLog => &sigstore.other_rekor_v2.key,
-                    _ => &log.key,
-                };
-                log.entry(&body, self.place, signer)
-            }
-        };
-        entry::edit(&mut entry, self.flaw);
-        vec![entry; self.entries]
-    }
-
-    /// Rekor v1's entry with its promise.
-    fn promised(&self, envelope: &Envelope, signing: &Signing<'_>) -> Entry {
-        let sigstore = self.sigstore;
-        let other = sigstore.key("somebody else's");
-        let (envelope, verifier) = self.logged(envelope, signing, &other);
-        let mut body = match self.log {
-            Log::V1Intoto => entry::intoto(&envelope, verifier),
-            _ => entry::dsse(&envelope, verifier),
-        };
-        if self.flaw == Flaw::OtherEntryKind {
-            body = String::from_utf8(body).unwrap().replacen("0.0.", "0.7.", 1).into_bytes();
-        }
-        let at = signing.at.unix_seconds();
-        match self.flaw {
-            Flaw::OtherLog => sigstore.other_rekor.promise(body, at),
-            Flaw::SetByOtherLog => {
-                let entry = sigstore.other_rekor.promise(body, at);
-                Entry { log_id: sigstore.rekor.key.fingerprint().hex(), ..entry }
-            }
-            _ => sigstore.rekor.promise(body, at),
-        }
-    }
-
-    fn stamps(&self, message: &[u8], issued: Option<&Issued>) -> Vec<Value> {
-        if self.flaw == Flaw::NoTimestamp {
-            return Vec::new();
-        }
-        let now = self.sigstore.now;
-        let (start, end) = match issued {
-            Some(issued) => (issued.not_before, issued.not_after),
-            None => (now.minus(Duration::from_hours(1)), now),
-        };
-        let at = match self.flaw {
-            Flaw::TimestampAfterCertificate => end.plus(Duration::from_secs(1)),
-            Flaw::TimestampBeforeCertificate => start.minus(Duration::from_secs(1)),
-            _ => start.plus(Duration::from_mins(2)),
-        };
-        let stamp = || self.sigstore.tsa.stamp(message, at, self.flaw);
-        (0..self.timestamps).map(|_| json!({"signedTimestamp": STANDARD.encode(stamp())})).collect()
-    }
-
     /// A flaw without a place would make a good bundle, and a test that proves nothing.
     fn assert_that_the_flaw_has_a_place(&self) {
         let keyless = matches!(self.by, By::Identity(_));
@@ -400,11 +307,12 @@ impl BundleBuilder<'_> {
             Part::Nothing | Part::Statement | Part::Envelope | Part::Signature => true,
             Part::SimpleSigning | Part::AttachedChain => false,
             Part::Leaf | Part::Bundle => keyless,
-            Part::Entry => self.log != Log::None,
+            Part::Entry => self.log != Log::None && (keyless || self.flaw != Flaw::KeyUsedAfterCertificate),
             Part::EntryTime => v1 && (keyless || self.flaw == Flaw::IntegratedInFuture),
             Part::Promise => v1,
             Part::Proof => self.log != Log::None && (self.flaw != Flaw::ProofHashEdited || self.place.size > 1),
             Part::Timestamp => self.timestamps > 0,
+            Part::TimestampTime => self.timestamps > 0 && keyless,
         };
         assert!(fits, "{:?} has no place in {self:?}", self.flaw);
     }

@@ -122,7 +122,7 @@ fn edit_checkpoint(checkpoint: &mut Value, flaw: Flaw) {
     let text = checkpoint.as_str().unwrap().to_owned();
     let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
     match flaw {
-        Flaw::CheckpointOriginEdited => lines[0] = "other.test".to_owned(),
+        Flaw::CheckpointOriginEdited => "other.test".clone_into(&mut lines[0]),
         Flaw::CheckpointRootEdited => lines[2] = flipped(&lines[2]),
         _ => {
             let (name, signature) = lines[4].rsplit_once(' ').unwrap();

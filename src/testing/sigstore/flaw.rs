@@ -125,6 +125,8 @@ pub enum Flaw {
     EntryOfOtherSigner,
     /// It is an entry of another kind, promised by the log.
     OtherEntryKind,
+    /// It stands there twice.
+    SameEntryTwice,
     /// It has no promise, so that nothing says when it was taken in.
     NoPromise,
 
@@ -188,6 +190,7 @@ pub(super) enum Part {
     Promise,
     Proof,
     Timestamp,
+    TimestampTime,
 }
 
 impl Flaw {
@@ -209,7 +212,7 @@ impl Flaw {
             Self::NoCertificate | Self::TwoCertificates | Self::NoChain | Self::LongChain
             | Self::ExpiredIntermediate => Part::AttachedChain,
             Self::MediaTypeV01 | Self::MediaTypeV02 | Self::EmptyChain | Self::RootInChain => Part::Bundle,
-            Self::NoLogEntry | Self::LogIndexEdited | Self::OtherLog | Self::UnrelatedEntry | Self::EntryOfOtherPayload
+            Self::NoLogEntry | Self::SameEntryTwice | Self::LogIndexEdited | Self::OtherLog | Self::UnrelatedEntry | Self::EntryOfOtherPayload
             | Self::EntryOfOtherSigner | Self::OtherEntryKind | Self::KeyUsedAfterCertificate => Part::Entry,
             Self::IntegratedAfterCertificate | Self::IntegratedBeforeCertificate
             | Self::IntegratedInFuture => Part::EntryTime,
@@ -217,9 +220,9 @@ impl Flaw {
             Self::NoProof | Self::RootHashEdited | Self::ProofHashEdited | Self::TreeSizeEdited | Self::ProofIndexEdited
             | Self::NoCheckpoint | Self::CheckpointCorrupt | Self::CheckpointOriginEdited | Self::CheckpointRootEdited
             | Self::CheckpointByOtherLog => Part::Proof,
-            Self::NoTimestamp | Self::TimestampOfOtherSignature | Self::TimestampByOtherAuthority | Self::TimestampCorrupt
-            | Self::TimestampNotGranted | Self::TimestampAfterCertificate | Self::TimestampBeforeCertificate
-            | Self::TimestampWithDecoy => Part::Timestamp,
+            Self::NoTimestamp | Self::TimestampOfOtherSignature | Self::TimestampByOtherAuthority
+            | Self::TimestampCorrupt | Self::TimestampNotGranted | Self::TimestampWithDecoy => Part::Timestamp,
+            Self::TimestampAfterCertificate | Self::TimestampBeforeCertificate => Part::TimestampTime,
         }
     }
 }

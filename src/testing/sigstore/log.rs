@@ -42,7 +42,13 @@ impl FakeRekor {
 
     /// Signs the promise over the canonical JSON of the four fields.
     pub(super) fn promise(&self, body: Vec<u8>, integrated: i64) -> Entry {
+        self.promise_at(0, body, integrated)
+    }
+
+    /// As [`Self::promise`]; an entry that is taken in again gets another index.
+    pub(super) fn promise_at(&self, number: usize, body: Vec<u8>, integrated: i64) -> Entry {
         let index = u64::from(u32::from_be_bytes(*Digest::sha256(&body).as_bytes().first_chunk().unwrap()));
+        let index = index + u64::try_from(number).unwrap();
         let mut entry = Entry { body, integrated, index, log_id: self.key.fingerprint().hex(), set: Vec::new() };
         entry.set = self.key.sign(entry.canonical().as_bytes());
         entry
@@ -74,7 +80,7 @@ impl Entry {
     }
 
     /// As it stands in a bundle.
-    pub(super) fn in_bundle(&self, proof: Value) -> Value {
+    pub(super) fn in_bundle(&self, proof: &Value) -> Value {
         json!({
             "logIndex": self.index.to_string(),
             "logId": {"keyId": STANDARD.encode(hex::decode(&self.log_id).unwrap())},

@@ -16,6 +16,7 @@ mod entry;
 mod flaw;
 mod keys;
 mod log;
+mod logged;
 mod root;
 mod sign;
 mod statement;

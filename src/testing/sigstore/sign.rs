@@ -139,7 +139,8 @@ impl FakeSigstore {
         logged: Timestamp,
         flaw: Flaw,
     ) -> FakeSignature {
-        let of_bundles = [Part::Envelope, Part::Bundle, Part::Proof, Part::Timestamp].contains(&flaw.part());
+        let of_bundles =
+            [Part::Envelope, Part::Bundle, Part::Proof, Part::Timestamp, Part::TimestampTime].contains(&flaw.part());
         assert!(!of_bundles, "{flaw:?} is no flaw of a legacy signature");
         let payload = payload(reference, digest, flaw);
         let other_payload = payload_of(reference, &Digest::sha256(b"another manifest")).to_string().into_bytes();
@@ -204,7 +205,7 @@ impl FakeSigstore {
             "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
             "verificationMaterial": {
                 "certificate": {"rawBytes": STANDARD.encode(&issued.leaf)},
-                "tlogEntries": [entry.in_bundle(self.rekor.inclusion_proof(&entry, TreePlace::ALONE, &self.rekor.key))],
+                "tlogEntries": [entry.in_bundle(&self.rekor.inclusion_proof(&entry, TreePlace::ALONE, &self.rekor.key))],
             },
             "messageSignature": {
                 "messageDigest": {

@@ -56,13 +56,11 @@ fn checkpoint(root: &[u8], size: usize, notary: Notary<'_>) -> String {
 
 /// RFC 6962, 2.1: the hash of a tree.
 fn root(leaves: &[Vec<u8>]) -> Vec<u8> {
-    match leaves {
-        [leaf] => leaf.clone(),
-        _ => {
-            let (left, right) = leaves.split_at(split(leaves.len()));
-            hash(&[&[1], &root(left), &root(right)])
-        }
+    if let [leaf] = leaves {
+        return leaf.clone();
     }
+    let (left, right) = leaves.split_at(split(leaves.len()));
+    hash(&[&[1], &root(left), &root(right)])
 }
 
 /// RFC 6962, 2.1.1: the hashes that lead from a leaf to the root.

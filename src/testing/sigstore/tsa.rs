@@ -118,7 +118,7 @@ impl TsaSigner {
 fn tst_info(signature: &[u8], at: Timestamp) -> Vec<u8> {
     let hash = sequence(&[&sequence(&[&oid(SHA256)]), &octets(Digest::sha256(signature).as_bytes())]);
     let time = Timestamp::from_unix_seconds(at.unix_seconds()).to_string();
-    let time: String = time.chars().filter(|char| char.is_ascii_digit()).chain(['Z']).collect();
+    let time: String = time.chars().filter(char::is_ascii_digit).chain(['Z']).collect();
     sequence(&[&integer(1), &oid(POLICY), &hash, &integer(42), &element(0x18, time.as_bytes())])
 }
 

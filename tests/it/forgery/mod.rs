@@ -7,6 +7,7 @@
 //! 10 another authority · 11 another log · 12 the entry of another signature · 13 the payload · 14 key and certificate in each
 //! other's place. Ids such as V-08 are those of the catalogue in `docs/threat-model.md`.
 
+mod bundles;
 mod chains;
 mod identities;
 mod mutation;
