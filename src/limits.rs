@@ -81,6 +81,10 @@ pub const ANNOTATION_BYTES_MAX: u64 = 256 * KIB;
 pub const MATERIAL_BYTES_MAX: u64 = 32 * MIB;
 /// Candidates (signature layers, bundles) examined for one verdict.
 pub const CANDIDATES_MAX: usize = 64;
+/// Packets of one OpenPGP message: a signed one has three, and some programs add markers.
+pub const OPENPGP_PACKETS_MAX: usize = 8;
+/// Fewest bits of an RSA or DSA key in an OpenPGP ring that may sign.
+pub const OPENPGP_RSA_BITS_MIN: u16 = 2048;
 /// Bytes of one layer or config of a signature artefact that passes without a verdict.
 pub const ARTEFACT_BLOB_BYTES_MAX: u64 = 8 * MIB;
 /// Layers of a signature artefact that passes without a verdict.

@@ -192,7 +192,9 @@ impl PolicySet {
         material: &Material,
         now: Timestamp,
     ) -> Result<Verdict, EvaluateError> {
-        Ok(containers_policy::evaluate(&self.containers_policy, Question { image, digest, material, now }))
+        let bundles_without_identity = self.bundles_without_identity(image, digest);
+        let question = Question { image, digest, material, bundles_without_identity, now };
+        Ok(containers_policy::evaluate(&self.containers_policy, question))
     }
 
     /// Whether a policy scope names this very digest (design §2, "Tag, then digest").

@@ -71,7 +71,8 @@ fn answer(verdict: &Verdict) -> (Decision, Reason, &str) {
 }
 
 fn signatures_needed() -> Plan {
-    Plan::NeedsMaterial(Wanted { kinds: [MaterialKind::Signatures].into(), ..Wanted::default() })
+    let kinds = [MaterialKind::Signatures, MaterialKind::Bundles].into();
+    Plan::NeedsMaterial(Wanted { kinds, ..Wanted::default() })
 }
 
 #[test]
@@ -288,10 +289,11 @@ fn more_candidates_than_are_examined_are_a_reason_of_their_own() {
 
 #[test]
 fn what_is_not_supported_denies_and_says_so() {
-    let signed_by = json!({"type": "signedBy", "keyType": "GPGKeys", "keyData": "YWJj"});
+    // A signature of cosign is none to a requirement for OpenPGP signatures.
+    let signed_by = json!({"type": "signedBy", "keyType": "signedByX509CAs", "keyData": "YWJj"});
     let verdict = decide(&policy(&json!([signed_by])), "quay.io/team/app:1", &[keyed("k", APP, Flaw::None)]);
-    let text = "OpenPGP simple signing (signedBy) is not supported yet";
-    assert_eq!(answer(&verdict), (Decision::Deny, Reason::NotSupported, text));
+    let text = "A signature was required, but no signature exists";
+    assert_eq!(answer(&verdict), (Decision::Deny, Reason::NoSignature, text));
     let base_layer = json!({"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}});
     let verdict = decide(&policy(&json!([base_layer])), "quay.io/team/app:1", &[]);
     assert_eq!(answer(&verdict), (Decision::Deny, Reason::NotSupported, "signedBaseLayer not implemented yet!"));

@@ -6,7 +6,7 @@ use super::evidence::Evidence;
 use super::legacy::Annotations;
 use super::proof::Proof;
 use super::sigstore::{Content, SigstoreBundle, Versions};
-use super::simple_signing::SimpleSigning;
+use super::simple_signing::{PayloadKind, SimpleSigning};
 use super::statement::{COSIGN_SIGN, Statement, VerifiedStatement};
 use super::{BundleMaterial, LegacySignature, Place, SignatureMaterial, SignedReference, VerifiedSignature};
 use crate::limits::SIGNATURE_BYTES_MAX;
@@ -81,7 +81,7 @@ fn legacy(
     if bytes > SIGNATURE_BYTES_MAX {
         return Err(VerifyError::PayloadTooLarge { bytes, max: SIGNATURE_BYTES_MAX });
     }
-    let signed = SimpleSigning::parse(&signature.payload)?;
+    let signed = SimpleSigning::parse(&signature.payload, PayloadKind::Cosign)?;
     if signed.digest != *subject {
         return Err(VerifyError::OtherDigest { signed: signed.digest });
     }

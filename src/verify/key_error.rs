@@ -93,6 +93,15 @@ pub enum KeyError {
         /// As configured.
         hostname: String,
     },
+    /// The OpenPGP key ring cannot be used.
+    #[error("malformed OpenPGP key ring: {why}")]
+    OpenPgpRing {
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The OpenPGP key ring holds a secret key.
+    #[error("it holds a private OpenPGP key, which does not belong on a verifier: export the public key alone")]
+    OpenPgpSecret,
     /// The verifier does not accept the keys or certificates; the text says why.
     #[error("{why}")]
     Refused {

@@ -47,7 +47,7 @@ pub use keys::{PublicKey, RekorKeys};
 pub use material::{
     BundleMaterial, LegacyAttestation, LegacySignature, OpenPgpSignature, Place, SignatureMaterial, Source,
 };
-pub use openpgp::OpenPgpKeys;
+pub use openpgp::{OpenPgpError, OpenPgpKeys};
 pub use root::{Identified, SigstoreRoot};
 pub use statement::{Statement, VerifiedStatement};
 pub use trusted_root::{check_authorities, trusted_root_authority, trusted_root_log, trusted_root_timestamp_authority};

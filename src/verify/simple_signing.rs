@@ -1,6 +1,7 @@
-//! The signed payload of cosign's image signatures, read as strictly as `containers/image` reads it.
+//! The signed payload of cosign's and of OpenPGP's image signatures, read as strictly as `containers/image` reads it.
 //!
-//! Exactly `critical{type, image{docker-manifest-digest}, identity{docker-reference}}` and `optional`, an object or null.
+//! Exactly `critical{type, image{docker-manifest-digest}, identity{docker-reference}}` and `optional`, an object; cosign
+//! may write null there.
 
 use serde_json::{Map, Value};
 
@@ -18,18 +19,36 @@ pub(super) struct SimpleSigning {
     pub(super) docker_reference: Result<DockerReference, String>,
 }
 
+/// Whose signatures have such a payload; a payload of the one is none of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PayloadKind {
+    /// cosign's.
+    Cosign,
+    /// OpenPGP simple signing (`atomic container signature`).
+    Atomic,
+}
+
+impl PayloadKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cosign => "cosign container image signature",
+            Self::Atomic => "atomic container signature",
+        }
+    }
+}
+
 impl SimpleSigning {
     /// Reads a payload.
-    pub(super) fn parse(payload: &[u8]) -> Result<Self, VerifyError> {
+    pub(super) fn parse(payload: &[u8], payload_kind: PayloadKind) -> Result<Self, VerifyError> {
         let document = json::parse(payload).map_err(payload_json)?;
         let [critical, optional] = members(&document, "payload", ["critical", "optional"])?;
         let [kind, image, identity] = members(critical, "critical", ["type", "image", "identity"])?;
         let [digest] = members(image, "critical.image", ["docker-manifest-digest"])?;
         let [reference] = members(identity, "critical.identity", ["docker-reference"])?;
-        check_optional(optional)?;
+        check_optional(optional, payload_kind)?;
 
         let kind = text(kind, "critical.type")?;
-        if kind != TYPE {
+        if kind != payload_kind.as_str() {
             return Err(VerifyError::PayloadType { found: shown(kind) });
         }
         let digest = text(digest, "critical.image.docker-manifest-digest")?;
@@ -66,8 +85,8 @@ fn members<'a, const N: usize>(
 }
 
 /// `optional` decides nothing; only the two members that have a meaning elsewhere must be of their type.
-fn check_optional(optional: &Value) -> Result<(), VerifyError> {
-    if optional.is_null() {
+fn check_optional(optional: &Value, payload_kind: PayloadKind) -> Result<(), VerifyError> {
+    if optional.is_null() && payload_kind == PayloadKind::Cosign {
         return Ok(());
     }
     let optional = object(optional, "optional")?;
@@ -93,8 +112,6 @@ fn text<'a>(value: &'a Value, field: &'static str) -> Result<&'a str, VerifyErro
     Ok(text)
 }
 
-const TYPE: &str = "cosign container image signature";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,7 +121,7 @@ mod tests {
             "critical": {
                 "identity": {"docker-reference": "quay.io/team/app"},
                 "image": {"docker-manifest-digest": Digest::sha256(b"manifest").to_string()},
-                "type": TYPE,
+                "type": PayloadKind::Cosign.as_str(),
             },
             "optional": null,
         });
@@ -112,13 +129,17 @@ mod tests {
         payload.to_string().into_bytes()
     }
 
+    fn cosign(payload: &[u8]) -> Result<SimpleSigning, VerifyError> {
+        SimpleSigning::parse(payload, PayloadKind::Cosign)
+    }
+
     fn refused(edit: impl FnOnce(&mut Value)) -> VerifyError {
-        SimpleSigning::parse(&payload(edit)).unwrap_err()
+        cosign(&payload(edit)).unwrap_err()
     }
 
     #[test]
     fn a_payload_of_cosign_is_read() {
-        let read = SimpleSigning::parse(&payload(|_| ())).unwrap();
+        let read = cosign(&payload(|_| ())).unwrap();
         assert_eq!(read.digest, Digest::sha256(b"manifest"));
         assert_eq!(read.docker_reference.unwrap().to_string(), "quay.io/team/app");
         for optional in [
@@ -126,13 +147,13 @@ mod tests {
             serde_json::json!({"creator": "cosign", "timestamp": 1_700_000_000, "Creator": 1, "tag": ["x"]}),
             serde_json::json!({"creator": null, "timestamp": 2.0}),
         ] {
-            assert!(SimpleSigning::parse(&payload(|payload| payload["optional"] = optional)).is_ok());
+            assert!(cosign(&payload(|payload| payload["optional"] = optional)).is_ok());
         }
     }
 
     #[test]
     fn a_reference_that_is_none_is_kept_as_text() {
-        let read = SimpleSigning::parse(&payload(|payload| {
+        let read = cosign(&payload(|payload| {
             payload["critical"]["identity"]["docker-reference"] = "Not A Reference".into();
         }));
         assert_eq!(read.unwrap().docker_reference, Err("Not A Reference".to_owned()));
@@ -143,7 +164,10 @@ mod tests {
     fn v03_a_payload_with_other_keys_than_its_own_is_refused() {
         let unknown = |key: &str| VerifyError::PayloadUnknownKey { key: key.to_owned() };
         assert_eq!(refused(|payload| payload["Critical"] = Value::Null), unknown("Critical"));
-        assert_eq!(refused(|payload| payload["critical"]["Type"] = TYPE.into()), unknown("Type"));
+        assert_eq!(
+            refused(|payload| payload["critical"]["Type"] = PayloadKind::Cosign.as_str().into()),
+            unknown("Type")
+        );
         assert_eq!(refused(|payload| payload["critical"]["image"]["x"] = 1.into()), unknown("x"));
         let folded = "doc\u{212a}er-reference";
         assert_eq!(refused(|payload| payload["critical"]["identity"][folded] = "a/b".into()), unknown(folded));
@@ -165,7 +189,7 @@ mod tests {
             good.replacen("null}", "{\"a\":1,\"\\u0061\":2}}", 1),
         ];
         for text in doubled {
-            let error = SimpleSigning::parse(text.as_bytes()).unwrap_err();
+            let error = cosign(text.as_bytes()).unwrap_err();
             assert!(matches!(error, VerifyError::PayloadJson(_)), "{text}: {error}");
         }
     }
@@ -196,9 +220,28 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_of_the_one_kind_is_none_of_the_other() {
+        let of = |kind: PayloadKind, optional: Value| {
+            payload(|payload| {
+                payload["critical"]["type"] = kind.as_str().into();
+                payload["optional"] = optional;
+            })
+        };
+        for (written, other) in [(PayloadKind::Cosign, PayloadKind::Atomic), (PayloadKind::Atomic, PayloadKind::Cosign)]
+        {
+            let payload = of(written, serde_json::json!({}));
+            assert!(SimpleSigning::parse(&payload, written).is_ok());
+            let error = SimpleSigning::parse(&payload, other).unwrap_err();
+            assert_eq!(error, VerifyError::PayloadType { found: written.as_str().to_owned() });
+        }
+        let error = SimpleSigning::parse(&of(PayloadKind::Atomic, Value::Null), PayloadKind::Atomic).unwrap_err();
+        assert_eq!(error, VerifyError::PayloadObject { field: "optional" });
+    }
+
+    #[test]
     fn a_reference_is_bounded_on_both_sides() {
         let long = |bytes: usize| {
-            SimpleSigning::parse(&payload(|payload| {
+            cosign(&payload(|payload| {
                 payload["critical"]["identity"]["docker-reference"] = "a".repeat(bytes).into();
             }))
         };

@@ -56,6 +56,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("jiff", &["clock", "verify", "trust", "upstream"]),
     ("libc", &["store"]),
     ("moka", &["store", "upstream", "pull"]),
+    ("pgp", &["verify"]),
     ("prometheus", &["telemetry"]),
     ("rand", &[]),
     ("rcgen", &[]),

@@ -38,6 +38,7 @@ mod lab;
 mod lists_http;
 mod metrics;
 mod multi_arch;
+mod openpgp;
 mod parts;
 mod peers;
 mod policy_vectors;

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::evidence::{self, Outcome, RequirementRecord};
-use super::resolve::{ContainersPolicy, Requirement, Rules, SigstoreSigned};
+use super::resolve::{ContainersPolicy, Requirement, Rules, SignedBy, SignedByKeys, SigstoreSigned};
 use super::signed_identity::SignedIdentity;
 use super::texts;
 use crate::clock::Timestamp;
 use crate::limits::CANDIDATES_MAX;
 use crate::oci::{Algorithm, Digest, DockerReference, ImageReference, Reference};
 use crate::policy::evidence::CandidateRecord;
-use crate::policy::{Decision, Material, MaterialKind, Plan, Reason, RestsOn, Verdict, Wanted};
-use crate::verify::{SignatureMaterial, SignedReference, Signer, SigstoreTrust, VerifiedSignature, VerifyError};
+use crate::policy::{BundlesWithoutIdentity, Decision, Material, MaterialKind, Plan, Reason, RestsOn, Verdict, Wanted};
+use crate::verify::{
+    Cause, OpenPgpKeys, SignatureMaterial, SignedReference, Signer, SigstoreTrust, VerifiedSignature, VerifyError,
+};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -22,28 +24,31 @@ pub(in crate::policy) struct Question<'a> {
     pub(in crate::policy) digest: &'a Digest,
     /// All that discovery found for that digest.
     pub(in crate::policy) material: &'a Material,
+    /// Whether a bundle satisfies a `signedIdentity`.
+    pub(in crate::policy) bundles_without_identity: BundlesWithoutIdentity,
     pub(in crate::policy) now: Timestamp,
 }
 
-/// Whether the answer about `image` depends on signatures at all. Requirements are looked at in their order, and the first
-/// that is not satisfied ends it.
+/// What the answer about `image` depends on. All of it is looked for at once, although requirements are looked at in their
+/// order and the first that is not satisfied ends it; what comes after one that nothing satisfies is not.
 pub(in crate::policy) fn plan(policy: &ContainersPolicy, image: &ImageReference) -> Plan {
+    if let Reference::Digest(digest) = &image.reference
+        && !is_bound_by_signatures(digest)
+    {
+        return Plan::WithoutMaterial;
+    }
+    let mut wanted = Wanted::default();
     for requirement in &policy.rules_for(image).requirements {
         match requirement {
-            Requirement::InsecureAcceptAnything => {}
-            Requirement::Reject | Requirement::SignedBy(_) | Requirement::SignedBaseLayer(_) => break,
+            Requirement::InsecureAcceptAnything | Requirement::SignedBy(_) => {}
+            Requirement::Reject | Requirement::SignedBaseLayer(_) => break,
+            // Bundles also where they are refused, so that the refusal can say so.
             Requirement::SigstoreSigned(_) => {
-                return match &image.reference {
-                    Reference::Digest(digest) if !is_bound_by_signatures(digest) => Plan::WithoutMaterial,
-                    Reference::Digest(_) | Reference::Tag(_) => {
-                        let kinds = [MaterialKind::Signatures].into();
-                        Plan::NeedsMaterial(Wanted { kinds, ..Wanted::default() })
-                    }
-                };
+                wanted.kinds.extend([MaterialKind::Signatures, MaterialKind::Bundles]);
             }
         }
     }
-    Plan::WithoutMaterial
+    if wanted.is_empty() { Plan::WithoutMaterial } else { Plan::NeedsMaterial(wanted) }
 }
 
 fn is_bound_by_signatures(digest: &Digest) -> bool {
@@ -152,23 +157,33 @@ impl<'a> Examination<'a> {
         let outcome = match requirement {
             Requirement::InsecureAcceptAnything => Outcome::Accepts,
             Requirement::Reject => Outcome::denied(Reason::Rejected, texts::rejected_by_policy(self.question.image)),
-            Requirement::SignedBy(_) => Outcome::denied(Reason::NotSupported, texts::SIGNED_BY),
             Requirement::SignedBaseLayer(_) => Outcome::denied(Reason::NotSupported, texts::BASE_LAYER),
-            Requirement::SigstoreSigned(sigstore) => return self.sigstore_signed(sigstore),
+            Requirement::SignedBy(signed_by) => return self.examine(Wants::OpenPgp(signed_by)),
+            Requirement::SigstoreSigned(sigstore) => return self.examine(Wants::Sigstore(sigstore)),
         };
         (outcome, Vec::new())
     }
 
-    fn sigstore_signed(&mut self, requirement: &SigstoreSigned) -> (Outcome, Vec<CandidateRecord<'a>>) {
+    fn examine(&mut self, wants: Wants<'_>) -> (Outcome, Vec<CandidateRecord<'a>>) {
         if !is_bound_by_signatures(self.question.digest) {
             return (Outcome::denied(Reason::UnsupportedDigest, texts::UNSUPPORTED_DIGEST), Vec::new());
         }
         let mut candidates = Vec::new();
         let mut accepted = None;
+        let mut non_signatures = 0;
         for (index, candidate) in self.question.material.candidates.iter().take(CANDIDATES_MAX).enumerate() {
+            if !wants.looks_at(candidate) {
+                continue;
+            }
             let record = match &accepted {
                 Some(_) => CandidateRecord::not_examined(candidate),
-                None => self.candidate(index, candidate, requirement),
+                None => match self.candidate(index, candidate, wants) {
+                    Candidate::Signature(record) => *record,
+                    Candidate::NoSignature => {
+                        non_signatures += 1;
+                        continue;
+                    }
+                },
             };
             if record.is_accepted() {
                 accepted.clone_from(&record.signature);
@@ -178,30 +193,57 @@ impl<'a> Examination<'a> {
         let outcome = match accepted {
             // One accepted signature is enough.
             Some(signature) => Outcome::Signed { signer: signer(&signature.signer), not_after: signature.not_after },
-            None => self.summary(&candidates),
+            None => self.summary(wants, &candidates, non_signatures),
         };
         (outcome, candidates)
     }
 
-    fn candidate(
-        &mut self,
-        index: usize,
-        candidate: &'a SignatureMaterial,
-        requirement: &SigstoreSigned,
-    ) -> CandidateRecord<'a> {
-        if requirement.rests_on == RestsOn::Certificates {
-            self.rests_on = RestsOn::Certificates;
-        }
+    fn candidate(&mut self, index: usize, candidate: &'a SignatureMaterial, wants: Wants<'_>) -> Candidate<'a> {
         // Signature, signer and digest first, the signed reference last: the order of containers/image, so that its text
         // about another identity is never said of a signature that is no signature.
-        match self.verify(index, candidate, &requirement.trust) {
-            Err(error) => CandidateRecord::unverified(candidate, Reason::of(&error), error.to_string()),
-            Ok(signature) => {
-                let rejected = identity_rejected(&requirement.identity, &self.asked, &signature);
-                let rejected = rejected.map(|text| (Reason::IdentityMismatch, text));
-                CandidateRecord::verified(candidate, signature, rejected)
+        let verified = match wants {
+            Wants::Sigstore(requirement) => {
+                if requirement.rests_on == RestsOn::Certificates {
+                    self.rests_on = RestsOn::Certificates;
+                }
+                self.verify(index, candidate, &requirement.trust)
             }
+            Wants::OpenPgp(SignedBy { keys: SignedByKeys::OpenPgp(keys), .. }) => {
+                self.verify_openpgp(index, candidate, keys)
+            }
+            Wants::OpenPgp(SignedBy { keys: SignedByKeys::Unimplemented { key_type, .. }, .. }) => {
+                let text = texts::unimplemented_key_type(key_type);
+                return Candidate::rejected(candidate, Reason::NotSupported, text);
+            }
+        };
+        match verified {
+            Err(VerifyError::NotASignature { .. }) => Candidate::NoSignature,
+            Err(error) => Candidate::rejected(candidate, Reason::of(&error), error.to_string()),
+            Ok(signature) => self.identified(candidate, signature, wants.identity()),
         }
+    }
+
+    /// A good signature, for the reference that was asked for or another.
+    fn identified(
+        &self,
+        candidate: &'a SignatureMaterial,
+        mut signature: VerifiedSignature,
+        identity: &SignedIdentity,
+    ) -> Candidate<'a> {
+        let rejected = match &signature.signed_reference {
+            SignedReference::Reference(signed) if identity.accepts(&self.asked, signed) => None,
+            SignedReference::Reference(signed) => Some(texts::identity_not_accepted(&signed.to_string())),
+            SignedReference::Unreadable(text) => Some(texts::identity_not_accepted(text)),
+            SignedReference::Absent => match self.question.bundles_without_identity {
+                BundlesWithoutIdentity::Refused => Some(texts::BUNDLE_WITHOUT_IDENTITY.to_owned()),
+                BundlesWithoutIdentity::DigestIsEnough => {
+                    signature.notes.push("the reference was not checked: bundles_without_identity");
+                    None
+                }
+            },
+        };
+        let rejected = rejected.map(|text| (Reason::IdentityMismatch, text));
+        Candidate::Signature(Box::new(CandidateRecord::verified(candidate, signature, rejected)))
     }
 
     fn verify(
@@ -215,8 +257,31 @@ impl<'a> Examination<'a> {
         verified.or_insert_with(|| trust.verify(candidate, digest, now)).clone()
     }
 
+    fn verify_openpgp(
+        &mut self,
+        index: usize,
+        candidate: &SignatureMaterial,
+        keys: &OpenPgpKeys,
+    ) -> Result<VerifiedSignature, VerifyError> {
+        let Question { digest, now, .. } = self.question;
+        let SignatureMaterial::OpenPgp(signature) = candidate else {
+            return Err(VerifyError::OtherKind { wanted: "OpenPGP signature", found: candidate.format() });
+        };
+        let verified = self.verified.entry((keys.fingerprint(), index));
+        let verified = verified.or_insert_with(|| keys.verify(signature, digest, now)).clone();
+        // Most keys and signatures have no end. Where one has, the answer is one about time.
+        let timed = match &verified {
+            Ok(signature) => signature.not_after.is_some(),
+            Err(error) => error.cause() == Cause::Time,
+        };
+        if timed {
+            self.rests_on = RestsOn::Certificates;
+        }
+        verified
+    }
+
     /// Why no candidate was accepted.
-    fn summary(&self, candidates: &[CandidateRecord<'_>]) -> Outcome {
+    fn summary(&self, wants: Wants<'_>, candidates: &[CandidateRecord<'_>], non_signatures: usize) -> Outcome {
         let material = self.question.material;
         if material.more || material.candidates.len() > CANDIDATES_MAX {
             let text = format!(
@@ -226,36 +291,71 @@ impl<'a> Examination<'a> {
             return Outcome::denied(Reason::TooManySignatures, text);
         }
         if candidates.is_empty() {
-            return Outcome::denied(Reason::NoSignature, no_signature(material));
+            return Outcome::denied(Reason::NoSignature, no_signature(wants, material, non_signatures));
         }
         let rejected = || candidates.iter().filter_map(|candidate| candidate.rejected.as_ref());
         let reasons: Vec<String> = rejected().map(|(_, text)| text.clone()).collect();
         // Of several the one that came closest is counted.
-        let closest = [Reason::IdentityMismatch, Reason::Expired, Reason::NoLogEntry]
+        let closest = [Reason::IdentityMismatch, Reason::Expired, Reason::NoLogEntry, Reason::NotSupported]
             .into_iter()
             .find(|closest| rejected().any(|(reason, _)| reason == closest));
         Outcome::denied(closest.unwrap_or(Reason::BadSignature), texts::rejections(&reasons))
     }
 }
 
-fn identity_rejected(
-    identity: &SignedIdentity,
-    asked: &DockerReference,
-    signature: &VerifiedSignature,
-) -> Option<String> {
-    match &signature.signed_reference {
-        SignedReference::Reference(signed) if identity.accepts(asked, signed) => None,
-        SignedReference::Reference(signed) => Some(texts::identity_not_accepted(&signed.to_string())),
-        SignedReference::Unreadable(text) => Some(texts::identity_not_accepted(text)),
-        SignedReference::Absent => Some(texts::identity_not_accepted("")),
+/// A requirement that a signature can satisfy.
+#[derive(Debug, Clone, Copy)]
+enum Wants<'a> {
+    Sigstore(&'a SigstoreSigned),
+    OpenPgp(&'a SignedBy),
+}
+
+impl Wants<'_> {
+    /// Whether a candidate is of its kind; others are as if they were not there.
+    fn looks_at(&self, candidate: &SignatureMaterial) -> bool {
+        match (self, candidate) {
+            (Self::Sigstore(_), SignatureMaterial::Legacy(_) | SignatureMaterial::Bundle(_))
+            | (Self::OpenPgp(_), SignatureMaterial::OpenPgp(_)) => true,
+            (Self::Sigstore(_), SignatureMaterial::Attestation(_) | SignatureMaterial::OpenPgp(_))
+            | (
+                Self::OpenPgp(_),
+                SignatureMaterial::Legacy(_) | SignatureMaterial::Bundle(_) | SignatureMaterial::Attestation(_),
+            ) => false,
+        }
+    }
+
+    fn identity(&self) -> &SignedIdentity {
+        match self {
+            Self::Sigstore(requirement) => &requirement.identity,
+            Self::OpenPgp(requirement) => &requirement.identity,
+        }
     }
 }
 
-fn no_signature(material: &Material) -> String {
+/// What a candidate turns out to be.
+enum Candidate<'a> {
+    /// A signature, good or not.
+    Signature(Box<CandidateRecord<'a>>),
+    /// An attestation in the form of signatures.
+    NoSignature,
+}
+
+impl<'a> Candidate<'a> {
+    fn rejected(candidate: &'a SignatureMaterial, reason: Reason, text: String) -> Self {
+        Self::Signature(Box::new(CandidateRecord::unverified(candidate, reason, text)))
+    }
+}
+
+fn no_signature(wants: Wants<'_>, material: &Material, non_signatures: usize) -> String {
     let mut notes = Vec::new();
-    if material.other_attachments > 0 {
-        let attachments = material.other_attachments;
-        notes.push(format!("0 non-sigstore signatures, {attachments} sigstore non-signature attachments"));
+    if let Wants::Sigstore(_) = wants {
+        let count = |kind: fn(&SignatureMaterial) -> bool| material.candidates.iter().filter(|one| kind(one)).count();
+        let others = count(|one| matches!(one, SignatureMaterial::OpenPgp(_)));
+        let attestations = count(|one| matches!(one, SignatureMaterial::Attestation(_)));
+        let attachments = material.other_attachments + attestations + non_signatures;
+        if others > 0 || attachments > 0 {
+            notes.push(format!("{others} non-sigstore signatures, {attachments} sigstore non-signature attachments"));
+        }
     }
     if let Some(first) = material.skipped.first() {
         let count = material.skipped.len();

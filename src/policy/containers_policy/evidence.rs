@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::evaluate::Question;
-use super::resolve::{Requirement, Rules};
+use super::resolve::{Requirement, Rules, SignedBy, SignedByKeys};
 use crate::clock::Timestamp;
 use crate::policy::evidence::{self, CandidateRecord, bounded, set};
 use crate::policy::{Decision, Evidence, Reason};
@@ -58,8 +58,16 @@ fn requirement(rules: &Rules, index: usize, record: &RequirementRecord<'_>) -> V
         "type": record.requirement.kind(),
         "means": record.requirement.describe(),
     });
-    if let Requirement::SigstoreSigned(sigstore) = record.requirement {
-        set(&mut value, "trust", json!(sigstore.trust.fingerprint().to_string()));
+    let trust = match record.requirement {
+        Requirement::SigstoreSigned(sigstore) => Some(sigstore.trust.fingerprint()),
+        Requirement::SignedBy(SignedBy { keys: SignedByKeys::OpenPgp(keys), .. }) => Some(keys.fingerprint()),
+        Requirement::SignedBy(SignedBy { keys: SignedByKeys::Unimplemented { .. }, .. })
+        | Requirement::InsecureAcceptAnything
+        | Requirement::Reject
+        | Requirement::SignedBaseLayer(_) => None,
+    };
+    if let Some(trust) = trust {
+        set(&mut value, "trust", json!(trust.to_string()));
     }
     let outcome = match &record.outcome {
         Some(Outcome::Accepts | Outcome::Signed { .. }) => "satisfied",
@@ -71,7 +79,7 @@ fn requirement(rules: &Rules, index: usize, record: &RequirementRecord<'_>) -> V
         }
     };
     set(&mut value, "outcome", json!(outcome));
-    if matches!(record.requirement, Requirement::SigstoreSigned(_)) {
+    if matches!(record.requirement, Requirement::SigstoreSigned(_) | Requirement::SignedBy(_)) {
         let candidates: Vec<Value> = record.candidates.iter().map(CandidateRecord::json).collect();
         set(&mut value, "candidates", json!(candidates));
     }

@@ -1,7 +1,7 @@
 //! Traps of the format: what loads and does not mean what it seems to mean.
 
 use super::document::{ContainersPolicyDocument, DOCKER, TRANSPORTS, json_path};
-use super::requirement::RequirementDocument;
+use super::requirement::{RequirementDocument, SignedByDocument};
 use super::scopes::trap;
 use super::signed_identity::SignedIdentity;
 use super::sigstore_signed::{SigstoreSignedDocument, TrustDocument};
@@ -60,10 +60,7 @@ fn requirements(findings: &mut Vec<Finding>, json_path: &str, list: &[Requiremen
         let json_path = format!("{json_path}[{index}]");
         match requirement {
             RequirementDocument::InsecureAcceptAnything | RequirementDocument::Reject => {}
-            RequirementDocument::SignedBy(_) => {
-                let text = "signedBy is read but not supported yet: everything in this scope is refused";
-                findings.push(Finding::new(Severity::Warning, json_path, text));
-            }
+            RequirementDocument::SignedBy(signed_by) => findings.extend(self::signed_by(&json_path, signed_by)),
             RequirementDocument::SignedBaseLayer(_) => {
                 let text = "no program implements signedBaseLayer: everything in this scope is refused";
                 findings.push(Finding::new(Severity::Warning, json_path, text));
@@ -71,6 +68,19 @@ fn requirements(findings: &mut Vec<Finding>, json_path: &str, list: &[Requiremen
             RequirementDocument::SigstoreSigned(sigstore) => sigstore_signed(findings, &json_path, sigstore),
         }
     }
+}
+
+/// Requirements that load and that no signature can satisfy.
+fn signed_by(json_path: &str, signed_by: &SignedByDocument) -> Option<Finding> {
+    if signed_by.key_type != "GPGKeys" {
+        let text = format!(
+            "no program implements the key type {}: everything in this scope is refused; GPGKeys is the one that works",
+            signed_by.key_type
+        );
+        return Some(Finding::new(Severity::Warning, format!("{json_path}.keyType"), text));
+    }
+    let text = "there is no key in the list: everything in this scope is refused";
+    signed_by.keys.is_empty().then(|| Finding::new(Severity::Warning, format!("{json_path}.keyPaths"), text))
 }
 
 fn sigstore_signed(findings: &mut Vec<Finding>, json_path: &str, sigstore: &SigstoreSignedDocument) {
@@ -183,9 +193,13 @@ mod tests {
     #[test]
     fn what_refuses_or_asks_for_nothing_unawares_is_found() {
         let signed_by = r#"{"type":"signedBy","keyType":"GPGKeys","keyPath":"k"}"#;
+        let x509 = signed_by.replace("GPGKeys", "signedByX509CAs");
+        let no_keys = signed_by.replace(r#""keyPath":"k""#, r#""keyPaths":[]"#);
         let anything = r#"{"type":"insecureAcceptAnything"}"#;
         let path = r#"transports.docker["quay.io/a"]"#;
-        assert_eq!(lint(&scope("quay.io/a", signed_by)), [(Severity::Warning, format!("{path}[0]"))]);
+        assert_eq!(lint(&scope("quay.io/a", signed_by)), []);
+        assert_eq!(lint(&scope("quay.io/a", &x509)), [(Severity::Warning, format!("{path}[0].keyType"))]);
+        assert_eq!(lint(&scope("quay.io/a", &no_keys)), [(Severity::Warning, format!("{path}[0].keyPaths"))]);
         assert_eq!(lint(&scope("quay.io/a", &format!("{anything},{SIGNED}"))), [(Severity::Warning, path.to_owned())]);
         let empty = SIGNED.replace("\"keyPath\"", "\"rekorPublicKeyPath\":\"\",\"keyPath\"");
         assert_eq!(lint(&scope("quay.io/a", &empty)), [(Severity::Warning, format!("{path}[0].rekorPublicKeyPath"))]);

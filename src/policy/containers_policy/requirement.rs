@@ -19,7 +19,7 @@ pub(super) enum RequirementDocument {
     SignedBaseLayer(SignedIdentity),
 }
 
-/// An OpenPGP simple-signing requirement: read in full, evaluated by a later version.
+/// An OpenPGP simple-signing requirement.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct SignedByDocument {
     pub(super) key_type: String,

@@ -11,7 +11,7 @@ use crate::limits::CONFIG_FILE_BYTES_MAX;
 use crate::oci::{Digest, ImageReference};
 use crate::policy::RestsOn;
 use crate::verify::quote::go_quote;
-use crate::verify::{KeyError, PublicKey, RekorKeys, SigstoreTrust};
+use crate::verify::{KeyError, OpenPgpKeys, PublicKey, RekorKeys, SigstoreTrust};
 
 /// A containers-policy.json with its key files read in.
 #[derive(Debug)]
@@ -54,12 +54,20 @@ pub(in crate::policy) struct SigstoreSigned {
     signer: String,
 }
 
-/// An OpenPGP signature by somebody, for something; denies until it is evaluated.
+/// An OpenPGP signature by somebody, for something.
 #[derive(Debug)]
 pub(in crate::policy) struct SignedBy {
-    key_type: String,
-    keys: Vec<Digest>,
-    identity: SignedIdentity,
+    pub(in crate::policy) keys: SignedByKeys,
+    pub(in crate::policy) identity: SignedIdentity,
+}
+
+/// Whose signatures a `signedBy` requirement accepts.
+#[derive(Debug)]
+pub(in crate::policy) enum SignedByKeys {
+    /// `GPGKeys`.
+    OpenPgp(OpenPgpKeys),
+    /// The key types that are in the format, and in no program: no signature satisfies them.
+    Unimplemented { key_type: String, contents: Vec<Digest> },
 }
 
 /// A file that the policy names cannot be used, or its content cannot.
@@ -144,12 +152,12 @@ impl Requirement {
             Self::SigstoreSigned(sigstore) => {
                 format!("{}, {} (sigstoreSigned)", sigstore.signer, sigstore.identity.describe())
             }
-            Self::SignedBy(signed_by) => format!(
-                "an OpenPGP signature by one of {} {} keyrings, {} (signedBy): not supported yet, refuses everything",
-                signed_by.keys.len(),
-                signed_by.key_type,
-                signed_by.identity.describe()
-            ),
+            Self::SignedBy(SignedBy { keys: SignedByKeys::OpenPgp(keys), identity }) => {
+                format!("an OpenPGP signature by {}, {} (signedBy)", holders(keys), identity.describe())
+            }
+            Self::SignedBy(SignedBy { keys: SignedByKeys::Unimplemented { key_type, .. }, .. }) => {
+                format!("no program implements the key type {key_type}: refuses everything (signedBy)")
+            }
             Self::SignedBaseLayer(_) => "a signed base layer (signedBaseLayer): refuses everything".to_owned(),
         }
     }
@@ -160,8 +168,12 @@ impl Requirement {
             Self::SigstoreSigned(SigstoreSigned { trust, identity, .. }) => {
                 format!("{} {} {}", self.kind(), trust.fingerprint(), identity.canonical())
             }
-            Self::SignedBy(SignedBy { key_type, keys, identity }) => {
-                format!("{} {key_type} {keys:?} {}", self.kind(), identity.canonical())
+            Self::SignedBy(SignedBy { keys, identity }) => {
+                let keys = match keys {
+                    SignedByKeys::OpenPgp(keys) => format!("OpenPGP {}", keys.fingerprint()),
+                    SignedByKeys::Unimplemented { key_type, contents } => format!("{key_type} {contents:?}"),
+                };
+                format!("{} {keys} {}", self.kind(), identity.canonical())
             }
             Self::SignedBaseLayer(identity) => format!("{} {}", self.kind(), identity.canonical()),
         }
@@ -257,11 +269,23 @@ impl Loader<'_> {
     }
 
     fn signed_by(&mut self, document: &SignedByDocument) -> Result<SignedBy, ResolveError> {
-        let mut keys = Vec::new();
+        let mut rings = Vec::new();
         for source in &document.keys {
-            keys.push(Digest::sha256(&self.public(source)?));
+            let ring = self.public(source)?;
+            if document.key_type == GPG_KEYS {
+                // Each by itself first, so that an error names the ring.
+                OpenPgpKeys::parse(std::slice::from_ref(&ring)).map_err(|error| self.unusable(source, &error))?;
+            }
+            rings.push(ring);
         }
-        Ok(SignedBy { key_type: document.key_type.clone(), keys, identity: document.identity.clone() })
+        let keys = if document.key_type == GPG_KEYS {
+            let keys = OpenPgpKeys::parse(&rings);
+            SignedByKeys::OpenPgp(keys.map_err(|error| self.error_of_all(&error))?)
+        } else {
+            let contents = rings.iter().map(|ring| Digest::sha256(ring)).collect();
+            SignedByKeys::Unimplemented { key_type: document.key_type.clone(), contents }
+        };
+        Ok(SignedBy { keys, identity: document.identity.clone() })
     }
 
     /// The content of a source that must hold public keys or certificates, and nothing secret.
@@ -293,11 +317,18 @@ impl Loader<'_> {
         self.error(source, format!("cannot be used: {error}"))
     }
 
+    fn error_of_all(&self, error: &KeyError) -> ResolveError {
+        ResolveError { json_path: self.json_path.clone(), path: None, problem: format!("cannot be used: {error}") }
+    }
+
     fn error(&self, source: &Source, problem: String) -> ResolveError {
         let json_path = format!("{}.{}", self.json_path, source.key);
         ResolveError { json_path, path: source.path().map(str::to_owned), problem }
     }
 }
+
+/// The one key type that programs implement.
+const GPG_KEYS: &str = "GPGKeys";
 
 /// Whether there is a PEM or OpenPGP armour line that begins a private key.
 fn has_private_key(bytes: &[u8]) -> bool {
@@ -305,6 +336,17 @@ fn has_private_key(bytes: &[u8]) -> bool {
         let line = String::from_utf8_lossy(line);
         line.trim_start().starts_with("-----BEGIN ") && line.contains("PRIVATE KEY")
     })
+}
+
+/// The keys of a requirement, for people: as many as a line can hold.
+fn holders(keys: &OpenPgpKeys) -> String {
+    let fingerprints = keys.primary_fingerprints();
+    match fingerprints.as_slice() {
+        [] => "nobody (there is no key)".to_owned(),
+        [one] => format!("the key {one}"),
+        [first, second] => format!("any of the keys {first}, {second}"),
+        [first, .., last] => format!("any of {} keys, {first} to {last}", fingerprints.len()),
+    }
 }
 
 /// The start of a fingerprint, as people compare them.

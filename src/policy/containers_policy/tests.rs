@@ -80,10 +80,6 @@ fn c_05_a_private_key_is_an_error_wherever_it_is_named_and_is_never_printed() {
 #[test]
 fn c_05_content_that_is_no_key_is_never_printed() {
     for (_, requirement) in every_kind_of_file() {
-        // OpenPGP keys are parsed by the version that evaluates them.
-        if requirement["type"] == "signedBy" {
-            continue;
-        }
         for file in ["hush hush", "-----BEGIN PUBLIC KEY-----\naHVzaA==\n-----END PUBLIC KEY-----\n"] {
             let error = resolve(&completed(&requirement), file.as_bytes()).unwrap_err();
             assert!(error.problem.starts_with("cannot be used: "), "{error}");
@@ -169,7 +165,9 @@ fn rules_without_requirements_would_admit_nothing() {
     policy.clear_default();
     let (image, digest, material) = ("quay.io/a:1".parse().unwrap(), Digest::sha256(b"m"), Material::default());
     let now = crate::clock::Timestamp::from_unix_seconds(0);
-    let verdict = evaluate(&policy, Question { image: &image, digest: &digest, material: &material, now });
+    let bundles_without_identity = crate::policy::BundlesWithoutIdentity::Refused;
+    let question = Question { image: &image, digest: &digest, material: &material, bundles_without_identity, now };
+    let verdict = evaluate(&policy, question);
     assert_eq!((verdict.decision, verdict.reason), (Decision::Deny, Reason::Rejected));
     assert_eq!(verdict.text, "List of verification policy requirements must not be empty");
 }

@@ -14,8 +14,8 @@ pub(crate) const NO_SIGNATURE: &str = "A signature was required, but no signatur
 pub(super) const EMPTY_REQUIREMENTS: &str = "List of verification policy requirements must not be empty";
 /// `signedBaseLayer` is in the format, and in no program.
 pub(super) const BASE_LAYER: &str = "signedBaseLayer not implemented yet!";
-/// A requirement that is read and not yet evaluated.
-pub(super) const SIGNED_BY: &str = "OpenPGP simple signing (signedBy) is not supported yet";
+/// A bundle meets a `signedIdentity`, which it cannot satisfy: its statement names digests.
+pub(super) const BUNDLE_WITHOUT_IDENTITY: &str = "bundle signature carries no docker-reference; signedIdentity cannot be checked (bundles_without_identity = true in a [[policy.override]] accepts its digest alone)";
 /// A signature requirement meets a digest that no signature names.
 pub(super) const UNSUPPORTED_DIGEST: &str = "signatures bind sha256 digests; this sha512 digest cannot be verified: pull the image by tag or by its sha256 digest";
 
@@ -55,6 +55,11 @@ pub(super) fn rejected_by_policy(image: &ImageReference) -> String {
 /// What a signature for another reference says.
 pub(super) fn identity_not_accepted(signed: &str) -> String {
     format!("Signature for identity {} is not accepted", go_quote(signed))
+}
+
+/// What a signature says where the requirement's keys are of a kind that no program implements.
+pub(super) fn unimplemented_key_type(key_type: &str) -> String {
+    format!("Unimplemented \"keyType\" value {}", go_quote(key_type))
 }
 
 /// What several rejected signatures say together: one reason as it is, more of them as containers/image joins them,

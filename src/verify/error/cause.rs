@@ -40,6 +40,7 @@ impl VerifyError {
     /// Its kind.
     pub fn cause(&self) -> Cause {
         match self {
+            Self::OpenPgp(error) => error.cause(),
             Self::MissingAnnotation { annotation } if *annotation == crate::verify::legacy::BUNDLE => Cause::Log,
             Self::PayloadTooLarge { .. }
             | Self::OtherKind { .. }

@@ -6,6 +6,7 @@ mod cause;
 
 pub use cause::Cause;
 
+use super::openpgp::OpenPgpError;
 use super::quote::{go_quote, go_quote_list};
 use super::statement::COSIGN_SIGN;
 use crate::clock::Timestamp;
@@ -478,6 +479,10 @@ pub enum VerifyError {
         /// What the certificate names, the first few.
         subjects: Vec<String>,
     },
+    // ---- OpenPGP ----
+    /// An OpenPGP signature does not count.
+    #[error(transparent)]
+    OpenPgp(#[from] OpenPgpError),
 
     // ---- the library's own reasons ----
     /// The verifier refused the signature for a reason that has no variant here.
