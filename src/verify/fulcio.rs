@@ -71,7 +71,11 @@ impl Fulcio {
         let verify = |bundle: &SigstoreBundle, _: &[u8], artifact: Artifact<'_>| {
             self.verifier.verify_fulcio(&leaf, &bundle.without_timestamps(), artifact, now)
         };
-        let logged = evidence.logged(Log::Certificate(&leaf, &attached), now, verify, subject)?;
+        let logged = evidence.logged(Log::Certificate(&leaf, &attached), now, verify, subject);
+        let logged = logged.map_err(|error| {
+            let VerifyError::ChainUntrusted { why } = error else { return error };
+            VerifyError::ChainUntrusted { why: format!("{why}; {LEAF_ALONE}") }
+        })?;
         let mut notes = vec!["sct: not required by policy.json"];
         if evidence.has_timestamp() {
             notes.push("the RFC 3161 timestamp was not looked at: policy.json names no timestamp authority");
@@ -95,3 +99,7 @@ impl Fulcio {
         Ok(Signer::Certificate { issuer: Some(issuer), subjects: leaf.subjects(), workflow })
     }
 }
+
+/// cosign's legacy format brings the intermediate, which policy files for it therefore need not hold.
+const LEAF_ALONE: &str =
+    "a bundle brings the leaf alone, so the CA file must hold Fulcio's intermediate certificate too";

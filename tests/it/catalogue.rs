@@ -3,10 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The cases that this release covers: protocol abuse and verification of cosign's legacy signatures.
+/// The cases that this release covers: protocol abuse and verification.
 const CASES: [(&str, &[u32]); 2] = [
     ("P", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24]),
-    ("V", &[1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 14, 15, 18, 19, 20, 21, 22, 23, 24, 25, 27, 28, 29, 31, 32]),
+    (
+        "V",
+        &[
+            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 27, 28, 29, 30,
+            31, 32,
+        ],
+    ),
 ];
 
 #[test]

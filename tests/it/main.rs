@@ -21,6 +21,7 @@ mod admin;
 mod admission;
 mod architecture;
 mod blobs_http;
+mod bundle_forgery;
 mod catalogue;
 mod cli;
 mod cli_serve;

@@ -12,6 +12,7 @@ use super::ca::{Identity, Issued};
 use super::entry::Verifier;
 use super::flaw::Part;
 use super::keys::{FakeKey, seed_bytes};
+use super::sign::corrupt;
 use super::statement::{self, COSIGN_SIGN, Claim, Envelope};
 use super::tree::Place;
 use super::{FakeSignature, FakeSigstore, Flaw, attach_certificate};
@@ -238,8 +239,14 @@ impl BundleBuilder<'_> {
             ("predicateType".to_owned(), self.claim.predicate_type.clone()),
         ]);
         if self.log != Log::None && self.flaw != Flaw::NoLogEntry {
-            annotations
-                .insert("dev.sigstore.cosign/bundle".to_owned(), self.promised(&envelope, &signing, 0).annotation());
+            let mut entry = self.promised(&envelope, &signing, 0);
+            match self.flaw {
+                Flaw::IntegratedTimeEdited => entry.integrated += 1,
+                Flaw::LogIndexEdited => entry.index += 1,
+                Flaw::SetCorrupt => corrupt(&mut entry.set),
+                _ => (),
+            }
+            annotations.insert("dev.sigstore.cosign/bundle".to_owned(), entry.annotation());
         }
         let payload = json.to_string().into_bytes();
         // For attestations cosign stamps the whole envelope.

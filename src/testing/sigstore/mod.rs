@@ -84,6 +84,11 @@ impl FakeSigstore {
         pem::write("CERTIFICATE", self.fulcio.root())
     }
 
+    /// Fulcio's intermediate, PEM: bundles bring the leaf alone, so who names no trust root names this one, too.
+    pub fn fulcio_intermediate_pem(&self) -> String {
+        pem::write("CERTIFICATE", self.fulcio.intermediate_der())
+    }
+
     /// Rekor's public key, PEM: policy.json's `rekorPublicKeyData`.
     pub fn rekor_pem(&self) -> String {
         self.rekor.key.public_pem()

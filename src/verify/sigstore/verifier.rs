@@ -93,6 +93,9 @@ impl LogVerifier {
         now: Timestamp,
     ) -> Result<Logged, VerifyError> {
         let policy = match sct {
+            SctRule::Required if self.root.ctlogs.is_empty() => {
+                return Err(VerifyError::Sct { why: "the trust root has no certificate log".to_owned() });
+            }
             SctRule::Required => VerificationPolicy::any_identity(),
             SctRule::UnsafeIgnored => VerificationPolicy::any_identity().skip_sct(),
         };

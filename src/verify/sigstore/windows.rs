@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use sigstore_verify::crypto::VerificationKey;
 use sigstore_verify::trust_root::{TransparencyLog, TrustedRoot};
-use sigstore_verify::types::{Checkpoint, TransparencyLogEntry};
+use sigstore_verify::types::{Checkpoint, InclusionProof, KindVersion, TransparencyLogEntry};
 
 use super::bundle::{SigstoreBundle, promised};
 use crate::clock::Timestamp;
@@ -22,9 +22,10 @@ pub(super) fn check_entries(root: &TrustedRoot, bundle: &SigstoreBundle, now: Ti
     }
     let mut seen = BTreeSet::new();
     for entry in bundle.entries() {
-        let proof = entry.inclusion_proof.as_ref();
-        if bundle.proofs && proof.is_none_or(|proof| proof.checkpoint.is_empty()) {
-            return Err(VerifyError::LogProofMissing);
+        match entry.inclusion_proof.as_ref().map(|proof| (proof, proof.checkpoint.checkpoint())) {
+            Some((proof, Some(checkpoint))) => check_tree(entry, proof, checkpoint)?,
+            _ if bundle.proofs => return Err(VerifyError::LogProofMissing),
+            _ => (),
         }
         check_tree(entry)?;
         let id = entry.log_id.key_id.as_bytes();
@@ -76,6 +77,21 @@ pub(super) fn check_checkpoints(
         }
     }
     Ok(())
+}
+
+/// The tree of the proof is that of the checkpoint. The library does not compare the sizes, and paths of trees of different
+/// sizes can be the same. A Rekor v2 takes both from the checkpoint alone.
+fn check_tree(
+    entry: &TransparencyLogEntry,
+    proof: &InclusionProof,
+    checkpoint: &Checkpoint,
+) -> Result<(), VerifyError> {
+    let is_v2 = entry.kind_version == KindVersion::HashedRekordV002;
+    let same = proof.tree_size == checkpoint.tree_size() && proof.root_hash == *checkpoint.root_hash();
+    if is_v2 || same {
+        return Ok(());
+    }
+    Err(VerifyError::LogCheckpoint { why: "its tree is not that of the inclusion proof".to_owned() })
 }
 
 fn log<'a>(root: &'a TrustedRoot, entry: &TransparencyLogEntry) -> Option<&'a TransparencyLog> {
