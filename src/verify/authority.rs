@@ -105,6 +105,7 @@ impl AuthorityTrust {
     /// Certificates live for minutes, so something must say when they were used: a keyless authority asks for an entry in
     /// one of its root's logs even where `log` is [`LogRule::NotAsked`], and a timestamp authority does not switch that off.
     /// Where `timestamp` is [`TimestampRule::NotAsked`], timestamps in a bundle are checked against the root of the log.
+    #[expect(clippy::needless_pass_by_value, reason = "a rule belongs to the trust that it makes")]
     pub fn new(signers: Signers, log: LogRule, timestamp: TimestampRule) -> Self {
         let material = material(&signers, &log, &timestamp);
         let fingerprint = fingerprint(&signers, &log, &timestamp);
@@ -118,7 +119,7 @@ impl AuthorityTrust {
 
     /// Verifies a candidate as a plain signature: cosign's legacy format; a bundle whose predicate type is
     /// `https://sigstore.dev/cosign/sign/v1`; or a bundle with a signature over the manifest's own bytes, known by their
-    /// SHA-256 digest, as `cosign sign-blob` makes one. The signed reference is not compared: ClusterImagePolicies bind
+    /// SHA-256 digest, as `cosign sign-blob` makes one. The signed reference is not compared: `ClusterImagePolicies` bind
     /// digests only.
     ///
     /// # Errors

@@ -10,6 +10,9 @@ use super::sigstore::{self, Artifact, Content, Log, SigstoreBundle};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 
+/// A timestamp (DER), and the bytes that it is over.
+pub(super) type Stamped = (Vec<u8>, Vec<u8>);
+
 /// A candidate of any sigstore format, parsed.
 #[derive(Debug)]
 pub(super) enum Evidence<'a> {
@@ -128,7 +131,7 @@ impl Evidence<'_> {
 
     /// Its RFC 3161 timestamps, each with the bytes that it is over: the signature, and for cosign's attestations the
     /// whole envelope.
-    pub(super) fn timestamps(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, VerifyError> {
+    pub(super) fn timestamps(&self) -> Result<Vec<Stamped>, VerifyError> {
         let (tokens, message) = match self {
             Self::Signature { annotations, .. } => (annotations.timestamp()?.into_iter().collect(), self.signature()?),
             Self::Attestation { annotations, bytes, .. } => {

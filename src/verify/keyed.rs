@@ -53,20 +53,17 @@ impl Keyed {
         if evidence.has_timestamp() {
             notes.push("the RFC 3161 timestamp was not looked at: policy.json names no timestamp authority");
         }
-        let log = match &self.rekor {
-            Some(rekor) => {
-                let verify = |bundle: &SigstoreBundle, message: &[u8], artifact: Artifact<'_>| {
-                    let bundle = bundle.without_timestamps();
-                    rekor.verifier().verify_key(key, hash, &bundle, (message, artifact), now)
-                };
-                Some(evidence.logged(Log::Key(key), now, verify, subject)?.log)
+        let log = if let Some(rekor) = &self.rekor {
+            let verify = |bundle: &SigstoreBundle, message: &[u8], artifact: Artifact<'_>| {
+                let bundle = bundle.without_timestamps();
+                rekor.verifier().verify_key(key, hash, &bundle, (message, artifact), now)
+            };
+            Some(evidence.logged(Log::Key(key), now, verify, subject)?.log)
+        } else {
+            if evidence.has_log_entry() {
+                notes.push("the log entry was not looked at: the requirement names no Rekor keys");
             }
-            None => {
-                if evidence.has_log_entry() {
-                    notes.push("the log entry was not looked at: the requirement names no Rekor keys");
-                }
-                None
-            }
+            None
         };
         Ok(Proof { signer: Signer::Key(key.fingerprint()), log, timestamps: Vec::new(), not_after: None, notes })
     }

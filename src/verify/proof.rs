@@ -3,7 +3,7 @@
 use super::authority::{KeyHash, SctRule};
 use super::certificate::{Leaf, NAMES_SHOWN_MAX};
 use super::error::{VerifyError, shown};
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Stamped};
 use super::keys::PublicKey;
 use super::sigstore::{Artifact, Log, Logged, SigstoreBundle, TrustMaterial};
 use super::{LogEntry, SignedReference, Signer, VerifiedSignature, chain};
@@ -53,20 +53,17 @@ pub(super) fn keyed(
     if evidence.has_certificate() {
         notes.push("the attached certificate was not looked at: the policy names keys");
     }
-    let logged = match checks.material {
-        Some(material) => {
-            let verify = |bundle: &SigstoreBundle, message: &[u8], artifact: Artifact<'_>| {
-                let bundle = checkable(bundle, material);
-                material.verifier().verify_key(key, hash, &bundle, (message, artifact), checks.now)
-            };
-            Some(evidence.logged(Log::Key(key), checks.now, verify, checks.subject)?)
+    let logged = if let Some(material) = checks.material {
+        let verify = |bundle: &SigstoreBundle, message: &[u8], artifact: Artifact<'_>| {
+            let bundle = checkable(bundle, material);
+            material.verifier().verify_key(key, hash, &bundle, (message, artifact), checks.now)
+        };
+        Some(evidence.logged(Log::Key(key), checks.now, verify, checks.subject)?)
+    } else {
+        if evidence.has_log_entry() {
+            notes.push("the attached log entry was not looked at: the policy names no log for this key");
         }
-        None => {
-            if evidence.has_log_entry() {
-                notes.push("the attached log entry was not looked at: the policy names no log for this key");
-            }
-            None
-        }
+        None
     };
     let timestamps = timestamps(evidence, logged.as_ref(), checks, None, &mut notes)?;
     let log = logged.map(|logged| logged.log);
@@ -143,7 +140,7 @@ fn timestamps(
     if !checked.is_empty() {
         return Ok(checked);
     }
-    let check = |(token, message): (Vec<u8>, Vec<u8>)| {
+    let check = |(token, message): Stamped| {
         let at = authorities.timestamp(&token, &message)?;
         if at > checks.now {
             return Err(VerifyError::TimestampInFuture { at, now: checks.now });

@@ -38,83 +38,36 @@ impl Cause {
 
 impl VerifyError {
     /// Its kind.
+    #[rustfmt::skip]
     pub fn cause(&self) -> Cause {
         match self {
             Self::OpenPgp(error) => error.cause(),
             Self::MissingAnnotation { annotation } if *annotation == crate::verify::legacy::BUNDLE => Cause::Log,
-            Self::PayloadTooLarge { .. }
-            | Self::OtherKind { .. }
-            | Self::NotASignature { .. }
-            | Self::PkiBundle
-            | Self::BundleJson(_)
-            | Self::BundleMalformed { .. }
-            | Self::BundleVersion { .. }
-            | Self::TooMany { .. }
-            | Self::EnvelopeMalformed { .. }
-            | Self::EnvelopeSignatures { .. }
-            | Self::EnvelopeType { .. }
-            | Self::StatementJson(_)
-            | Self::StatementMalformed { .. }
-            | Self::StatementType { .. }
-            | Self::AnnotationTooLarge { .. }
-            | Self::ChainTooLong { .. }
-            | Self::IdentityTooLong { .. }
-            | Self::MissingAnnotation { .. }
-            | Self::Base64 { .. }
-            | Self::PayloadJson(_)
-            | Self::PayloadObject { .. }
-            | Self::PayloadUnknownKey { .. }
-            | Self::PayloadMissingKey { .. }
-            | Self::PayloadField { .. }
-            | Self::PayloadType { .. }
-            | Self::PayloadDigest { .. }
-            | Self::NoCertificate
-            | Self::SeveralCertificates
+            Self::PayloadTooLarge { .. } | Self::OtherKind { .. } | Self::NotASignature { .. } | Self::PkiBundle
+            | Self::BundleJson(_) | Self::BundleMalformed { .. } | Self::BundleVersion { .. }
+            | Self::TooMany { .. } | Self::EnvelopeMalformed { .. } | Self::EnvelopeSignatures { .. }
+            | Self::EnvelopeType { .. } | Self::StatementJson(_) | Self::StatementMalformed { .. }
+            | Self::StatementType { .. } | Self::AnnotationTooLarge { .. } | Self::ChainTooLong { .. }
+            | Self::IdentityTooLong { .. } | Self::MissingAnnotation { .. } | Self::Base64 { .. }
+            | Self::PayloadJson(_) | Self::PayloadObject { .. } | Self::PayloadUnknownKey { .. }
+            | Self::PayloadMissingKey { .. } | Self::PayloadField { .. } | Self::PayloadType { .. }
+            | Self::PayloadDigest { .. } | Self::NoCertificate | Self::SeveralCertificates
             | Self::CertificateMalformed { .. } => Cause::Malformed,
             Self::SubjectAlgorithm { .. } | Self::OtherDigest { .. } | Self::OtherSubject { .. } => Cause::OtherImage,
-            Self::Signature
-            | Self::MessageHash
-            | Self::KeyNotCertificate
-            | Self::CertificateNotKey
-            | Self::EnvelopeHash
-            | Self::Refused { .. } => Cause::Signature,
-            Self::LogMalformed { .. }
-            | Self::LogEntryMissing
-            | Self::LogProofMissing
-            | Self::LogEntryTwice { .. }
-            | Self::LogIntoto001
-            | Self::LogProof { .. }
-            | Self::LogCheckpoint { .. }
-            | Self::LogOtherEnvelope { .. }
-            | Self::LogEntryKind { .. }
-            | Self::LogUnknown { .. }
-            | Self::LogSet
-            | Self::LogOtherCertificate
-            | Self::LogOtherKey
-            | Self::LogOtherSignature
-            | Self::LogOtherPayload => Cause::Log,
-            Self::LoggedInFuture { .. }
-            | Self::LogKeyTime { .. }
-            | Self::NoTrustedTime
-            | Self::TimestampMissing
-            | Self::TimestampInvalid { .. }
-            | Self::TimestampAuthorityTime { .. }
-            | Self::TimestampInFuture { .. }
-            | Self::TimestampOutsideCertificate { .. }
-            | Self::LoggedOutsideCertificate { .. }
-            | Self::CertificateTime { .. }
-            | Self::AuthorityTime { .. }
-            | Self::ChainTime { .. } => Cause::Time,
+            Self::Signature | Self::MessageHash | Self::KeyNotCertificate | Self::CertificateNotKey
+            | Self::EnvelopeHash | Self::Refused { .. } => Cause::Signature,
+            Self::LogMalformed { .. } | Self::LogEntryMissing | Self::LogProofMissing | Self::LogEntryTwice { .. }
+            | Self::LogIntoto001 | Self::LogProof { .. } | Self::LogCheckpoint { .. }
+            | Self::LogOtherEnvelope { .. } | Self::LogEntryKind { .. } | Self::LogUnknown { .. } | Self::LogSet
+            | Self::LogOtherCertificate | Self::LogOtherKey | Self::LogOtherSignature | Self::LogOtherPayload => Cause::Log,
+            Self::LoggedInFuture { .. } | Self::LogKeyTime { .. } | Self::NoTrustedTime | Self::TimestampMissing
+            | Self::TimestampInvalid { .. } | Self::TimestampAuthorityTime { .. } | Self::TimestampInFuture { .. }
+            | Self::TimestampOutsideCertificate { .. } | Self::LoggedOutsideCertificate { .. }
+            | Self::CertificateTime { .. } | Self::AuthorityTime { .. } | Self::ChainTime { .. } => Cause::Time,
             Self::CertificateKey { .. } | Self::ChainUntrusted { .. } | Self::Sct { .. } => Cause::Certificate,
-            Self::IssuerMissing
-            | Self::NameKind
-            | Self::ClaimMalformed { .. }
-            | Self::OtherIdentity { .. }
-            | Self::IssuerMalformed { .. }
-            | Self::IssuerInconsistent { .. }
-            | Self::OtherIssuer { .. }
-            | Self::OtherEmail { .. }
-            | Self::OtherHostname { .. } => Cause::Identity,
+            Self::IssuerMissing | Self::NameKind | Self::ClaimMalformed { .. } | Self::OtherIdentity { .. }
+            | Self::IssuerMalformed { .. } | Self::IssuerInconsistent { .. } | Self::OtherIssuer { .. }
+            | Self::OtherEmail { .. } | Self::OtherHostname { .. } => Cause::Identity,
         }
     }
 }

@@ -152,11 +152,11 @@ impl SigstoreBundle {
             })),
             SignatureContent::MessageSignature(message) => {
                 let stated = message.message_digest.as_ref().ok_or(VerifyError::MessageHash)?;
-                let digest = match stated.algorithm {
-                    HashAlgorithm::Sha2256 => format!("sha256:{}", hex::encode(stated.digest.as_bytes())),
-                    _ => return Err(VerifyError::MessageHash),
-                };
-                let digest = digest.parse().map_err(|_| malformed("the message digest is no SHA-256 digest"))?;
+                if stated.algorithm != HashAlgorithm::Sha2256 {
+                    return Err(VerifyError::MessageHash);
+                }
+                let digest = format!("sha256:{}", hex::encode(stated.digest.as_bytes())).parse();
+                let digest = digest.map_err(|_| malformed("the message digest is no SHA-256 digest"))?;
                 Ok(Content::Message { digest, signature: message.signature.as_bytes().to_vec() })
             }
             _ => Err(malformed("unknown content")),
@@ -170,12 +170,12 @@ impl SigstoreBundle {
 
     /// The certificates above it; v0.3 has none.
     pub(in crate::verify) fn chain(&self) -> Vec<Vec<u8>> {
-        match &self.bundle.verification_material.content {
-            VerificationMaterialContent::X509CertificateChain { certificates } => {
-                certificates.iter().skip(1).map(|certificate| certificate.raw_bytes.as_bytes().to_vec()).collect()
-            }
-            _ => Vec::new(),
-        }
+        let VerificationMaterialContent::X509CertificateChain { certificates } =
+            &self.bundle.verification_material.content
+        else {
+            return Vec::new();
+        };
+        certificates.iter().skip(1).map(|certificate| certificate.raw_bytes.as_bytes().to_vec()).collect()
     }
 
     /// Its RFC 3161 timestamps, DER.

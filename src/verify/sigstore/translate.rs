@@ -32,7 +32,6 @@ impl Translator<'_> {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "their enum may grow; what has no name here is a refusal")]
     fn log(&self, error: TransparencyLogError) -> VerifyError {
         match error {
             TransparencyLogError::UnknownLog { log_id } => VerifyError::LogUnknown { log_id: shown(&log_id) },
@@ -100,7 +99,6 @@ impl Translator<'_> {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "their enum may grow; what has no name here is a refusal")]
 fn timestamp(error: TimestampError) -> VerifyError {
     match error {
         TimestampError::Invalid(why) => VerifyError::TimestampInvalid { why: shown(&why) },

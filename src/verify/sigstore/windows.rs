@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use sigstore_verify::crypto::VerificationKey;
 use sigstore_verify::trust_root::{TransparencyLog, TrustedRoot};
-use sigstore_verify::types::{Checkpoint, InclusionProof, KindVersion, TransparencyLogEntry};
+use sigstore_verify::types::{Checkpoint, InclusionProof, TransparencyLogEntry};
 
 use super::bundle::{SigstoreBundle, promised};
 use crate::clock::Timestamp;
@@ -23,7 +23,7 @@ pub(super) fn check_entries(root: &TrustedRoot, bundle: &SigstoreBundle, now: Ti
     let mut seen = BTreeSet::new();
     for entry in bundle.entries() {
         match entry.inclusion_proof.as_ref().map(|proof| (proof, proof.checkpoint.checkpoint())) {
-            Some((proof, Some(checkpoint))) => check_tree(entry, proof, checkpoint)?,
+            Some((proof, Some(checkpoint))) => check_tree(proof, checkpoint)?,
             _ if bundle.proofs => return Err(VerifyError::LogProofMissing),
             _ => (),
         }
@@ -79,19 +79,13 @@ pub(super) fn check_checkpoints(
     Ok(())
 }
 
-/// The tree of the proof is that of the checkpoint. The library does not compare the sizes, and paths of trees of different
-/// sizes can be the same. A Rekor v2 takes both from the checkpoint alone.
-fn check_tree(
-    entry: &TransparencyLogEntry,
-    proof: &InclusionProof,
-    checkpoint: &Checkpoint,
-) -> Result<(), VerifyError> {
-    let is_v2 = entry.kind_version == KindVersion::HashedRekordV002;
-    let same = proof.tree_size == checkpoint.tree_size() && proof.root_hash == *checkpoint.root_hash();
-    if is_v2 || same {
+/// Size and root stand in the proof and in the signed checkpoint. The library does not compare the sizes, and for a Rekor v2
+/// neither; paths of trees of different sizes can be the same.
+fn check_tree(proof: &InclusionProof, checkpoint: &Checkpoint) -> Result<(), VerifyError> {
+    if proof.tree_size == checkpoint.tree_size() && proof.root_hash == *checkpoint.root_hash() {
         return Ok(());
     }
-    Err(VerifyError::LogCheckpoint { why: "its tree is not that of the inclusion proof".to_owned() })
+    Err(VerifyError::LogCheckpoint { why: "it is one of another tree than the inclusion proof".to_owned() })
 }
 
 fn log<'a>(root: &'a TrustedRoot, entry: &TransparencyLogEntry) -> Option<&'a TransparencyLog> {
