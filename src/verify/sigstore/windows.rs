@@ -27,7 +27,6 @@ pub(super) fn check_entries(root: &TrustedRoot, bundle: &SigstoreBundle, now: Ti
             _ if bundle.proofs => return Err(VerifyError::LogProofMissing),
             _ => (),
         }
-        check_tree(entry)?;
         let id = entry.log_id.key_id.as_bytes();
         let log = log(root, entry).ok_or_else(|| VerifyError::LogUnknown { log_id: shown(&hex::encode(id)) })?;
         // One log under two ids has one key, and promises nothing twice (CVE-2026-49834).
@@ -44,16 +43,6 @@ pub(super) fn check_entries(root: &TrustedRoot, bundle: &SigstoreBundle, now: Ti
         }
     }
     Ok(())
-}
-
-/// Size and root stand in the proof and in the signed checkpoint; the library compares one of them, for Rekor v1 alone.
-fn check_tree(entry: &TransparencyLogEntry) -> Result<(), VerifyError> {
-    let Some(proof) = &entry.inclusion_proof else { return Ok(()) };
-    let Some(checkpoint) = proof.checkpoint.checkpoint() else { return Ok(()) };
-    if proof.tree_size == checkpoint.tree_size() && proof.root_hash == *checkpoint.root_hash() {
-        return Ok(());
-    }
-    Err(VerifyError::LogCheckpoint { why: "it is one of another tree than the inclusion proof".to_owned() })
 }
 
 /// Checks that the checkpoint of each entry is signed by the log that it names, in use at the entry's time; `times` are

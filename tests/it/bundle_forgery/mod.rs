@@ -1,5 +1,5 @@
-//! The forgery matrix of bundles and attestations, as that of `forgery`: each has exactly one flaw, so a refusal proves the
-//! check of that one thing. Ids such as V-09 are those of the catalogue in `docs/threat-model.md`.
+//! What else bundles and attestations must be, beside `forgery/bundles.rs`: their form, the rules of authorities, cosign's older
+//! formats under an authority, bundles under a policy.json.
 
 mod bundles;
 mod legacy;
@@ -10,7 +10,7 @@ mod statements;
 
 use sealgate::clock::{Clock, Timestamp};
 use sealgate::oci::Digest;
-use sealgate::testing::sigstore::{BundleBuilder, FakeKey, FakeSigstore, Flaw, Identity, RootFlaw};
+use sealgate::testing::sigstore::{BundleBuilder, FakeKey, FakeSigstore, Identity, RootFlaw};
 use sealgate::verify::{
     AuthorityTrust, IdentityPattern, KeyHash, LogRule, SctRule, SignatureMaterial, Signers, SigstoreRoot, TextPattern,
     TimestampRule, VerifiedSignature, VerifyError,
@@ -92,16 +92,5 @@ impl Bench {
 
     fn judge(&self, trust: &AuthorityTrust, material: &SignatureMaterial) -> Result<VerifiedSignature, VerifyError> {
         trust.verify_signature(material, &self.subject, self.now)
-    }
-
-    /// Each flaw of the table is refused for its reason, in bundles of that kind.
-    fn refuse(&self, kind: Kind, table: &[(Flaw, Expected)]) {
-        let trust = self.trust(kind, &self.root());
-        for (flaw, expected) in table {
-            let bundle = self.bundle(kind).tree(3, 1).flaw(*flaw).build();
-            let error = self.judge(&trust, &bundle.material()).expect_err("refused");
-            println!("{kind:?} {flaw:?}: {error}");
-            assert!(expected(&error), "{kind:?} {flaw:?}: {error:?}");
-        }
     }
 }

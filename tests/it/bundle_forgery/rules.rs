@@ -52,19 +52,6 @@ fn every_kind_of_key_signs_bundles_with_its_hash_and_no_other() {
 }
 
 #[test]
-fn keys_and_certificates_do_not_stand_for_each_other() {
-    let bench = Bench::new();
-    let root = bench.root();
-    let (keyed, keyless) = (bench.bundle(Kind::Keyed).build(), bench.bundle(Kind::Keyless).build());
-    let error = bench.judge(&bench.trust(Kind::Keyless, &root), &keyed.material()).unwrap_err();
-    assert_eq!(error, E::KeyNotCertificate);
-    let error = bench.judge(&bench.trust(Kind::Keyed, &root), &keyless.material()).unwrap_err();
-    assert_eq!(error, E::CertificateNotKey);
-    let bare = AuthorityTrust::new(bench.keys(), LogRule::NotAsked, TimestampRule::NotAsked);
-    assert_eq!(bench.judge(&bare, &keyless.material()).unwrap_err(), E::CertificateNotKey);
-}
-
-#[test]
 fn any_of_the_identities_may_have_signed_and_nobody_else() {
     let bench = Bench::new();
     let root = bench.root();
