@@ -8,6 +8,7 @@ mod containers_policy;
 mod evidence;
 mod explain;
 mod fingerprint;
+mod keys;
 mod lint;
 mod overrides;
 mod verdict;
@@ -16,13 +17,15 @@ mod yaml;
 
 pub use cluster_image_policy::{
     AttestationDocument, AuthorityDocument, CipError, CipMode, ClusterImagePolicies, ClusterImagePolicyDocument,
-    CtlogDocument, FormatKey, Glob, GlobError, Origin, PolicyFile, RegoDocument, SignatureFormat, SignerDocument,
-    SourceDocument, StaticAction, TrustRootDocument, cluster_image_policy_keys, trust_root_keys,
+    CtlogDocument, Glob, GlobError, Origin, PolicyFile, RegoDocument, SignatureFormat, SignerDocument, SourceDocument,
+    StaticAction, TrustRootDocument, cluster_image_policy_keys, trust_root_keys,
 };
 pub use containers_policy::{
     ContainersPolicy, ContainersPolicyDocument, DocumentError, NamedFile, ReadFile, ResolveError, SignedIdentity,
+    containers_policy_keys,
 };
 pub use explain::{Explanation, Requires};
+pub use keys::FormatKey;
 pub use lint::{Finding, Severity};
 pub use overrides::{BundlesWithoutIdentity, Exemption, Override, Scope, ScopeError};
 pub use verdict::{Decision, EvaluateError, Evidence, Material, Reason, RestsOn, Skipped, Verdict};

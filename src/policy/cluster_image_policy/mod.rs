@@ -17,7 +17,7 @@ pub use attestation::{AttestationDocument, RegoDocument};
 pub use authority::{AuthorityDocument, CtlogDocument, SignatureFormat, SignerDocument, SourceDocument, StaticAction};
 pub use document::{CipError, CipMode, ClusterImagePolicyDocument, Origin, PolicyFile};
 pub use glob::{Glob, GlobError};
-pub use keys::{FormatKey, cluster_image_policy_keys, trust_root_keys};
+pub use keys::{cluster_image_policy_keys, trust_root_keys};
 pub use trust_root::TrustRootDocument;
 
 /// All ClusterImagePolicies that were configured, ready to be asked.

@@ -1,7 +1,7 @@
 //! Walking a document: every value knows its file, its line and its field, every object accepts the keys of its table alone.
 
 use super::document::{CipError, Origin};
-use super::keys::Object;
+use crate::policy::keys::Object;
 use crate::policy::yaml::{Member, Node};
 
 /// A value of a document and where it stands.
@@ -97,7 +97,7 @@ impl<'n> Value<'n> {
             if let Some((_, instead)) = object.refused.iter().find(|(name, _)| *name == member.key) {
                 return Err(place.error(format!("is not supported: {instead}")));
             }
-            if !object.keys.contains(&member.key.as_str()) {
+            if !object.accepts(&member.key) {
                 return Err(place.error(unknown(&member.key, object)));
             }
             if member.value.value == crate::policy::yaml::Value::Null {
@@ -130,7 +130,7 @@ fn unknown(key: &str, object: &Object) -> String {
 impl<'n> Fields<'n> {
     /// The value of a key, when there is one.
     pub(super) fn take(&mut self, key: &str) -> Option<Value<'n>> {
-        debug_assert!(self.object.keys.contains(&key), "{key} is missing in the table of {}", self.object.path);
+        debug_assert!(self.object.accepts(key), "{key} is missing in the table of {}", self.object.path);
         let place = self.left.iter().position(|member| member.key == key)?;
         Some(self.place.under(self.left.remove(place)))
     }

@@ -5,8 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::document::{CipError, Origin, head};
-use super::keys::{self, Object};
+use super::keys;
 use super::reader::{Fields, Value};
+use crate::policy::keys::Object;
 use crate::verify::{KeyError, trusted_root_authority, trusted_root_log, trusted_root_timestamp_authority};
 
 /// A TrustRoot document.

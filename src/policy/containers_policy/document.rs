@@ -6,9 +6,11 @@
 use std::fmt;
 
 use super::json::{self, Node};
+use super::keys;
 use super::requirement::RequirementDocument;
 use super::texts;
 use crate::limits::CONFIG_FILE_BYTES_MAX;
+use crate::policy::keys::Object;
 use crate::verify::quote::go_quote;
 
 /// A containers-policy.json as it was written; the key files that it names are not read yet.
@@ -64,7 +66,7 @@ impl ContainersPolicyDocument {
         }
         let root = json::read(bytes)?;
         let (mut default, mut transports) = (None, Vec::new());
-        object(&root, |key, value| {
+        object(&root, &keys::POLICY, |key, value| {
             match key {
                 "default" => default = Some(requirements(value)?),
                 "transports" => transports = self::transports(value)?,
@@ -116,7 +118,7 @@ pub(super) fn json_path(transport: &str, scope: &str) -> String {
 
 fn transports(node: &Node) -> Result<Vec<Transport>, DocumentError> {
     let mut transports = Vec::new();
-    object(node, |name, value| {
+    object_of(node, Segments::Members, |name, value| {
         transports.push(Transport { name: name.to_owned(), scopes: scopes(value)? });
         Ok(Key::Known)
     })?;
@@ -161,12 +163,17 @@ pub(super) enum Key {
 }
 
 /// Reads an object member by member in the document's order: a key that comes twice is refused before its value is looked
-/// at, one that `member` does not know as well.
+/// at, one that its table does not list or `member` does not know as well.
 pub(super) fn object<'n>(
     node: &'n Node,
-    member: impl FnMut(&'n str, &'n Node) -> Result<Key, DocumentError>,
+    table: &Object,
+    mut member: impl FnMut(&'n str, &'n Node) -> Result<Key, DocumentError>,
 ) -> Result<(), DocumentError> {
-    object_of(node, Segments::Members, member)
+    object_of(
+        node,
+        Segments::Members,
+        |key, value| if table.accepts(key) { member(key, value) } else { Ok(Key::Unknown) },
+    )
 }
 
 /// How the keys of an object are written in a JSON path.

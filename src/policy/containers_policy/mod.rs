@@ -8,6 +8,7 @@ mod document;
 mod evaluate;
 mod evidence;
 mod json;
+mod keys;
 mod lint;
 mod requirement;
 mod resolve;
@@ -17,6 +18,7 @@ mod sigstore_signed;
 pub(crate) mod texts;
 
 pub use document::{ContainersPolicyDocument, DocumentError, NamedFile};
+pub use keys::containers_policy_keys;
 pub use resolve::{ContainersPolicy, ReadFile, ResolveError};
 pub use signed_identity::SignedIdentity;
 

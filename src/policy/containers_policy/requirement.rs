@@ -5,8 +5,10 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::document::{DocumentError, Key, object};
 use super::json::Node;
+use super::keys;
 use super::signed_identity::SignedIdentity;
 use super::sigstore_signed::SigstoreSignedDocument;
+use crate::policy::keys::Object;
 use crate::verify::quote::go_quote;
 
 /// One element of a list of requirements.
@@ -75,11 +77,11 @@ impl RequirementDocument {
     pub(super) fn parse(node: &Node) -> Result<Self, DocumentError> {
         let kind = loose_type(node, "signature.prCommon", "signature.prTypeIdentifier")?;
         match kind.as_str() {
-            "insecureAcceptAnything" => empty(node).map(|()| Self::InsecureAcceptAnything),
-            "reject" => empty(node).map(|()| Self::Reject),
+            "insecureAcceptAnything" => empty(node, &keys::ACCEPT_ANYTHING).map(|()| Self::InsecureAcceptAnything),
+            "reject" => empty(node, &keys::REJECT).map(|()| Self::Reject),
             "signedBy" => SignedByDocument::parse(node).map(Self::SignedBy),
             "signedBaseLayer" => {
-                let [identity] = exactly(node, ["baseLayerIdentity"], |_| Ok(()))?;
+                let [identity] = exactly(node, &keys::SIGNED_BASE_LAYER, ["baseLayerIdentity"], |_| Ok(()))?;
                 let parsed = SignedIdentity::parse(identity).map_err(|error| error.within(".baseLayerIdentity"))?;
                 Ok(Self::SignedBaseLayer(parsed))
             }
@@ -104,7 +106,7 @@ impl SignedByDocument {
     fn parse(node: &Node) -> Result<Self, DocumentError> {
         let mut key_type = String::new();
         let (mut path, mut paths, mut data, mut identity) = (None, None, None, None);
-        object(node, |key, value| {
+        object(node, &keys::SIGNED_BY, |key, value| {
             match key {
                 "type" => {
                     string(value)?;
@@ -177,12 +179,13 @@ pub(super) fn loose_type(node: &Node, go_struct: &str, go_type: &str) -> Result<
 /// The members `keys` of an object that has those, `type`, and nothing else; each is checked in its turn.
 pub(super) fn exactly<'n, const N: usize>(
     node: &'n Node,
+    table: &Object,
     keys: [&'static str; N],
     check: impl Fn(&Node) -> Result<(), DocumentError>,
 ) -> Result<[&'n Node; N], DocumentError> {
     let mut found: [Option<&'n Node>; N] = [None; N];
     let mut kind = None;
-    object(node, |key, value| {
+    object(node, table, |key, value| {
         if key == "type" {
             kind = Some(string(value)?);
             return Ok(Key::Known);
@@ -207,8 +210,8 @@ pub(super) fn exactly<'n, const N: usize>(
 }
 
 /// An object that has a `type` and nothing else.
-pub(super) fn empty(node: &Node) -> Result<(), DocumentError> {
-    exactly(node, [], |_| Ok(())).map(|[]| ())
+pub(super) fn empty(node: &Node, table: &Object) -> Result<(), DocumentError> {
+    exactly(node, table, [], |_| Ok(())).map(|[]| ())
 }
 
 /// A string; `null` is the empty one, as in Go.

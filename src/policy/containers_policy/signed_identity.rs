@@ -2,8 +2,10 @@
 
 use super::document::DocumentError;
 use super::json::{self, Node};
+use super::keys;
 use super::requirement::{empty, exactly, loose_type, string};
 use crate::oci::{DockerReference, Host, ReferenceError, RepositoryName};
+use crate::policy::keys::Object;
 use crate::verify::quote::go_quote;
 
 /// What the signed reference is compared with, and how.
@@ -46,11 +48,13 @@ impl SignedIdentity {
     pub(super) fn parse(node: &Node) -> Result<Self, DocumentError> {
         let kind = loose_type(node, "signature.prmCommon", "signature.prmTypeIdentifier")?;
         match kind.as_str() {
-            "matchExact" => empty(node).map(|()| Self::MatchExact),
-            "matchRepoDigestOrExact" => empty(node).map(|()| Self::MatchRepoDigestOrExact),
-            "matchRepository" => empty(node).map(|()| Self::MatchRepository),
+            "matchExact" => empty(node, &keys::MATCH_EXACT).map(|()| Self::MatchExact),
+            "matchRepoDigestOrExact" => {
+                empty(node, &keys::MATCH_REPO_DIGEST_OR_EXACT).map(|()| Self::MatchRepoDigestOrExact)
+            }
+            "matchRepository" => empty(node, &keys::MATCH_REPOSITORY).map(|()| Self::MatchRepository),
             "exactReference" => {
-                let [text] = strings(node, ["dockerReference"])?;
+                let [text] = strings(node, &keys::EXACT_REFERENCE, ["dockerReference"])?;
                 let reference = docker_reference("dockerReference", &text)?;
                 if reference.tag.is_none() && reference.digest.is_none() {
                     let text = format!("dockerReference {} contains neither a tag nor digest", go_quote(&text));
@@ -59,12 +63,12 @@ impl SignedIdentity {
                 Ok(Self::ExactReference { reference: Box::new(reference) })
             }
             "exactRepository" => {
-                let [text] = strings(node, ["dockerRepository"])?;
+                let [text] = strings(node, &keys::EXACT_REPOSITORY, ["dockerRepository"])?;
                 let repository = docker_reference("dockerRepository", &text)?;
                 Ok(Self::ExactRepository { repository: Box::new(repository) })
             }
             "remapIdentity" => {
-                let [prefix, signed_prefix] = strings(node, ["prefix", "signedPrefix"])?;
+                let [prefix, signed_prefix] = strings(node, &keys::REMAP_IDENTITY, ["prefix", "signedPrefix"])?;
                 for (key, text) in [(".prefix", &prefix), (".signedPrefix", &signed_prefix)] {
                     if !is_prefix(text) {
                         let text = format!("prefix {} is not valid", go_quote(text));
@@ -175,8 +179,8 @@ fn is_prefix(text: &str) -> bool {
     }
 }
 
-fn strings<const N: usize>(node: &Node, keys: [&'static str; N]) -> Result<[String; N], DocumentError> {
-    let members = exactly(node, keys, |member| string(member).map(drop))?;
+fn strings<const N: usize>(node: &Node, table: &Object, keys: [&'static str; N]) -> Result<[String; N], DocumentError> {
+    let members = exactly(node, table, keys, |member| string(member).map(drop))?;
     let mut texts = [const { String::new() }; N];
     for ((key, member), text) in keys.iter().zip(members).zip(&mut texts) {
         *text = string(member).map_err(|error| error.within(&format!(".{key}")))?;

@@ -2,6 +2,7 @@
 
 use super::document::{DocumentError, Key, object};
 use super::json::Node;
+use super::keys;
 use super::requirement::{Source, byte_lists, bytes, string, strings};
 use super::signed_identity::SignedIdentity;
 
@@ -44,11 +45,11 @@ pub(super) struct PkiDocument {
 
 impl SigstoreSignedDocument {
     pub(super) fn parse(node: &Node) -> Result<Self, DocumentError> {
-        let mut keys = Material::new("keyPath", "keyPaths", "keyData", "keyDatas");
+        let mut signers = Material::new("keyPath", "keyPaths", "keyData", "keyDatas");
         let mut rekor =
             Material::new("rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData", "rekorPublicKeyDatas");
         let (mut fulcio, mut pki, mut identity) = (None, None, None);
-        object(node, |key, value| {
+        object(node, &keys::SIGSTORE_SIGNED, |key, value| {
             match key {
                 "type" => {
                     string(value)?;
@@ -57,7 +58,7 @@ impl SigstoreSignedDocument {
                 "pki" => pki = Some(PkiDocument::parse(value)?),
                 "signedIdentity" => identity = Some(value),
                 _ => {
-                    return match keys.read(key, value)? {
+                    return match signers.read(key, value)? {
                         Key::Known => Ok(Key::Known),
                         Key::Unknown => rekor.read(key, value),
                     };
@@ -67,11 +68,11 @@ impl SigstoreSignedDocument {
         })?;
         let parsed_identity = SignedIdentity::parse_or_default(identity)?;
         // The two texts spell the keys as containers/image does.
-        keys.no_empty_list("keyPaths", "keyDatas")?;
+        signers.no_empty_list("keyPaths", "keyDatas")?;
         rekor.no_empty_list("rekorPublickeyPaths", "rekorPublickeyDatas")?;
-        let (key_kinds, rekor_kinds) = (keys.kinds(), rekor.kinds());
+        let (key_kinds, rekor_kinds) = (signers.kinds(), rekor.kinds());
         let trust = match (key_kinds, fulcio, pki) {
-            (1, None, None) => TrustDocument::Keys(keys.sources()),
+            (1, None, None) => TrustDocument::Keys(signers.sources()),
             (0, Some(fulcio), None) => TrustDocument::Fulcio(fulcio),
             (0, None, Some(pki)) => TrustDocument::Pki(pki),
             _ => return Err(DocumentError::new(ONE_TRUST)),
@@ -177,7 +178,7 @@ impl Material {
 impl FulcioDocument {
     fn parse(node: &Node) -> Result<Self, DocumentError> {
         let (mut path, mut data, mut issuer, mut email) = (None, None, String::new(), String::new());
-        object(node, |key, value| {
+        object(node, &keys::FULCIO, |key, value| {
             match key {
                 "caPath" => path = Some(string(value)?),
                 "caData" => data = bytes(value)?,
@@ -202,7 +203,7 @@ impl PkiDocument {
     fn parse(node: &Node) -> Result<Self, DocumentError> {
         let (mut roots_path, mut roots_data, mut path, mut data) = (None, None, None, None);
         let (mut email, mut hostname) = (String::new(), String::new());
-        object(node, |key, value| {
+        object(node, &keys::PKI, |key, value| {
             match key {
                 "caRootsPath" => roots_path = Some(string(value)?),
                 "caRootsData" => roots_data = bytes(value)?,
