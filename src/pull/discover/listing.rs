@@ -276,15 +276,14 @@ impl Puller {
             Some(manifest) => Some(manifest),
             None => stored_manifest(&self.parts.store, &descriptor.digest).await.map(Arc::new),
         };
-        let manifest = match known {
-            Some(manifest) => manifest,
-            None => {
-                let reference = Reference::Digest(descriptor.digest);
-                let fetched = by(deadline, repository.host(), upstream.manifest(repository.name(), &reference)).await?;
-                match self.parse_fetched(fetched).await {
-                    Ok(manifest) => Arc::new(manifest),
-                    Err(error) => return Ok(Err(error)),
-                }
+        let manifest = if let Some(manifest) = known {
+            manifest
+        } else {
+            let reference = Reference::Digest(descriptor.digest);
+            let fetched = by(deadline, repository.host(), upstream.manifest(repository.name(), &reference)).await?;
+            match self.parse_fetched(fetched).await {
+                Ok(manifest) => Arc::new(manifest),
+                Err(error) => return Ok(Err(error)),
             }
         };
         has_size(manifest.bytes(), descriptor, repository.host())?;

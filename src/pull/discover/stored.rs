@@ -78,7 +78,7 @@ pub(super) async fn forget_tag(store: &Store, repository: &Repository, tag: &Tag
     if let Some(pointer) = store.tag(repository, tag).await
         && now != Some(&pointer.digest)
     {
-        store.put_tag(repository, tag, withdrawn(pointer)).await;
+        store.put_tag(repository, tag, withdrawn(&pointer)).await;
     }
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn forget_unlisted(
     if let Some(pointer) = store.referrers_list(repository, subject).await.filter(is_in_force)
         && !list_at(store, &pointer.digest).await.is_some_and(|kept| kept.iter().all(|digest| listed.contains(digest)))
     {
-        store.put_referrers_list(repository, subject, withdrawn(pointer)).await;
+        store.put_referrers_list(repository, subject, withdrawn(&pointer)).await;
     }
 }
 
@@ -138,8 +138,8 @@ fn is_in_force(pointer: &TagPointer) -> bool {
     pointer.checked > Timestamp::MIN
 }
 
-fn withdrawn(pointer: TagPointer) -> TagPointer {
-    TagPointer { checked: Timestamp::MIN, ..pointer }
+fn withdrawn(pointer: &TagPointer) -> TagPointer {
+    TagPointer { checked: Timestamp::MIN, ..pointer.clone() }
 }
 
 async fn list(store: &Store, repository: &Repository, subject: &Digest) -> Vec<Digest> {

@@ -1,0 +1,84 @@
+//! How much is looked at, and that nobody's spam hides what another one signed.
+
+use super::*;
+
+#[tokio::test]
+async fn v_18_as_many_bundles_as_are_examined_are_all_found_and_of_more_it_is_told() {
+    for (count, more) in [(CANDIDATES_MAX, false), (CANDIDATES_MAX + 1, true), (129, true)] {
+        let bench = Bench::new().await;
+        bench.put_bundles(count);
+        let found = bench.find(&[Bundles]).await;
+        assert_eq!((found.material.candidates.len(), found.material.more), (CANDIDATES_MAX, more), "{count}");
+        assert!(found.missing.is_none());
+    }
+}
+
+#[tokio::test]
+async fn v_18_a_thousand_other_referrers_do_not_hide_one_bundle() {
+    // (what they say they are, whether they are counted as candidates that were not looked at)
+    for (artifact_type, more) in [("application/spdx+json", false), (EMPTY_TYPE, true)] {
+        for referrers in [Referrers::Api, Referrers::FallbackTag] {
+            let bench = Bench::new().await;
+            bench.registry.set_referrers(referrers);
+            attach_spam(&bench.registry, REPOSITORY, &bench.subject, artifact_type, "", 1000);
+            bench.put_bundle("good");
+            let found = bench.find(&[Bundles]).await;
+            assert_eq!(contents(&found.material), ["good"], "{artifact_type} {referrers:?}");
+            assert_eq!(found.material.more, more, "{artifact_type} {referrers:?}");
+            assert!(bench.registry.count("*", "*") < 3 + CANDIDATES_MAX + 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn v_19_signature_spam_does_not_hide_a_bundle_nor_bundle_spam_a_signature() {
+    let bench = Bench::new().await;
+    let spam: Vec<String> = (0..1000).map(|number| format!("spam {number}")).collect();
+    bench.put_signatures(&spam.iter().map(String::as_str).collect::<Vec<_>>());
+    bench.put_bundle("good");
+    let found = bench.find(&ALL).await;
+    assert!(contents(&found.material).contains(&"good") && found.material.more);
+    assert_eq!(found.material.candidates.len(), CANDIDATES_MAX);
+
+    let bench = Bench::new().await;
+    bench.put_bundles(200);
+    bench.put_signatures(&["good"]);
+    bench.put_attestations(&["good too"]);
+    let found = bench.find(&ALL).await;
+    let contents = contents(&found.material);
+    assert!(contents.contains(&"good") && contents.contains(&"good too") && found.material.more);
+}
+
+#[tokio::test]
+async fn a_fallback_index_may_be_longer_than_one_that_is_served() {
+    let bench = Bench::new().await;
+    bench.registry.set_referrers(Referrers::FallbackTag);
+    bench.put_bundle("good");
+    attach_spam(&bench.registry, REPOSITORY, &bench.subject, "text/plain", "", INDEX_CHILDREN_MAX);
+    assert_eq!(contents(&bench.find(&[Bundles]).await.material), ["good"]);
+}
+
+#[tokio::test]
+async fn pages_are_followed_up_to_their_bound() {
+    for (bundles, more) in [(REFERRERS_PAGES_MAX, false), (REFERRERS_PAGES_MAX + 1, true)] {
+        let bench = Bench::new().await;
+        bench.put_bundles(bundles);
+        bench.registry.page_referrers(1);
+        let found = bench.find(&[Bundles]).await;
+        assert_eq!(found.material.candidates.len(), REFERRERS_PAGES_MAX);
+        assert_eq!((found.material.more, found.missing.is_some()), (more, false));
+        assert_eq!(bench.asked("*/referrers/*"), REFERRERS_PAGES_MAX);
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_is_bounded_on_both_sides() {
+    let fits = usize::try_from(SIGNATURE_BYTES_MAX).unwrap();
+    for (length, found) in [(fits, 1), (fits + 1, 0)] {
+        let bench = Bench::new().await;
+        bench.put_bundle(&"x".repeat(length));
+        let discovered = bench.find(&[Bundles]).await;
+        assert_eq!(discovered.material.candidates.len(), found);
+        assert_eq!(discovered.material.skipped.len(), 1 - found);
+    }
+}

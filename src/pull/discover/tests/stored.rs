@@ -1,0 +1,80 @@
+//! What is found again while upstream is away.
+
+use super::*;
+
+#[tokio::test]
+async fn what_an_allow_rests_on_is_found_again_while_upstream_is_away() {
+    let bench = Bench::new().await;
+    bench.put_signatures(&["signature"]);
+    bench.put_attestations(&["attestation"]);
+    bench.put_bundle("bundle 1");
+    bench.put_bundle("bundle 2");
+    let found = bench.find(&ALL).await;
+    assert!(bench.stored(&ALL).await.is_none(), "what is not kept is not there");
+    bench.keep(&found).await;
+    let bench = bench.restart();
+    bench.registry.go_down();
+    let stored = bench.find(&ALL).await;
+    assert_eq!(contents(&stored.material), contents(&found.material));
+    assert_eq!(places(&stored.material), places(&found.material));
+    assert!(stored.missing.is_some(), "it is perhaps not all");
+    for kind in ALL {
+        let count = if kind == Bundles { 2 } else { 1 };
+        assert_eq!(bench.stored(&[kind]).await.unwrap().candidates.len(), count);
+    }
+    // It is nobody else's.
+    let other = stored_material(&bench.store, &repository("team/other"), &bench.subject.digest, &wanted(&ALL)).await;
+    assert!(other.is_none());
+}
+
+#[tokio::test]
+async fn what_upstream_took_away_is_not_found_again_when_it_is_away() {
+    for (kind, replaced) in
+        [(Signatures, false), (Attestations, false), (Bundles, false), (Signatures, true), (Bundles, true)]
+    {
+        let bench = Bench::new().await;
+        bench.put_signatures(&["signature"]);
+        bench.put_attestations(&["attestation"]);
+        let bundle = bench.put_bundle("bundle");
+        let found = bench.find(&ALL).await;
+        bench.keep(&found).await;
+        match kind {
+            Signatures => bench.registry.untag(REPOSITORY, &bench.tag(".sig")),
+            Attestations => bench.registry.untag(REPOSITORY, &bench.tag(".att")),
+            Bundles => bench.registry.remove_manifest(REPOSITORY, &bundle),
+        }
+        if replaced {
+            match kind {
+                Signatures | Attestations => bench.put_signatures(&["another"]),
+                Bundles => drop(bench.put_bundle("another")),
+            }
+        }
+        bench.clock.advance(LIFE);
+        bench.find(&ALL).await;
+        let bench = bench.restart();
+        bench.registry.go_down();
+        let stored = bench.find(&ALL).await;
+        assert_eq!(stored.material.candidates.len(), 2, "{kind:?} {replaced}: {:?}", contents(&stored.material));
+    }
+}
+
+#[tokio::test]
+async fn an_error_takes_nothing_away() {
+    for place in ["*.sig", "*.att", "*/referrers/*"] {
+        let bench = Bench::new().await;
+        bench.put_signatures(&["signature"]);
+        bench.put_attestations(&["attestation"]);
+        bench.put_bundle("bundle");
+        let found = bench.find(&ALL).await;
+        bench.keep(&found).await;
+        bench.registry.fault(Fault::on(place).status(500));
+        let bench = bench.restart();
+        let found = bench.find(&ALL).await;
+        assert_eq!(found.material.candidates.len(), 3, "the store stands in at {place}");
+        assert!(found.missing.is_some());
+        bench.keep(&found).await;
+        let bench = bench.restart();
+        bench.registry.go_down();
+        assert_eq!(bench.find(&ALL).await.material.candidates.len(), 3, "{place}");
+    }
+}
