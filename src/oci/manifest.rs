@@ -322,6 +322,7 @@ mod tests {
         assert!(matches!(Manifest::parse(image("").as_bytes(), Some(OCI_INDEX)), Err(ManifestError::Shape(_))));
     }
 
+    /// CVE-2014-8179.
     #[test]
     fn schema_1_and_foreign_types_are_refused() {
         let one = br#"{"schemaVersion":1,"fsLayers":[]}"#;

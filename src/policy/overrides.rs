@@ -212,6 +212,7 @@ mod tests {
         assert!(exempted(&exemptions, &"quay.io/legacy/app:1.3".parse().unwrap(), Some(&digest), at(99)).is_none());
     }
 
+    /// CVE-2024-48921, GHSA-gg4x-fgg2-h9w9.
     #[test]
     fn an_expired_exemption_does_not_hide_another() {
         let digest = Digest::sha256(b"m");

@@ -418,6 +418,7 @@ mod tests {
         assert_eq!(umlauts.len(), REFUSAL_LINE_BYTES_MAX);
     }
     /// V-29: nothing that happens while verifying is an answer, and it takes no room from the next.
+    /// CVE-2026-44310.
     #[tokio::test]
     async fn v29_a_verification_that_panics_or_does_not_end_gives_no_answer_and_gives_its_place_back() {
         let (tasks, permits) = (TaskTracker::new(), Arc::new(tokio::sync::Semaphore::new(1)));

@@ -1,6 +1,6 @@
 //! The table of `docs/threat-model.md`: each case of the catalogue has a row, and each test that a row names exists.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The cases that this release covers: protocol abuse and verification.
@@ -17,7 +17,7 @@ const CASES: [(&str, &[u32]); 2] = [
 
 #[test]
 fn each_case_of_the_catalogue_has_tests_that_exist() {
-    let page = std::fs::read_to_string(root().join("docs/threat-model.md")).unwrap();
+    let page = threat_model();
     let tests = tests_by_name();
     let mut wrong = Vec::new();
     for case in
@@ -27,22 +27,20 @@ fn each_case_of_the_catalogue_has_tests_that_exist() {
             wrong.push(format!("{case} has no row"));
             continue;
         };
-        let named: Vec<&str> = row.split('`').skip(1).step_by(2).filter(|text| text.contains('_')).collect();
+        let named: Vec<&str> = tests_in(row).collect();
         if named.is_empty() {
             wrong.push(format!("{case} names no test"));
         }
-        wrong.extend(named.iter().filter(|name| !tests.contains(**name)).map(|name| format!("{case}: no test {name}")));
+        wrong.extend(
+            named.iter().filter(|name| !tests.contains_key(**name)).map(|name| format!("{case}: no test {name}")),
+        );
     }
     assert!(wrong.is_empty(), "docs/threat-model.md:\n{}", wrong.join("\n"));
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Names of the functions that follow a test attribute.
-fn tests_by_name() -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
+/// All tests, with the comments that stand before them.
+pub(crate) fn tests_by_name() -> BTreeMap<String, String> {
+    let mut tests = BTreeMap::new();
     let mut folders = vec![root().join("src"), root().join("tests")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -50,24 +48,42 @@ fn tests_by_name() -> BTreeSet<String> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                collect(&std::fs::read_to_string(path).unwrap(), &mut names);
+                collect(&std::fs::read_to_string(path).unwrap(), &mut tests);
             }
         }
     }
-    names
+    tests
 }
 
-fn collect(source: &str, names: &mut BTreeSet<String>) {
-    let mut is_test = false;
+fn collect(source: &str, tests: &mut BTreeMap<String, String>) {
+    let (mut is_test, mut comment) = (false, String::new());
     for line in source.lines().map(str::trim) {
-        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
-            is_test = true;
+        if let Some(text) = line.strip_prefix("///") {
+            comment.push_str(text);
+        } else if line.starts_with("#[") {
+            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
         } else if let Some((_, rest)) = line.split_once("fn ").filter(|_| !line.starts_with("//")) {
             // A property's test attribute may stand inside `proptest!`, which is the same attribute.
             if is_test && let Some((name, _)) = rest.split_once('(') {
-                names.insert(name.to_owned());
+                tests.insert(name.to_owned(), comment.clone());
             }
             is_test = false;
+            comment.clear();
+        } else if line.is_empty() {
+            comment.clear();
         }
     }
+}
+
+pub(crate) fn threat_model() -> String {
+    std::fs::read_to_string(root().join("docs/threat-model.md")).unwrap()
+}
+
+/// The tests that a row of a table names.
+pub(crate) fn tests_in(row: &str) -> impl Iterator<Item = &str> {
+    row.split('`').skip(1).step_by(2).filter(|text| text.contains('_'))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

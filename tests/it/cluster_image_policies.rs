@@ -107,6 +107,7 @@ fn a_trust_root_loads_and_one_that_is_a_template_does_not() {
     assert_eq!(error.field, "spec.sigstoreKeys.certificateAuthorities[0].certChain");
 }
 
+/// CVE-2021-41087, GHSA-pmwq-pjrm-6p5r.
 #[test]
 fn t_21_every_glob_vector_holds() {
     let Some(folder) = fixtures() else { return };

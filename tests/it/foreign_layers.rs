@@ -3,6 +3,7 @@
 use sealgate::oci::{Algorithm, MediaType};
 use sealgate::testing::{ACCEPT_ANYTHING, Content, FakeRegistry, ImageBuilder, RawServer, TestSealgate};
 
+/// CVE-2020-15157.
 #[tokio::test]
 async fn v_28_the_urls_of_a_foreign_layer_are_never_followed() {
     let (registry, trap) = (FakeRegistry::start().await, RawServer::answering("HTTP/1.1 200 OK\r\n\r\n").await);

@@ -19,6 +19,7 @@
 
 mod admin;
 mod admission;
+mod advisories;
 mod architecture;
 mod blobs_http;
 mod bundle_forgery;

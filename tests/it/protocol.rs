@@ -77,6 +77,7 @@ async fn p02_encoded_and_foreign_bytes_are_refused_in_each_position() {
     stop_unasked(mirror).await;
 }
 
+/// CVE-2024-3727.
 #[tokio::test]
 async fn p03_to_p05_names_tags_and_digests_are_checked_before_anything_else() {
     let mirror = listener().await;
@@ -399,6 +400,7 @@ async fn p20_path_and_namespace_must_agree() {
     stop_unasked(mirror).await;
 }
 
+/// CVE-2023-2253.
 #[tokio::test]
 async fn p21_there_is_no_catalog_and_a_page_has_a_number() {
     let mirror = listener().await;

@@ -105,6 +105,7 @@ async fn a_warm_allowed_manifest_costs_no_upstream_call_no_file_and_no_database(
     assert_eq!((lab.requests(), lab.database_reads()), before);
 }
 
+/// CVE-2026-122321.
 #[tokio::test]
 async fn t1_a_moved_tag_is_verified_again() {
     let lab = Lab::new(Policy::Signed).await;
@@ -117,6 +118,7 @@ async fn t1_a_moved_tag_is_verified_again() {
     assert_eq!(denied_for(lab.pull_digest(&evil.digest).await), Reason::NoSignature);
 }
 
+/// CVE-2022-47633, CVE-2023-47630, CVE-2023-33959.
 #[tokio::test]
 async fn v_07_t4_what_is_served_is_what_was_verified_whatever_the_tag_names_next() {
     let lab = Lab::new(Policy::Signed).await;
@@ -164,6 +166,7 @@ async fn v_06_bytes_keep_the_type_under_which_they_were_first_admitted() {
     assert_eq!(lab.pull_digest(&image.digest).await.unwrap().media_type(), MediaType::OciManifest);
 }
 
+/// CVE-2025-46342.
 #[tokio::test]
 async fn t16_u_25_an_error_at_any_step_of_discovery_is_undecided_and_never_unsigned() {
     for status in [401, 403, 429, 500, 502, 503] {
@@ -239,6 +242,7 @@ async fn v_19_one_good_signature_among_bad_ones_is_found() {
     lab.pull("1").await.unwrap();
 }
 
+/// CVE-2023-46737, CVE-2024-29902, CVE-2024-29903.
 #[tokio::test]
 async fn v_18_more_signatures_than_are_examined_deny_with_a_reason_of_their_own() {
     for count in [65, 5_000] {
@@ -268,6 +272,7 @@ async fn v_21_a_signature_tag_that_holds_an_index_has_no_signatures() {
     assert!(matches!(denied_for(lab.pull("1").await), Reason::NoSignature | Reason::BadSignature));
 }
 
+/// CVE-2026-35172.
 #[tokio::test]
 async fn v_25_a_blob_is_there_only_for_those_whose_admitted_manifest_lists_it() {
     let lab = Lab::new(Policy::Signed).await;
@@ -288,6 +293,7 @@ async fn v_25_a_blob_is_there_only_for_those_whose_admitted_manifest_lists_it() 
     assert!(lab.pull_digest(&layer).await.is_err());
 }
 
+/// CVE-2024-39897.
 #[tokio::test]
 async fn v_25_a_blob_without_a_grant_costs_no_request_whether_or_not_it_is_cached() {
     let lab = Lab::new(Policy::Signed).await;

@@ -845,6 +845,7 @@ async fn a_store_in_memory_leaves_nothing_behind() {
 }
 
 /// A file system of 4 MiB in a name space of its own; this test runs itself there.
+/// CVE-2024-51491.
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one story: a disk fills up, and is emptied again")]
 async fn s_01_s_02_a_full_disk_costs_the_cache_and_no_answer() {

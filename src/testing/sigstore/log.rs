@@ -121,9 +121,9 @@ impl FakeRekorV2 {
     }
 }
 
-/// Kind and version stand in the body of an entry.
+/// Kind and version stand in the body of an entry, if it is one.
 fn kind_version(body: &[u8]) -> Value {
-    let body: Value = serde_json::from_slice(body).unwrap();
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
     json!({"kind": body["kind"], "version": body["apiVersion"]})
 }
 

@@ -6,15 +6,33 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::Flaw;
-use super::bundle::{BundleBuilder, Log, Signing};
+use super::bundle::{BundleBuilder, FakeBundle, Log, Signing};
 use super::ca::Issued;
 use super::entry::{self, Verifier};
 use super::keys::FakeKey;
 use super::log::Entry;
 use super::statement::{Claim, Envelope};
 use super::tree::Place;
+use super::{FakeSigstore, Flaw};
 use crate::oci::Digest;
+
+impl FakeSigstore {
+    /// The bundle with another entry of the same kind: as if its log had taken in these bytes, whatever they are.
+    pub fn logged_anyhow(&self, bundle: &FakeBundle, body: &[u8]) -> FakeBundle {
+        let mut bundle = bundle.clone();
+        let entry = &mut bundle.json["verificationMaterial"]["tlogEntries"][0];
+        let old = entry.clone();
+        *entry = if old["inclusionPromise"].is_null() {
+            self.rekor_v2.entry(body, Place::ALONE, &self.rekor_v2.key)
+        } else {
+            let at = old["integratedTime"].as_str().unwrap().parse().unwrap();
+            let entry = self.rekor.promise(body.to_vec(), at);
+            entry.in_bundle(&self.rekor.inclusion_proof(&entry, Place::ALONE, &self.rekor.key))
+        };
+        entry["kindVersion"] = old["kindVersion"].clone();
+        bundle
+    }
+}
 
 impl BundleBuilder<'_> {
     /// The envelope that the log took in with who checks it: this one, but for the flaws of foreign entries.

@@ -10,6 +10,7 @@ use super::{OCI_MANIFEST, REFERENCE, REPOSITORY, Scene, assert_served, get, sign
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
+/// CVE-2026-111361, GHSA-pggw-qqjf-6cxw, GHSA-qq97-vm5h-rrhg, GHSA-5j5w-g665-5m35.
 #[tokio::test]
 async fn v05_an_ambiguous_manifest_is_refused_though_it_is_signed() {
     let scene = Scene::new().await;
@@ -89,6 +90,7 @@ async fn v07_the_bytes_that_were_judged_are_served_whatever_upstream_answers_nex
     mirror.stop().await;
 }
 
+/// CVE-2026-85747, nora#581, artifact-keeper#2929.
 #[tokio::test]
 async fn v07_bytes_that_are_not_the_digest_asked_for_are_never_served() {
     let scene = Scene::new().await;

@@ -17,29 +17,29 @@ const ALL: [Log; 3] = [Log::V1, Log::V1Intoto, Log::V2];
 
 /// Under which trust a bundle is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
+pub(super) enum By {
     Keyless,
     Keyed,
 }
 
 /// Which log takes it in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Log {
+pub(super) enum Log {
     V1,
     V1Intoto,
     V2,
 }
 
-struct Bench {
-    sigstore: FakeSigstore,
+pub(super) struct Bench {
+    pub(super) sigstore: FakeSigstore,
     identity: Identity,
     key: FakeKey,
-    subject: Digest,
+    pub(super) subject: Digest,
     now: Timestamp,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Clock::System.now();
         println!("seed {SEED}, now {now}");
         let sigstore = FakeSigstore::from_seed(SEED, now);
@@ -48,7 +48,7 @@ impl Bench {
     }
 
     /// A good bundle: entries of v1 in a tree of three, those of v2 with a timestamp.
-    fn good(&self, by: By, log: Log) -> BundleBuilder<'_> {
+    pub(super) fn good(&self, by: By, log: Log) -> BundleBuilder<'_> {
         let builder = match by {
             By::Keyless => self.sigstore.bundle_by(&self.identity, &self.subject),
             By::Keyed => self.sigstore.bundle_keyed(&self.key, &self.subject),
@@ -64,7 +64,7 @@ impl Bench {
         SigstoreRoot::from_json(self.sigstore.trusted_root_but(flaw).as_bytes()).unwrap()
     }
 
-    fn trust(&self, by: By, root: RootFlaw) -> AuthorityTrust {
+    pub(super) fn trust(&self, by: By, root: RootFlaw) -> AuthorityTrust {
         let root = self.root(root);
         AuthorityTrust::new(self.signers(by, root.clone()), LogRule::Required(root), TimestampRule::NotAsked)
     }
@@ -76,7 +76,11 @@ impl Bench {
         }
     }
 
-    fn signature(&self, trust: &AuthorityTrust, material: &SignatureMaterial) -> Result<Signer, VerifyError> {
+    pub(super) fn signature(
+        &self,
+        trust: &AuthorityTrust,
+        material: &SignatureMaterial,
+    ) -> Result<Signer, VerifyError> {
         trust.verify_signature(material, &self.subject, self.now).map(|verified| verified.signer)
     }
 
@@ -208,6 +212,7 @@ fn a_promise_that_does_not_hold_is_refused_though_the_proof_does() {
 }
 
 /// CVE-2022-36056, CVE-2026-22703: a valid entry of something else.
+/// CVE-2024-51746, CVE-2024-53267.
 #[test]
 fn the_entry_of_another_envelope_is_refused() {
     let bench = Bench::new();
@@ -330,6 +335,7 @@ fn a_timestamp_counts_only_by_a_trusted_authority_over_this_signature_within_the
 }
 
 /// CVE-2022-35929, CVE-2026-39395: an attestation, or something that cannot be read, is no signature.
+/// CVE-2022-35930.
 #[test]
 fn v16_an_envelope_that_is_not_exactly_one_signature_over_one_statement_is_refused() {
     let bench = Bench::new();
@@ -373,6 +379,7 @@ fn v17_a_statement_binds_by_the_sha256_of_one_of_its_subjects_within_bounds() {
     }
 }
 
+/// CVE-2024-45395.
 #[test]
 fn v18_log_entries_and_timestamps_are_bounded_on_both_sides() {
     let bench = Bench::new();

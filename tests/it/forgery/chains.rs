@@ -9,6 +9,7 @@ use super::{Bench, EMAIL, ISSUER, REFERENCE, pki};
 
 // ---- V-14: chains ----
 
+/// CVE-2026-24122.
 #[test]
 fn v14_chains_that_do_not_hold_are_refused() {
     let bench = Bench::new();
@@ -57,6 +58,7 @@ fn v14_a_pki_leaf_outside_its_validity_is_refused() {
 
 // ---- V-18 and V-20, the part of one signature; V-31 ----
 
+/// CVE-2026-32280.
 #[test]
 fn v18_payload_annotations_and_chain_are_bounded_on_both_sides() {
     let bench = Bench::new();

@@ -10,6 +10,7 @@
 mod bundles;
 mod chains;
 mod identities;
+mod malformed;
 mod mutation;
 
 use sealgate::clock::{Clock, Timestamp};
@@ -281,6 +282,7 @@ fn row_08_v10_a_missing_log_entry_is_refused_where_one_is_required() {
 
 // ---- row 9: SCTs, which policy.json's fulcio does not ask for ----
 
+/// CVE-2024-23332.
 #[test]
 fn row_09_an_sct_is_not_looked_at_under_policy_json_and_the_evidence_says_so() {
     let bench = Bench::new();
@@ -312,6 +314,7 @@ fn row_11_an_entry_by_another_log_is_refused() {
 
 // ---- row 12: the good entry of another signature ----
 
+/// CVE-2022-23649, CVE-2022-36056, CVE-2026-22703.
 #[test]
 fn row_12_v08_the_good_entry_of_another_signature_is_refused() {
     let bench = Bench::new();

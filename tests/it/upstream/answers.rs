@@ -186,6 +186,7 @@ async fn u09_a_429_ends_all_requests_for_as_long_as_it_says() {
     }
 }
 
+/// CVE-2023-42813, CVE-2023-42814, CVE-2023-42815, CVE-2023-42816, CVE-2017-11468.
 #[tokio::test]
 async fn u16_a_manifest_is_at_most_4_mib_and_one_byte_more_is_not() {
     let (registry, _, client) = registry().await;

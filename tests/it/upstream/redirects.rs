@@ -75,6 +75,7 @@ async fn u12_an_https_upstream_is_not_left_for_http() {
     assert_eq!(trap.connections(), 0);
 }
 
+/// CVE-2026-48978.
 #[tokio::test]
 async fn u13_no_secret_follows_a_redirect_to_another_place() {
     let storage = FakeRegistry::start().await;

@@ -210,6 +210,7 @@ async fn access_that_is_granted_later_is_found_with_a_fresh_token() {
     assert!(client.manifest(&name(), &tag()).await.is_ok());
 }
 
+/// CVE-2026-33540, CVE-2025-27403.
 #[tokio::test]
 async fn u15_credentials_go_to_no_realm_but_the_upstreams() {
     let trap = FakeRegistry::start().await;
@@ -240,6 +241,7 @@ async fn u15_credentials_go_to_no_realm_but_the_upstreams() {
     assert_eq!(trap.connections(), 0);
 }
 
+/// CVE-2019-10214.
 #[tokio::test]
 async fn u15_an_https_upstream_has_no_http_realm() {
     let trap = FakeRegistry::start().await;
@@ -251,6 +253,7 @@ async fn u15_an_https_upstream_has_no_http_realm() {
     assert_eq!(trap.connections(), 0);
 }
 
+/// go-containerregistry#2193.
 #[tokio::test]
 async fn u15_a_realm_that_redirects_is_not_followed() {
     let trap = FakeRegistry::start().await;
@@ -298,6 +301,7 @@ async fn a_blob_is_fetched_with_the_token_too() {
     assert_eq!(read_blob(&client, &image.blobs[1].digest).await.unwrap(), image.blobs[1].bytes);
 }
 
+/// artifact-keeper#3606.
 #[tokio::test]
 async fn two_upstreams_at_one_registry_do_not_share_tokens() {
     let registry = guarded(TokenAuth::for_user("robot", "hunter2")).await;
