@@ -105,6 +105,12 @@ pub const SUBJECT_DIGESTS_MAX: usize = 32;
 pub const PATTERN_BYTES_MAX: usize = 4096;
 /// Bytes of memory that such an expression may compile to.
 pub const PATTERN_COMPILED_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one Rego module of a ClusterImagePolicy.
+pub const REGO_MODULE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of what a Rego policy looks at: a statement, or who signed.
+pub const REGO_INPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Time of one evaluation of a Rego policy.
+pub const REGO_TIME_MAX: Duration = Duration::from_millis(500);
 /// Bytes of one signature artefact's config and layers together: they are read whole before its manifest is served.
 pub const ARTEFACT_BYTES_MAX: u64 = 64 * MIB;
 /// Blobs fetched at once for one verdict or one artefact.

@@ -8,7 +8,10 @@ use super::{CliError, ConfigArgument, OutputFormat, Status, output};
 use crate::clock::Clock;
 use crate::config::{Config, short};
 use crate::oci::ImageReference;
-use crate::policy::{Explanation, Finding, Mode, MultiArch, Plan, Severity};
+use crate::policy::{
+    CipMode, Explanation, Finding, Mode, MultiArch, NoMatch, Plan, PolicyExplanation, Requires, ScopeExplanation,
+    Severity,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -95,14 +98,21 @@ fn explain(arguments: &ExplainArguments) -> Result<Status, CliError> {
 }
 
 fn explanation_text(image: &ImageReference, upstream: bool, origin: &str, explanation: &Explanation<'_>) -> String {
-    let scope = match explanation.scope {
-        Some("") => "\"\" (every image of a registry)".to_owned(),
-        Some(scope) => format!("\"{scope}\""),
-        None => "none matches, so the default decides".to_owned(),
-    };
-    let mut rows = vec![("policy", origin.to_owned()), ("scope", scope), ("where", explanation.json_path.to_owned())];
-    for (index, requires) in explanation.requirements.iter().enumerate() {
-        rows.push((if index == 0 { "requires" } else { "and" }, requires.means.clone()));
+    let mut rows = vec![("policy", origin.to_owned())];
+    if let Some(scope) = &explanation.containers_policy {
+        rows.extend(scope_rows(scope));
+    }
+    if let Some(policies) = &explanation.cluster_image_policies {
+        rows.extend(policies.iter().flat_map(policy_rows));
+        if policies.is_empty() {
+            let text = match explanation.no_match {
+                None => "none matches, so policy.json alone decides",
+                Some(NoMatch::Deny) => "none matches, so the image is refused (no_match)",
+                Some(NoMatch::Allow) => "none matches, so the image is served (no_match)",
+                Some(NoMatch::Warn) => "none matches, so the image is served with a warning (no_match)",
+            };
+            rows.push(("ClusterImagePolicy", text.to_owned()));
+        }
     }
     rows.push(("signatures", plan(&explanation.plan).to_owned()));
     rows.push(("platforms", multi_arch(explanation.multi_arch).to_owned()));
@@ -124,19 +134,57 @@ fn explanation_text(image: &ImageReference, upstream: bool, origin: &str, explan
     format!("{image}\n{}", output::Table(&rows))
 }
 
+fn scope_rows(explained: &ScopeExplanation<'_>) -> Vec<(&'static str, String)> {
+    let scope = match explained.scope {
+        Some("") => "\"\" (every image of a registry)".to_owned(),
+        Some(scope) => format!("\"{scope}\""),
+        None => "none matches, so the default decides".to_owned(),
+    };
+    let mut rows = vec![("scope", scope), ("where", explained.json_path.to_owned())];
+    for (index, requires) in explained.requirements.iter().enumerate() {
+        rows.push((if index == 0 { "requires" } else { "and" }, requires.means.clone()));
+    }
+    rows
+}
+
+fn policy_rows(policy: &PolicyExplanation) -> Vec<(&'static str, String)> {
+    let mode = match policy.mode {
+        CipMode::Enforce => "",
+        CipMode::Warn => ", warns only",
+    };
+    let mut rows = vec![("ClusterImagePolicy", format!("{} ({}{mode})", policy.name, policy.defined))];
+    for (index, (name, means)) in policy.authorities.iter().enumerate() {
+        rows.push((if index == 0 { "requires" } else { "or" }, format!("{means} (authority {name})")));
+    }
+    if policy.has_rule {
+        rows.push(("and", "what its Rego rule says of all that match".to_owned()));
+    }
+    rows
+}
+
 fn explanation_json(image: &ImageReference, upstream: bool, origin: &str, explanation: &Explanation<'_>) -> Value {
-    let requirements: Vec<Value> = explanation
-        .requirements
-        .iter()
-        .map(|requires| json!({ "path": requires.json_path, "type": requires.kind, "means": requires.means }))
-        .collect();
+    let applies = explanation.containers_policy.as_ref();
+    let requirements = applies.map(|applies| {
+        let requires = |one: &Requires| json!({ "path": one.json_path, "type": one.kind, "means": one.means });
+        applies.requirements.iter().map(requires).collect::<Vec<Value>>()
+    });
+    let policies = explanation
+        .cluster_image_policies
+        .as_ref()
+        .map(|policies| policies.iter().map(policy_json).collect::<Vec<Value>>());
     json!({
         "reference": image.to_string(),
         "upstream_configured": upstream,
         "policy": origin,
-        "scope": explanation.scope,
-        "path": explanation.json_path,
+        "scope": applies.and_then(|applies| applies.scope),
+        "path": applies.map(|applies| applies.json_path),
         "requirements": requirements,
+        "cluster_image_policies": policies,
+        "no_match": explanation.no_match.map(|no_match| match no_match {
+            NoMatch::Deny => "deny",
+            NoMatch::Allow => "allow",
+            NoMatch::Warn => "warn",
+        }),
         "needs_signatures": matches!(explanation.plan, Plan::NeedsMaterial(_)),
         "multi_arch": multi_arch(explanation.multi_arch),
         "mode": match explanation.mode { Mode::Enforce => "enforce", Mode::Audit => "audit" },
@@ -146,6 +194,17 @@ fn explanation_json(image: &ImageReference, upstream: bool, origin: &str, explan
             "owner": exemption.owner,
             "expires": exemption.expires.to_string(),
         })),
+    })
+}
+
+fn policy_json(policy: &PolicyExplanation) -> Value {
+    let authority = |(name, means): &(String, String)| json!({ "name": name, "means": means });
+    json!({
+        "name": policy.name,
+        "defined": policy.defined,
+        "mode": match policy.mode { CipMode::Enforce => "enforce", CipMode::Warn => "warn" },
+        "authorities": policy.authorities.iter().map(authority).collect::<Vec<_>>(),
+        "has_rule": policy.has_rule,
     })
 }
 

@@ -1,7 +1,7 @@
 //! One digest over everything that can change an answer, so that an old verdict never counts under another policy.
 
 use super::MultiArch;
-use super::containers_policy::ContainersPolicy;
+use super::combine::Formats;
 use super::overrides::Override;
 use crate::limits::{
     CANDIDATES_MAX, CHAIN_CERTIFICATES_MAX, CHILDREN_EXAMINED_MAX, IDENTITY_BYTES_MAX, INDEX_CHILDREN_MAX,
@@ -11,10 +11,9 @@ use crate::oci::{Algorithm, Digest, Hasher};
 
 /// The fingerprint. Independent of where keys were read from, of the order of scopes and overrides, and of formatting;
 /// the order of requirements counts, since the first that is not satisfied gives the answer's text.
-pub(super) fn of(containers_policy: &ContainersPolicy, multi_arch: MultiArch, overrides: &[Override]) -> Digest {
+pub(super) fn of(formats: &Formats, multi_arch: MultiArch, overrides: &[Override]) -> Digest {
     let mut lines = vec![VERSION.to_owned(), format!("multi_arch {multi_arch:?}"), limits()];
-    lines.push("containers_policy".to_owned());
-    lines.extend(containers_policy.canonical());
+    lines.extend(formats.canonical());
     // A mode does not change the raw verdict, which is what is kept.
     let mut changing: Vec<String> = overrides.iter().flat_map(canonical).collect();
     changing.sort();

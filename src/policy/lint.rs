@@ -55,7 +55,7 @@ impl Finding {
 impl PolicySet {
     /// What deserves a look in the policies, overrides and exemptions, at the time `now`.
     pub fn lint(&self, now: Timestamp) -> Vec<Finding> {
-        let mut findings = self.containers_policy.document.lint();
+        let mut findings = self.formats.lint();
         for (index, scope) in self.overrides.iter().map(|one| &one.scope).enumerate() {
             if let Some(trap) = scope.trap() {
                 findings.push(Finding::of_scope(format!("policy.override[{index}].scope"), trap));

@@ -4,6 +4,7 @@
 //! ([`PolicySet::plan`]) and what it decides ([`PolicySet::evaluate`]); both are pure. May import: `verify`, `oci`, `limits`, `clock`.
 
 mod cluster_image_policy;
+mod combine;
 mod containers_policy;
 mod evidence;
 mod explain;
@@ -24,13 +25,14 @@ pub use containers_policy::{
     ContainersPolicy, ContainersPolicyDocument, DocumentError, NamedFile, ReadFile, ResolveError, SignedIdentity,
     containers_policy_keys,
 };
-pub use explain::{Explanation, Requires};
+pub use explain::{Explanation, PolicyExplanation, Requires, ScopeExplanation};
 pub use keys::FormatKey;
 pub use lint::{Finding, Severity};
 pub use overrides::{BundlesWithoutIdentity, Exemption, Override, Scope, ScopeError};
 pub use verdict::{Decision, EvaluateError, Evidence, Material, Reason, RestsOn, Skipped, Verdict};
 pub use wanted::{AlternateSource, LookasideBase, MaterialKind, Wanted};
 
+use combine::Formats;
 use containers_policy::Question;
 
 use crate::clock::Timestamp;
@@ -107,7 +109,10 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// No format is configured, and an absent policy is not one that allows.
-    #[error("no policy is configured: set policy.containers_policy to a containers-policy.json")]
+    #[error(
+        "no policy is configured: set policy.containers_policy to a containers-policy.json, or \
+             policy.cluster_image_policies to ClusterImagePolicy files"
+    )]
     NotConfigured,
     /// Two overrides for one scope would leave it to their order which counts.
     #[error("policy.override[{index}]: the scope {scope} has an override already; put their keys together")]
@@ -130,7 +135,7 @@ pub enum PolicyError {
 /// All that was configured under `[policy]`. Immutable; a reload makes a new one.
 #[derive(Debug)]
 pub struct PolicySet {
-    containers_policy: ContainersPolicy,
+    formats: Formats,
     trust_root: Option<SigstoreRoot>,
     mode: Mode,
     multi_arch: MultiArch,
@@ -147,15 +152,17 @@ impl PolicySet {
     pub fn new(settings: Settings) -> Result<Self, PolicyError> {
         let Settings {
             containers_policy,
-            cluster_image_policies: _,
-            no_match: _,
+            cluster_image_policies,
+            no_match,
             trust_root,
             mode,
             multi_arch,
             overrides,
             exemptions,
         } = settings;
-        let containers_policy = containers_policy.ok_or(PolicyError::NotConfigured)?;
+        if containers_policy.is_none() && cluster_image_policies.is_none() {
+            return Err(PolicyError::NotConfigured);
+        }
         let mut scopes = std::collections::BTreeSet::new();
         for (index, over) in overrides.iter().enumerate() {
             if !scopes.insert(&over.scope) {
@@ -169,8 +176,9 @@ impl PolicySet {
                 }
             }
         }
-        let fingerprint = fingerprint::of(&containers_policy, multi_arch, &overrides);
-        Ok(Self { containers_policy, trust_root, mode, multi_arch, overrides, exemptions, fingerprint })
+        let formats = Formats { containers_policy, cluster_image_policies, no_match };
+        let fingerprint = fingerprint::of(&formats, multi_arch, &overrides);
+        Ok(Self { formats, trust_root, mode, multi_arch, overrides, exemptions, fingerprint })
     }
 
     /// Digest over everything that can change an answer: policies, key bytes, overrides, `multi_arch`, limits. Not exemptions and
@@ -181,7 +189,7 @@ impl PolicySet {
 
     /// What deciding about `image` needs.
     pub fn plan(&self, image: &ImageReference) -> Plan {
-        containers_policy::plan(&self.containers_policy, image)
+        self.formats.plan(image)
     }
 
     /// Decides. `digest` is the digest of the manifest's bytes.
@@ -195,14 +203,15 @@ impl PolicySet {
         material: &Material,
         now: Timestamp,
     ) -> Result<Verdict, EvaluateError> {
-        let bundles_without_identity = self.bundles_without_identity(image, digest);
-        let question = Question { image, digest, material, bundles_without_identity, now };
-        Ok(containers_policy::evaluate(&self.containers_policy, question))
+let bundles_without_identity = self.bundles_without_identity(image, digest);
+        self.formats.evaluate(Question { image, digest, material, bundles_without_identity, now })
     }
 
     /// Whether a policy scope names this very digest (design §2, "Tag, then digest").
     pub fn has_digest_scope(&self, image: &ImageReference) -> bool {
-        matches!(image.reference, Reference::Digest(_)) && self.containers_policy.has_scope(image)
+        let has_scope = |policy: &ContainersPolicy| policy.has_scope(image);
+        matches!(image.reference, Reference::Digest(_))
+            && self.formats.containers_policy.as_ref().is_some_and(has_scope)
     }
 
     /// The mode for that image, after overrides (digest beats tag beats repository beats namespace).

@@ -328,10 +328,11 @@ fn an_explanation_names_scope_requirements_and_overrides() {
     let policy = PolicySet::new(Settings { overrides: vec![over], ..settings(&requirements) }).unwrap();
     let app = image("quay.io/team/app:1");
     let explained = policy.explain(&app, now());
-    assert_eq!((explained.scope, explained.json_path), (Some("quay.io"), r#"transports.docker["quay.io"]"#));
+    let scope = explained.containers_policy.as_ref().unwrap();
+    assert_eq!((scope.scope, scope.json_path), (Some("quay.io"), r#"transports.docker["quay.io"]"#));
     assert_eq!((explained.mode, explained.plan.clone()), (Mode::Audit, signatures_needed()));
     assert_eq!(
-        explained.requirements,
+        scope.requirements,
         [Requires {
             json_path: r#"transports.docker["quay.io"][0]"#.to_owned(),
             kind: "sigstoreSigned",
@@ -340,7 +341,7 @@ fn an_explanation_names_scope_requirements_and_overrides() {
                 .to_owned(),
         }]
     );
-    assert_eq!(policy.explain(&image("ghcr.io/a:1"), now()).scope, None);
+    assert_eq!(policy.explain(&image("ghcr.io/a:1"), now()).containers_policy.unwrap().scope, None);
 }
 
 #[test]
@@ -499,8 +500,8 @@ proptest! {
         for (name, scopes) in expected {
             let wanted = scopes.into_iter().find(|scope| *scope != left_out);
             let (name, now) = (image(name), now());
-            prop_assert_eq!(plain.explain(&name, now).scope, wanted);
-            prop_assert_eq!(shuffled.explain(&name, now).scope, wanted);
+            prop_assert_eq!(plain.explain(&name, now).containers_policy.unwrap().scope, wanted);
+            prop_assert_eq!(shuffled.explain(&name, now).containers_policy.unwrap().scope, wanted);
         }
     }
 }

@@ -56,7 +56,7 @@ pub enum RestsOn {
     /// Nothing that changes with time: keys, digests, an accepting or rejecting requirement.
     #[default]
     Timeless,
-    /// A certificate was judged (`fulcio`, `pki`), for or against.
+    /// A certificate was judged (`fulcio`, `pki`, `keyless`), for or against, or a Rego rule was asked, which may look at the time.
     Certificates,
 }
 
@@ -89,6 +89,14 @@ pub enum Reason {
     TooLarge,
     /// Signatures bind sha256; this digest is not.
     UnsupportedDigest,
+    /// No ClusterImagePolicy covers the image, and `no_match` decides.
+    NoMatchingPolicy,
+    /// No attestation of the type wanted exists.
+    NoAttestation,
+    /// A policy's Rego rule says no.
+    PolicyRule,
+    /// A ClusterImagePolicy that only warns is not satisfied.
+    Warned,
     /// The requirement is of a kind that is not supported yet.
     NotSupported,
 }
@@ -109,6 +117,10 @@ impl Reason {
         Self::TooManyChildren,
         Self::TooLarge,
         Self::UnsupportedDigest,
+        Self::NoMatchingPolicy,
+        Self::NoAttestation,
+        Self::PolicyRule,
+        Self::Warned,
         Self::NotSupported,
     ];
 
@@ -138,6 +150,10 @@ impl Reason {
             Self::TooManyChildren => "too_many_children",
             Self::TooLarge => "too_large",
             Self::UnsupportedDigest => "unsupported_digest",
+            Self::NoMatchingPolicy => "no_matching_policy",
+            Self::NoAttestation => "no_attestation",
+            Self::PolicyRule => "policy_rule",
+            Self::Warned => "warned",
             Self::NotSupported => "not_supported",
         }
     }

@@ -255,29 +255,16 @@ const fn reason_code(reason: Reason) -> u8 {
         Reason::UnsupportedDigest => 12,
         Reason::NotSupported => 13,
         Reason::TooLarge => 14,
+        Reason::NoMatchingPolicy => 15,
+        Reason::NoAttestation => 16,
+        Reason::PolicyRule => 17,
+        Reason::Warned => 18,
     }
 }
 
 fn reason_of(code: u8) -> Option<Reason> {
-    REASONS.into_iter().find(|reason| reason_code(*reason) == code)
+    Reason::ALL.iter().copied().find(|reason| reason_code(*reason) == code)
 }
-
-const REASONS: [Reason; 14] = [
-    Reason::Verified,
-    Reason::AcceptAnything,
-    Reason::Children,
-    Reason::Rejected,
-    Reason::NoSignature,
-    Reason::BadSignature,
-    Reason::IdentityMismatch,
-    Reason::NoLogEntry,
-    Reason::Expired,
-    Reason::TooManySignatures,
-    Reason::TooManyChildren,
-    Reason::UnsupportedDigest,
-    Reason::NotSupported,
-    Reason::TooLarge,
-];
 
 /// The first byte of a verdict's body. A body of another form is none, so its verdict is reached again.
 const BODY_FORM: u8 = 0x12;
@@ -304,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_verdict_survives_its_record() {
-        for reason in REASONS {
+        for reason in Reason::ALL.iter().copied() {
             for decision in [Decision::Allow, Decision::Deny] {
                 let mut verdict = StoredVerdict { decision, reason, ..full() };
                 verdict.material.truncate(3);

@@ -196,7 +196,11 @@ fn names_have_the_scopes_that_they_have_in_containers_image() {
         // With the most specific ones taken away one by one, each decides in its turn, and then none.
         for left in 0..=scopes.len() {
             let policy = with_scopes(&scopes[left..]);
-            assert_eq!(policy.explain(&image, now()).scope, scopes.get(left).copied(), "{row}");
+            assert_eq!(
+                policy.explain(&image, now()).containers_policy.unwrap().scope,
+                scopes.get(left).copied(),
+                "{row}"
+            );
         }
     }
 }
@@ -210,7 +214,7 @@ fn the_scope_that_decides_is_the_one_that_skopeo_picks() {
         let scopes: Vec<&str> = row["scopes"].as_array().unwrap().iter().map(|scope| scope.as_str().unwrap()).collect();
         let policy = with_scopes(&scopes);
         let image = text(row, "reference").parse().unwrap();
-        let decides = policy.explain(&image, now()).scope.unwrap_or("default");
+        let decides = policy.explain(&image, now()).containers_policy.unwrap().scope.unwrap_or("default");
         assert_eq!(decides, text(row, "decides"), "{row}");
     }
 }

@@ -6,10 +6,14 @@
 mod attestation;
 mod authority;
 mod document;
+mod evaluate;
 mod glob;
 mod keys;
 mod lint;
 mod reader;
+mod record;
+mod rego;
+mod resolve;
 mod shape;
 mod trust_root;
 
@@ -18,11 +22,10 @@ pub use authority::{AuthorityDocument, CtlogDocument, SignatureFormat, SignerDoc
 pub use document::{CipError, CipMode, ClusterImagePolicyDocument, Origin, PolicyFile};
 pub use glob::{Glob, GlobError};
 pub use keys::{cluster_image_policy_keys, trust_root_keys};
+pub use resolve::ClusterImagePolicies;
 pub use trust_root::TrustRootDocument;
 
-/// All ClusterImagePolicies that were configured, ready to be asked.
-#[derive(Debug)]
-pub struct ClusterImagePolicies {}
+pub(super) use evaluate::{Answer, Conclusion, Needs, evaluate, needs};
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,11 @@ use crate::policy::lint::{Finding, Severity};
 use crate::verify::quote::go_quote;
 
 impl ContainersPolicyDocument {
+    /// Whether what no scope matches is accepted unsigned.
+    pub(in crate::policy) fn accepts_anything_by_default(&self) -> bool {
+        matches!(self.default.as_slice(), [RequirementDocument::InsecureAcceptAnything])
+    }
+
     /// What deserves a look, in the order of the document.
     pub fn lint(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -28,7 +33,7 @@ impl ContainersPolicyDocument {
                 findings.push(Finding::of_scope(json_path(DOCKER, scope), trap));
             }
         }
-        if let [RequirementDocument::InsecureAcceptAnything] = self.default.as_slice() {
+        if self.accepts_anything_by_default() {
             let text =
                 "whatever no scope matches is accepted unsigned; `reject` makes the policy a list of what may pass";
             findings.push(Finding::new(Severity::Warning, "default", text));

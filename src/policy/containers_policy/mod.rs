@@ -22,7 +22,7 @@ pub use keys::containers_policy_keys;
 pub use resolve::{ContainersPolicy, ReadFile, ResolveError};
 pub use signed_identity::SignedIdentity;
 
-pub(super) use evaluate::{Question, evaluate, plan};
+pub(super) use evaluate::{Question, evaluate, plan, signer};
 pub(super) use resolve::Requirement;
 pub(super) use scopes::{Trap, candidates, trap};
 

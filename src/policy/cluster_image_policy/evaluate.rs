@@ -1,0 +1,564 @@
+//! The answer about one image: AND over the policies that cover it, OR over their authorities, AND over an authority's
+//! attestations, OR over the candidates for each of them.
+//!
+//! A rule that gives no answer is neither yes nor no: it matters only where nothing else decides, and then there is no answer.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::record::{AttestationRecord, AuthorityRecord, Outcome, PolicyRecord};
+use super::rego::{Rego, Ruling};
+use super::resolve::{Attestation, Authority, AuthorityKind, ClusterImagePolicies, Policy, Signed};
+use super::{CipMode, SignatureFormat, StaticAction};
+use crate::clock::Timestamp;
+use crate::limits::CANDIDATES_MAX;
+use crate::oci::{Algorithm, Digest, ImageReference, Reference};
+use crate::policy::containers_policy::{Question, signer};
+use crate::policy::evidence::CandidateRecord;
+use crate::policy::{EvaluateError, Reason, RestsOn, Wanted};
+use crate::verify::{Place, SignatureMaterial, Signer, VerifiedSignature, VerifiedStatement, VerifyError};
+
+/// What the policies that cover an image need, before anything is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::policy) enum Needs {
+    /// No policy covers it.
+    NotCovered,
+    /// The answer is certain: no.
+    Denied,
+    /// The answer is certain once it is asked for.
+    Nothing,
+    /// This, to decide.
+    Material(Wanted),
+    /// This, to warn; it is admitted either way.
+    ForWarnings(Wanted),
+}
+
+/// What deciding about `image` needs.
+pub(in crate::policy) fn needs(policies: &ClusterImagePolicies, image: &ImageReference) -> Needs {
+    let covering: Vec<&Policy> = policies.covering(image).collect();
+    if covering.is_empty() {
+        return Needs::NotCovered;
+    }
+    if covering.iter().any(|policy| policy.denies_everything()) {
+        return Needs::Denied;
+    }
+    if matches!(&image.reference, Reference::Digest(digest) if digest.algorithm() != Algorithm::Sha256) {
+        return Needs::Nothing;
+    }
+    let wanted = |mode| {
+        let of_mode = covering.iter().filter(|policy| policy.document.mode == mode);
+        of_mode.fold(Wanted::default(), |wanted, policy| wanted.and(policy.wanted(image)))
+    };
+    let (enforce, warn) = (wanted(CipMode::Enforce), wanted(CipMode::Warn));
+    match (enforce.is_empty(), warn.is_empty()) {
+        (true, true) => Needs::Nothing,
+        (true, false) => Needs::ForWarnings(warn),
+        (false, _) => Needs::Material(enforce.and(warn)),
+    }
+}
+
+/// What the policies that cover an image say.
+#[derive(Debug)]
+pub(in crate::policy) struct Answer {
+    /// None: no policy covers it.
+    pub(in crate::policy) conclusion: Option<Conclusion>,
+    pub(in crate::policy) rests_on: RestsOn,
+    /// Each policy with its authorities and candidates.
+    pub(in crate::policy) evidence: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::policy) enum Conclusion {
+    Allowed { reason: Reason, signers: Vec<String>, warnings: Vec<String>, not_after: Option<Timestamp> },
+    Denied { reason: Reason, text: String },
+}
+
+/// Decides.
+///
+/// # Errors
+/// [`EvaluateError`] when a policy's rule gives no answer and nothing else decides.
+pub(in crate::policy) fn evaluate(
+    policies: &ClusterImagePolicies,
+    question: Question<'_>,
+) -> Result<Answer, EvaluateError> {
+    let mut examination = Examination { question, rests_on: RestsOn::Timeless, verified: BTreeMap::new() };
+    let mut records = Vec::new();
+    let mut conclusion = None;
+    let mut no_answer = None;
+    for policy in policies.covering(question.image) {
+        if matches!(conclusion, Some(Conclusion::Denied { .. })) {
+            records.push(PolicyRecord::not_evaluated(policy));
+            continue;
+        }
+        let record = examination.policy(policy);
+        match with(conclusion, policy, &record.outcome) {
+            Ok(next) => conclusion = Some(next),
+            // A later policy may still say no, which is an answer.
+            Err((unchanged, error)) => {
+                conclusion = unchanged;
+                no_answer.get_or_insert(error);
+            }
+        }
+        records.push(record);
+    }
+    match (no_answer, &conclusion) {
+        (Some(error), None | Some(Conclusion::Allowed { .. })) => Err(error),
+        (_, _) => {
+            let evidence = records.iter().map(PolicyRecord::json).collect();
+            Ok(Answer { conclusion, rests_on: examination.rests_on, evidence })
+        }
+    }
+}
+
+/// The conclusion with one more policy.
+fn with(
+    conclusion: Option<Conclusion>,
+    policy: &Policy,
+    outcome: &Outcome,
+) -> Result<Conclusion, (Option<Conclusion>, EvaluateError)> {
+    let name = &policy.document.name;
+    let accumulated = |conclusion| match conclusion {
+        Some(Conclusion::Allowed { reason, signers, warnings, not_after }) => (reason, signers, warnings, not_after),
+        Some(Conclusion::Denied { .. }) | None => (Reason::AcceptAnything, Vec::new(), Vec::new(), None),
+    };
+    let warning = match (outcome, policy.document.mode) {
+        (Outcome::Satisfied(satisfied), _) => {
+            let (mut reason, mut signers, mut warnings, mut not_after) = accumulated(conclusion);
+            if !satisfied.signers.is_empty() && reason == Reason::AcceptAnything {
+                reason = Reason::Verified;
+            }
+            for signer in &satisfied.signers {
+                if !signers.contains(signer) {
+                    signers.push(signer.clone());
+                }
+            }
+            for warning in &satisfied.warnings {
+                warnings.push(format!("policy {name}: {warning}"));
+                reason = Reason::Warned;
+            }
+            not_after = [not_after, satisfied.not_after].into_iter().flatten().min();
+            return Ok(Conclusion::Allowed { reason, signers, warnings, not_after });
+        }
+        (Outcome::Denied { reason, text }, CipMode::Enforce) => {
+            return Ok(Conclusion::Denied { reason: *reason, text: failed(name, text) });
+        }
+        (Outcome::Denied { text, .. }, CipMode::Warn) => failed(name, text),
+        (Outcome::NoAnswer { why }, CipMode::Enforce) => {
+            return Err((conclusion, EvaluateError { policy: name.clone(), why: why.clone() }));
+        }
+        // It would not refuse, whatever the answer.
+        (Outcome::NoAnswer { why }, CipMode::Warn) => format!("policy {name} could not be evaluated: {why}"),
+        (Outcome::NotEvaluated, _) => format!("policy {name} was not evaluated"),
+    };
+    let (_, signers, mut warnings, not_after) = accumulated(conclusion);
+    warnings.push(warning);
+    Ok(Conclusion::Allowed { reason: Reason::Warned, signers, warnings, not_after })
+}
+
+fn failed(policy: &str, text: &str) -> String {
+    format!("failed policy: {policy}: {text}")
+}
+
+/// What satisfied authorities come to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Satisfied {
+    /// For people, such as `signed by …`.
+    pub(super) signers: Vec<String>,
+    pub(super) warnings: Vec<String>,
+    pub(super) not_after: Option<Timestamp>,
+    /// What the policy's own rule is given of this authority.
+    matched: Value,
+}
+
+/// How a candidate is verified; the answer is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum As {
+    Signature,
+    Attestation,
+}
+
+#[derive(Debug, Clone)]
+enum Verified {
+    Signature(VerifiedSignature),
+    Statement(Box<VerifiedStatement>),
+}
+
+/// One evaluation: each candidate is verified at most once under each trust.
+struct Examination<'a> {
+    question: Question<'a>,
+    rests_on: RestsOn,
+    verified: BTreeMap<(Digest, usize, As), Result<Verified, VerifyError>>,
+}
+
+/// Whether looking ends at the first that is good enough, or all of them are wanted for a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    FirstIsEnough,
+    All,
+}
+
+impl<'a> Examination<'a> {
+    fn policy<'p>(&mut self, policy: &'p Policy) -> PolicyRecord<'a, 'p> {
+        let extent = if policy.rule.is_some() { Extent::All } else { Extent::FirstIsEnough };
+        let mut records: Vec<AuthorityRecord<'a, 'p>> = Vec::new();
+        for authority in &policy.authorities {
+            let enough = extent == Extent::FirstIsEnough && records.iter().any(AuthorityRecord::is_satisfied);
+            records.push(match enough {
+                true => AuthorityRecord::not_evaluated(authority),
+                false => self.authority(authority, extent),
+            });
+        }
+        let outcome = self.policy_outcome(policy, &records);
+        PolicyRecord { policy, outcome, authorities: records }
+    }
+
+    fn policy_outcome(&mut self, policy: &Policy, records: &[AuthorityRecord<'_, '_>]) -> Outcome {
+        let satisfied: Vec<(&str, &Satisfied)> = records.iter().filter_map(AuthorityRecord::satisfied).collect();
+        let no_answer = records.iter().find_map(AuthorityRecord::no_answer);
+        match (&policy.rule, no_answer) {
+            // A rule must see every authority that matches, so that nothing is hidden from it by failing.
+            (Some(_), Some(why)) => return Outcome::NoAnswer { why },
+            (None, Some(why)) if satisfied.is_empty() => return Outcome::NoAnswer { why },
+            (_, _) => {}
+        }
+        if satisfied.is_empty() {
+            return denied(records);
+        }
+        let mut all = Satisfied::default();
+        let mut matches = serde_json::Map::new();
+        for (name, one) in satisfied {
+            all.signers.extend(one.signers.iter().cloned());
+            all.warnings.extend(one.warnings.iter().cloned());
+            all.not_after = [all.not_after, one.not_after].into_iter().flatten().min();
+            matches.insert(name.to_owned(), one.matched.clone());
+        }
+        let Some(rule) = &policy.rule else { return Outcome::Satisfied(all) };
+        match self.rule(rule, &json!({ "authorityMatches": matches })) {
+            Ok(Ruling::Passes { warning }) => {
+                all.warnings.extend(warning);
+                Outcome::Satisfied(all)
+            }
+            Ok(Ruling::Fails { why }) => {
+                Outcome::Denied { reason: Reason::PolicyRule, text: no("the policy's Rego rule", why) }
+            }
+            Err(why) => Outcome::NoAnswer { why },
+        }
+    }
+
+    fn rule(&mut self, rule: &Rego, input: &Value) -> Result<Ruling, String> {
+        // A rule may look at the time.
+        self.rests_on = RestsOn::Certificates;
+        rule.evaluate(input, self.question.now).map_err(|error| error.to_string())
+    }
+
+    fn authority<'p>(&mut self, authority: &'p Authority, extent: Extent) -> AuthorityRecord<'a, 'p> {
+        let signed = match &authority.kind {
+            AuthorityKind::Static { action: StaticAction::Pass, .. } => {
+                let matched = json!({ "static": true });
+                let outcome = Outcome::Satisfied(Satisfied { matched, ..Satisfied::default() });
+                return AuthorityRecord::of(authority, outcome);
+            }
+            AuthorityKind::Static { action: StaticAction::Fail, message } => {
+                let text = match message.as_str() {
+                    "" => "disallowed by static policy".to_owned(),
+                    message => format!("disallowed by static policy: {message}"),
+                };
+                return AuthorityRecord::of(authority, Outcome::Denied { reason: Reason::Rejected, text });
+            }
+            AuthorityKind::Signed(signed) => signed.as_ref(),
+        };
+        if self.question.digest.algorithm() != Algorithm::Sha256 {
+            let text = UNSUPPORTED_DIGEST.to_owned();
+            return AuthorityRecord::of(authority, Outcome::Denied { reason: Reason::UnsupportedDigest, text });
+        }
+        if signed.rests_on == RestsOn::Certificates {
+            self.rests_on = RestsOn::Certificates;
+        }
+        if signed.attestations.is_empty() {
+            let (outcome, candidates) = self.signatures(signed, extent);
+            return AuthorityRecord { candidates, ..AuthorityRecord::of(authority, outcome) };
+        }
+        let (outcome, attestations) = self.attestations(signed, extent);
+        AuthorityRecord { attestations, ..AuthorityRecord::of(authority, outcome) }
+    }
+
+    /// Any plain signature is enough.
+    fn signatures(&mut self, signed: &Signed, extent: Extent) -> (Outcome, Vec<CandidateRecord<'a>>) {
+        let mut records: Vec<CandidateRecord<'a>> = Vec::new();
+        let mut satisfied = Satisfied::default();
+        let mut matched = Vec::new();
+        for (index, candidate) in self.candidates(signed) {
+            if extent == Extent::FirstIsEnough && !matched.is_empty() {
+                records.push(CandidateRecord::not_examined(candidate));
+                continue;
+            }
+            records.push(match self.verify(index, candidate, signed, As::Signature) {
+                Ok(Verified::Signature(signature)) => {
+                    matched.push(as_policy_controller(candidate, &signature));
+                    satisfied.add("signed by", &signature);
+                    CandidateRecord::verified(candidate, signature, None)
+                }
+                Ok(Verified::Statement(_)) => CandidateRecord::not_examined(candidate),
+                Err(error) => CandidateRecord::unverified(candidate, Reason::of(&error), error.to_string()),
+            });
+        }
+        if matched.is_empty() {
+            return (self.none(&records, "signatures", Reason::NoSignature), records);
+        }
+        satisfied.matched = json!({ "signatures": matched });
+        (Outcome::Satisfied(satisfied), records)
+    }
+
+    /// Each of the attestations must be there.
+    fn attestations<'p>(&mut self, signed: &'p Signed, extent: Extent) -> (Outcome, Vec<AttestationRecord<'a, 'p>>) {
+        let mut records: Vec<AttestationRecord<'a, 'p>> = Vec::new();
+        let mut all = Satisfied::default();
+        let mut matched = serde_json::Map::new();
+        let mut no_answer = None;
+        for attestation in &signed.attestations {
+            let record = self.attestation(signed, attestation, extent);
+            match &record.outcome {
+                Outcome::Satisfied(one) => {
+                    all.signers.extend(one.signers.iter().cloned());
+                    all.warnings.extend(one.warnings.iter().cloned());
+                    all.not_after = [all.not_after, one.not_after].into_iter().flatten().min();
+                    matched.insert(attestation.name.clone(), one.matched.clone());
+                }
+                Outcome::Denied { reason, text } => {
+                    let text = format!("attestation {}: {text}", attestation.name);
+                    let denied = Outcome::Denied { reason: *reason, text };
+                    records.push(record);
+                    return (denied, records);
+                }
+                Outcome::NoAnswer { why } => {
+                    let why = format!("attestation {}: {why}", attestation.name);
+                    no_answer.get_or_insert(Outcome::NoAnswer { why });
+                }
+                Outcome::NotEvaluated => {}
+            }
+            records.push(record);
+        }
+        all.matched = json!({ "attestations": matched });
+        (no_answer.unwrap_or(Outcome::Satisfied(all)), records)
+    }
+
+    /// Any statement of the right type, about this image, by the right signer, that the rule accepts.
+    fn attestation<'p>(
+        &mut self,
+        signed: &Signed,
+        attestation: &'p Attestation,
+        extent: Extent,
+    ) -> AttestationRecord<'a, 'p> {
+        let mut candidates: Vec<CandidateRecord<'a>> = Vec::new();
+        let mut satisfied = Satisfied::default();
+        let mut matched = Vec::new();
+        let mut no_answer = None;
+        for (index, candidate) in self.candidates(signed) {
+            if extent == Extent::FirstIsEnough && !matched.is_empty() {
+                candidates.push(CandidateRecord::not_examined(candidate));
+                continue;
+            }
+            let statement = match self.verify(index, candidate, signed, As::Attestation) {
+                Ok(Verified::Statement(statement)) => statement,
+                Ok(Verified::Signature(_)) => {
+                    candidates.push(CandidateRecord::not_examined(candidate));
+                    continue;
+                }
+                Err(error) => {
+                    candidates.push(CandidateRecord::unverified(candidate, Reason::of(&error), error.to_string()));
+                    continue;
+                }
+            };
+            let rejected = match self.accepts(attestation, &statement) {
+                Accepted::Yes { warning } => {
+                    matched.push(attested(candidate, &statement));
+                    satisfied.add("attested by", &statement.signature);
+                    satisfied.warnings.extend(warning);
+                    None
+                }
+                Accepted::No(reason, text) => Some((reason, text)),
+                Accepted::NoAnswer(why) => {
+                    no_answer.get_or_insert(why.clone());
+                    Some((Reason::PolicyRule, why))
+                }
+            };
+            candidates.push(CandidateRecord::attested(candidate, &statement, rejected));
+        }
+        let outcome = match (matched.is_empty(), no_answer) {
+            // A rule of the whole policy must see all that match.
+            (false, Some(why)) if extent == Extent::All => Outcome::NoAnswer { why },
+            (false, _) => {
+                satisfied.matched = Value::Array(matched);
+                Outcome::Satisfied(satisfied)
+            }
+            (true, Some(why)) => Outcome::NoAnswer { why },
+            (true, None) => self.none(&candidates, "attestations", Reason::NoAttestation),
+        };
+        AttestationRecord { name: &attestation.name, predicate_type: &attestation.predicate_type, outcome, candidates }
+    }
+
+    fn accepts(&mut self, attestation: &Attestation, statement: &VerifiedStatement) -> Accepted {
+        let VerifiedStatement { statement, .. } = statement;
+        if statement.predicate_type != attestation.predicate_type {
+            let text =
+                format!("its predicate type is {}, not {}", statement.predicate_type, attestation.predicate_type);
+            return Accepted::No(Reason::NoAttestation, text);
+        }
+        let Some(rule) = &attestation.rule else { return Accepted::Yes { warning: None } };
+        match self.rule(rule, &statement.json) {
+            Ok(Ruling::Passes { warning }) => Accepted::Yes { warning },
+            Ok(Ruling::Fails { why }) => Accepted::No(Reason::PolicyRule, no("the Rego rule", why)),
+            Err(why) => Accepted::NoAnswer(why),
+        }
+    }
+
+    /// The candidates in the place and format that the authority names, with their numbers.
+    fn candidates(&self, signed: &Signed) -> Vec<(usize, &'a SignatureMaterial)> {
+        let Question { image, digest, material, .. } = self.question;
+        let repository = signed.repository(image);
+        let tag = signed.tag(digest);
+        let is_meant = |candidate: &SignatureMaterial| {
+            let source = candidate.source();
+            let found_in = source.repository.as_ref().unwrap_or(&image.repository);
+            let format = match candidate {
+                SignatureMaterial::Legacy(_) => {
+                    signed.format == SignatureFormat::Legacy && signed.attestations.is_empty()
+                }
+                SignatureMaterial::Attestation(_) => {
+                    signed.format == SignatureFormat::Legacy && !signed.attestations.is_empty()
+                }
+                SignatureMaterial::Bundle(_) => signed.format == SignatureFormat::Bundle,
+                SignatureMaterial::OpenPgp(_) => false,
+            };
+            let place = match &source.place {
+                Place::Tag(found) => *found == tag,
+                Place::Referrer => signed.format == SignatureFormat::Bundle,
+                Place::Lookaside(_) => false,
+            };
+            format && place && found_in == repository
+        };
+        let candidates = material.candidates.iter().take(CANDIDATES_MAX).enumerate();
+        candidates.filter(|(_, candidate)| is_meant(candidate)).collect()
+    }
+
+    fn verify(
+        &mut self,
+        index: usize,
+        candidate: &SignatureMaterial,
+        signed: &Signed,
+        how: As,
+    ) -> Result<Verified, VerifyError> {
+        let Question { digest, now, .. } = self.question;
+        let trust = &signed.trust;
+        let verified = self.verified.entry((trust.fingerprint(), index, how)).or_insert_with(|| match how {
+            As::Signature => trust.verify_signature(candidate, digest, now).map(Verified::Signature),
+            As::Attestation => {
+                trust.verify_attestation(candidate, digest, now).map(|one| Verified::Statement(Box::new(one)))
+            }
+        });
+        verified.clone()
+    }
+
+    /// Why none of the candidates is accepted.
+    fn none(&self, records: &[CandidateRecord<'_>], what: &str, nothing: Reason) -> Outcome {
+        let material = self.question.material;
+        if material.more || material.candidates.len() > CANDIDATES_MAX {
+            let text = format!("too many signatures: none of those looked at is accepted, and there are more");
+            return Outcome::Denied { reason: Reason::TooManySignatures, text };
+        }
+        let rejected: Vec<&(Reason, String)> = records.iter().filter_map(|record| record.rejected.as_ref()).collect();
+        if rejected.is_empty() {
+            let unread = match material.skipped.as_slice() {
+                [] => String::new(),
+                [first, rest @ ..] => {
+                    let others = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
+                    format!(" (not readable: {}: {}{others})", first.place, first.why)
+                }
+            };
+            return Outcome::Denied { reason: nothing, text: format!("no {what} found{unread}") };
+        }
+        let texts: Vec<&str> = rejected.iter().map(|(_, text)| text.as_str()).collect();
+        let reason = closest(rejected.iter().map(|(reason, _)| *reason)).unwrap_or(Reason::BadSignature);
+        Outcome::Denied { reason, text: format!("no matching {what}: {}", texts.join("; ")) }
+    }
+}
+
+enum Accepted {
+    Yes { warning: Option<String> },
+    No(Reason, String),
+    NoAnswer(String),
+}
+
+impl Satisfied {
+    fn add(&mut self, verb: &str, signature: &VerifiedSignature) {
+        let signer = format!("{verb} {}", signer(&signature.signer));
+        if !self.signers.contains(&signer) {
+            self.signers.push(signer);
+        }
+        self.not_after = [self.not_after, signature.not_after].into_iter().flatten().min();
+    }
+}
+
+/// No authority is satisfied.
+fn denied(records: &[AuthorityRecord<'_, '_>]) -> Outcome {
+    let denials: Vec<(&str, Reason, &str)> = records.iter().filter_map(AuthorityRecord::denied).collect();
+    let reason = closest(denials.iter().map(|(_, reason, _)| *reason)).unwrap_or(Reason::NoSignature);
+    let texts: Vec<String> = denials.iter().map(|(name, _, text)| format!("authority {name}: {text}")).collect();
+    Outcome::Denied { reason, text: texts.join("; ") }
+}
+
+/// Of several reasons the one that came closest.
+fn closest(reasons: impl Iterator<Item = Reason>) -> Option<Reason> {
+    let reasons: Vec<Reason> = reasons.collect();
+    let order = [
+        Reason::PolicyRule,
+        Reason::IdentityMismatch,
+        Reason::Expired,
+        Reason::NoLogEntry,
+        Reason::NoAttestation,
+        Reason::TooManySignatures,
+        Reason::BadSignature,
+    ];
+    order.into_iter().find(|reason| reasons.contains(reason)).or_else(|| reasons.first().copied())
+}
+
+fn no(who: &str, why: Option<String>) -> String {
+    match why {
+        Some(why) => format!("{who} says no: {why}"),
+        None => format!("{who} says no"),
+    }
+}
+
+/// A signature as policy-controller shows it to a rule.
+fn as_policy_controller(candidate: &SignatureMaterial, signature: &VerifiedSignature) -> Value {
+    let mut fields = serde_json::Map::new();
+    let mut add = |name: &str, text: &str| {
+        if !text.is_empty() {
+            fields.insert(name.to_owned(), json!(text));
+        }
+    };
+    add("id", &Digest::sha256(candidate.bytes()).to_string());
+    if let Signer::Certificate { issuer, subjects, workflow } = &signature.signer {
+        add("subject", subjects.first().map(String::as_str).unwrap_or_default());
+        add("issuer", issuer.as_deref().unwrap_or_default());
+        for (name, claim) in [
+            ("githubWorkflowTrigger", &workflow.trigger),
+            ("githubWorkflowSha", &workflow.sha),
+            ("githubWorkflowName", &workflow.name),
+            ("githubWorkflowRepo", &workflow.repository),
+            ("githubWorkflowRef", &workflow.reference),
+        ] {
+            add(name, claim.as_deref().unwrap_or_default());
+        }
+    }
+    Value::Object(fields)
+}
+
+fn attested(candidate: &SignatureMaterial, statement: &VerifiedStatement) -> Value {
+    let mut value = as_policy_controller(candidate, &statement.signature);
+    crate::policy::evidence::set(&mut value, "predicateType", json!(statement.statement.predicate_type));
+    value
+}
+
+const UNSUPPORTED_DIGEST: &str = "signatures bind sha256 digests; pull the image by tag or by its sha256 digest";
