@@ -10,7 +10,10 @@ use super::containers_policy::texts::verdict_line;
 use super::containers_policy::{self, ContainersPolicy, Question};
 use super::evidence::{head, set, set_remainder};
 use super::lint::Finding;
-use super::{BundlesWithoutIdentity, Decision, EvaluateError, Material, NoMatch, Plan, Reason, RestsOn, Severity, Verdict, Wanted};
+use super::{
+    BundlesWithoutIdentity, Decision, EvaluateError, Material, NoMatch, Plan, Reason, RestsOn, Severity, Verdict,
+    Wanted,
+};
 use crate::clock::Timestamp;
 use crate::oci::{Digest, ImageReference};
 
@@ -118,6 +121,9 @@ impl Formats {
     /// What deserves a look in them and in how they go together.
     pub(super) fn lint(&self) -> Vec<Finding> {
         let mut findings = self.containers_policy.as_ref().map(|policy| policy.document.lint()).unwrap_or_default();
+        if let Some(policies) = &self.cluster_image_policies {
+            findings.extend(cluster_image_policy::lint(policies.documents()));
+        }
         if let (Some(policy), Some(_)) = (&self.containers_policy, &self.cluster_image_policies)
             && policy.document.accepts_anything_by_default()
         {

@@ -203,7 +203,7 @@ impl PolicySet {
         material: &Material,
         now: Timestamp,
     ) -> Result<Verdict, EvaluateError> {
-let bundles_without_identity = self.bundles_without_identity(image, digest);
+        let bundles_without_identity = self.bundles_without_identity(image, digest);
         self.formats.evaluate(Question { image, digest, material, bundles_without_identity, now })
     }
 

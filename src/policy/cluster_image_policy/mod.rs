@@ -26,6 +26,7 @@ pub use resolve::ClusterImagePolicies;
 pub use trust_root::TrustRootDocument;
 
 pub(super) use evaluate::{Answer, Conclusion, Needs, evaluate, needs};
+pub(super) use lint::lint;
 
 #[cfg(test)]
 mod tests;

@@ -107,7 +107,7 @@ impl ClusterImagePolicies {
     }
 
     /// The documents, for those who look for traps.
-    pub(in crate::policy) fn documents(&self) -> impl Iterator<Item = &ClusterImagePolicyDocument> {
+    pub(in crate::policy) fn documents(&self) -> impl Iterator<Item = &ClusterImagePolicyDocument> + Clone {
         self.policies.iter().map(|policy| &policy.document)
     }
 
