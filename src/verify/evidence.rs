@@ -96,13 +96,13 @@ impl Evidence<'_> {
         }
     }
 
-    /// Verifies it, with its log entry, as one bundle: `verify` is given the bundle, the bytes that are signed, and what
-    /// the library compares with a log's hash or a statement's subject.
+    /// Verifies it, with its log entry, as one bundle: `verify` is given the bundle, and what the library compares with a
+    /// log's hash or a statement's subject.
     pub(super) fn logged<T>(
         &self,
         signer: Log<'_>,
         now: Timestamp,
-        verify: impl FnOnce(&SigstoreBundle, &[u8], Artifact<'_>) -> Result<T, VerifyError>,
+        verify: impl FnOnce(&SigstoreBundle, Artifact<'_>) -> Result<T, VerifyError>,
         subject: &Digest,
     ) -> Result<T, VerifyError> {
         match self {
@@ -118,14 +118,14 @@ impl Evidence<'_> {
                     return Err(VerifyError::LoggedInFuture { integrated: entry.integrated(), now });
                 }
                 let bundle = SigstoreBundle::of_signature(signer, payload, &signature, &entry)?;
-                verify(&bundle, payload, Artifact::Bytes(payload))
+                verify(&bundle, Artifact::Bytes(payload))
             }
             Self::Attestation { envelope, annotations, .. } => {
                 let entry = annotations.envelope_entry()?;
                 let bundle = SigstoreBundle::of_envelope(signer, envelope, &entry)?;
-                verify(&bundle, &envelope.signed_bytes(), Artifact::Digest(subject))
+                verify(&bundle, Artifact::Digest(subject))
             }
-            Self::Bundle { bundle, .. } => verify(bundle, &self.signed_bytes(), Artifact::Digest(subject)),
+            Self::Bundle { bundle, .. } => verify(bundle, Artifact::Digest(subject)),
         }
     }
 

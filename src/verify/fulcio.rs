@@ -68,7 +68,7 @@ impl Fulcio {
         now: Timestamp,
     ) -> Result<Proof, VerifyError> {
         let (leaf, attached) = (evidence.leaf()?, evidence.chain()?);
-        let verify = |bundle: &SigstoreBundle, _: &[u8], artifact: Artifact<'_>| {
+        let verify = |bundle: &SigstoreBundle, artifact: Artifact<'_>| {
             self.verifier.verify_fulcio(&leaf, &bundle.without_timestamps(), artifact, now)
         };
         let logged = evidence.logged(Log::Certificate(&leaf, &attached), now, verify, subject);

@@ -54,9 +54,9 @@ impl Keyed {
             notes.push("the RFC 3161 timestamp was not looked at: policy.json names no timestamp authority");
         }
         let log = if let Some(rekor) = &self.rekor {
-            let verify = |bundle: &SigstoreBundle, message: &[u8], artifact: Artifact<'_>| {
+            let verify = |bundle: &SigstoreBundle, artifact: Artifact<'_>| {
                 let bundle = bundle.without_timestamps();
-                rekor.verifier().verify_key(key, hash, &bundle, (message, artifact), now)
+                rekor.verifier().verify_key(key, hash, &bundle, artifact, now)
             };
             Some(evidence.logged(Log::Key(key), now, verify, subject)?.log)
         } else {
@@ -84,8 +84,7 @@ impl Keyed {
             return Err(VerifyError::LoggedInFuture { integrated, now });
         }
         let bundle = SigstoreBundle::of_signature(Log::Key(key), payload, signature, entry)?;
-        let about = (payload, Artifact::Bytes(payload));
-        rekor.verifier().verify_key(key, KeyHash::Sha256, &bundle, about, now)?;
+        rekor.verifier().verify_key(key, KeyHash::Sha256, &bundle, Artifact::Bytes(payload), now)?;
         Ok(key)
     }
 

@@ -54,9 +54,9 @@ pub(super) fn keyed(
         notes.push("the attached certificate was not looked at: the policy names keys");
     }
     let logged = if let Some(material) = checks.material {
-        let verify = |bundle: &SigstoreBundle, message: &[u8], artifact: Artifact<'_>| {
+        let verify = |bundle: &SigstoreBundle, artifact: Artifact<'_>| {
             let bundle = checkable(bundle, material);
-            material.verifier().verify_key(key, hash, &bundle, (message, artifact), checks.now)
+            material.verifier().verify_key(key, hash, &bundle, artifact, checks.now)
         };
         Some(evidence.logged(Log::Key(key), checks.now, verify, checks.subject)?)
     } else {
@@ -78,7 +78,7 @@ pub(super) fn keyless(
     checks: Checks<'_>,
 ) -> Result<Proof, VerifyError> {
     let (leaf, attached) = (evidence.leaf()?, evidence.chain()?);
-    let verify = |bundle: &SigstoreBundle, _: &[u8], artifact: Artifact<'_>| {
+    let verify = |bundle: &SigstoreBundle, artifact: Artifact<'_>| {
         let bundle = checkable(bundle, material);
         material.verifier().verify_certificate(&leaf, sct, &bundle, artifact, checks.now)
     };

@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use sealgate::clock::Clock;
-use sealgate::oci::Digest;
+use sealgate::limits::SIGNATURE_BYTES_MAX;
+use sealgate::oci::{Digest, Reference, RepositoryName};
+use sealgate::telemetry::Telemetry;
+use sealgate::testing::{FakeRegistry, ImageBuilder};
 use sealgate::trust::{TrustRoot, TrustSource};
+use sealgate::upstream::Upstream;
 use sealgate::verify::{
     AuthorityTrust, BundleMaterial, IdentityPattern, KeyHash, LogRule, Place, PublicKey, SctRule, SignatureMaterial,
     Signers, SigstoreRoot, Source, TextPattern, TimestampRule, VerifyError,
 };
+use serde_json::{Value, json};
 
 use crate::fixtures::fixtures;
 
@@ -31,10 +36,10 @@ const OLDER: [&str; 12] = [
     "trust-root-tlog-validity-end-inclusive",
 ];
 
-pub(crate) struct Case {
-    pub(crate) name: String,
-    pub(crate) bundle: Bytes,
-    pub(crate) artifact: Digest,
+struct Case {
+    name: String,
+    bundle: Bytes,
+    artifact: Digest,
     trust: AuthorityTrust,
 }
 
@@ -66,7 +71,7 @@ impl Case {
         }
     }
 
-    pub(crate) fn should_pass(&self) -> bool {
+    fn should_pass(&self) -> bool {
         !self.name.ends_with("_fail")
     }
 
@@ -75,7 +80,7 @@ impl Case {
     }
 
     /// As an attestation where it is one, else as a signature over the artifact.
-    pub(crate) fn judge(&self, bundle: Bytes, place: Place) -> Result<(), VerifyError> {
+    fn judge(&self, bundle: Bytes, place: Place) -> Result<(), VerifyError> {
         let is_envelope = bundle.windows(DSSE.len()).any(|window| window == DSSE);
         let source = Source { repository: None, manifest: Digest::sha256(&bundle), place, layer: 0 };
         let material = SignatureMaterial::Bundle(BundleMaterial { bundle, source });
@@ -89,7 +94,7 @@ impl Case {
 }
 
 /// All cases, in their order; none where the fixtures are not at hand.
-pub(crate) fn cases() -> Vec<Case> {
+fn cases() -> Vec<Case> {
     let Some(fixtures) = fixtures() else { return Vec::new() };
     let folder = fixtures.join("conformance/bundle-verify");
     let public_good = TrustRoot::load(&TrustSource::BuiltIn).unwrap();
@@ -119,6 +124,51 @@ fn v_30_every_conformance_case_is_judged_right() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The way of a pull: the bundle is the layer of a manifest whose subject is the artifact's digest. It is found by the
+/// referrers API, fetched by digest, and judged as what it was found as. Older bundles are not found among referrers; they
+/// are fetched by a tag.
+#[tokio::test]
+async fn v_30_every_conformance_case_is_judged_right_from_a_registry() {
+    let cases = cases();
+    let registry = FakeRegistry::start().await;
+    let settings = registry.settings("registry.test");
+    let telemetry = Telemetry::new(std::slice::from_ref(&settings.host));
+    let client = Upstream::new(settings, telemetry).unwrap();
+    let (mut accepted, mut refused, mut wrong) = (0, 0, Vec::new());
+    for case in &cases {
+        let repository = format!("conformance/{}", case.name.to_lowercase().replace('_', "-"));
+        let bundle = case.bundle.clone();
+        let subject = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": case.artifact.to_string(), "size": 1});
+        let artefact = ImageBuilder::artefact(BUNDLE).subject(subject).layer_of(BUNDLE, bundle, &[]).build();
+        registry.put(&repository, "bundle", &artefact);
+
+        let name: RepositoryName = repository.parse().unwrap();
+        let found = client.referrers(&name, &case.artifact).await.unwrap().unwrap();
+        let [referrer] = found.manifests.as_slice() else { panic!("{}: one referrer", case.name) };
+        let by_digest = client.manifest(&name, &Reference::Digest(referrer.digest)).await.unwrap();
+        let by_tag = client.manifest(&name, &"bundle".parse().unwrap()).await.unwrap();
+        assert_eq!(by_digest.digest, by_tag.digest);
+        let manifest: Value = serde_json::from_slice(&by_digest.bytes).unwrap();
+        let layer = manifest["layers"][0]["digest"].as_str().unwrap().parse().unwrap();
+        let bytes = client.small_blob(&name, &layer, SIGNATURE_BYTES_MAX).await.unwrap();
+
+        let place = if case.is_older() { Place::Tag("bundle".to_owned()) } else { Place::Referrer };
+        let answer = case.judge(bytes, place);
+        match (case.should_pass(), &answer) {
+            (true, Ok(())) => accepted += 1,
+            (false, Err(_)) => refused += 1,
+            _ => wrong.push(format!("{}: {answer:?}", case.name)),
+        }
+    }
+    assert_eq!(accepted + refused + wrong.len(), cases.len());
+    println!(
+        "conformance from a registry: {} cases, {accepted} accepted, {refused} refused, {} wrong",
+        cases.len(),
+        wrong.len()
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn v_30_as_referrers_bundles_older_than_v03_are_refused_and_all_others_judged_right() {
     for case in cases() {
@@ -131,5 +181,6 @@ fn v_30_as_referrers_bundles_older_than_v03_are_refused_and_all_others_judged_ri
     }
 }
 
+const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const DSSE: &[u8] = b"\"dsseEnvelope\"";
 const IDENTITY: &str = "https://github.com/sigstore-conformance/extremely-dangerous-public-oidc-beacon/.github/workflows/extremely-dangerous-oidc-beacon.yml@refs/heads/main";

@@ -7,7 +7,8 @@ use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+    RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair,
 };
 use rustls::pki_types::PrivatePkcs8KeyDer;
 
@@ -22,8 +23,9 @@ pub struct FakeKey {
 
 enum Secret {
     EcdsaP256(EcdsaKeyPair),
+    EcdsaP384(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
-    Rsa(RsaKeyPair),
+    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
 }
 
 impl FakeKey {
@@ -45,21 +47,39 @@ impl FakeKey {
         Self { spki: spki.as_ref().to_vec(), secret: Secret::Ed25519(key) }
     }
 
-    /// A fresh RSA key of 2048 bits.
-    pub fn rsa() -> Self {
-        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    /// A fresh ECDSA P-384 key, which signs over SHA-384 as cosign 3 does.
+    pub fn p384() -> Self {
+        let key = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap();
         let spki: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
-        Self { spki: spki.as_ref().to_vec(), secret: Secret::Rsa(key) }
+        Self { spki: spki.as_ref().to_vec(), secret: Secret::EcdsaP384(key) }
     }
 
-    /// Signs, over SHA-256 (Ed25519 as it is).
+    /// A fresh RSA key of 2048 bits.
+    pub fn rsa() -> Self {
+        Self::rsa_with(&RSA_PKCS1_SHA256)
+    }
+
+    /// A fresh RSA key of 2048 bits that signs over SHA-512.
+    pub fn rsa_sha512() -> Self {
+        Self::rsa_with(&RSA_PKCS1_SHA512)
+    }
+
+    fn rsa_with(encoding: &'static dyn RsaEncoding) -> Self {
+        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let spki: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
+        Self { spki: spki.as_ref().to_vec(), secret: Secret::Rsa(key, encoding) }
+    }
+
+    /// Signs, over SHA-256 unless the key says otherwise (Ed25519 as it is).
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         match &self.secret {
-            Secret::EcdsaP256(key) => key.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
+            Secret::EcdsaP256(key) | Secret::EcdsaP384(key) => {
+                key.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
+            }
             Secret::Ed25519(key) => key.sign(message).as_ref().to_vec(),
-            Secret::Rsa(key) => {
+            Secret::Rsa(key, encoding) => {
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
+                key.sign(*encoding, &SystemRandom::new(), message, &mut signature).unwrap();
                 signature
             }
         }

@@ -226,10 +226,8 @@ pub enum VerifyError {
     /// The bundle brings a certificate, the policy names keys.
     #[error("signed with a certificate, where a signature by a configured key is required")]
     CertificateNotKey,
-    /// The library verifies logged envelopes with the key's own hash alone.
-    #[error(
-        "a logged envelope by this key can be verified with the hash of its kind alone; state that hash in the policy"
-    )]
+    /// A logged envelope is signed with another hash than that of the key's kind.
+    #[error("a logged envelope must be signed with the hash of the key's kind (SHA-384 for P-384, else SHA-256)")]
     EnvelopeHash,
 
     // ---- log entry ----

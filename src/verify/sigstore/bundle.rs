@@ -1,7 +1,6 @@
 //! Sigstore bundles, as they come or made of cosign's legacy annotations: form and bounds before any cryptography.
 
 use serde_json::{Map, Value};
-use sigstore_verify::crypto::{sha384, sha512};
 use sigstore_verify::types::bundle::{
     InclusionPromise, LogId, MessageDigest, MessageSignature, PublicKeyIdentifier, TransparencyLogEntry,
     VerificationMaterial, VerificationMaterialContent, X509Certificate,
@@ -16,7 +15,6 @@ use crate::clock::Timestamp;
 use crate::limits::{BUNDLE_LOG_ENTRIES_MAX, BUNDLE_TIMESTAMPS_MAX, CHAIN_CERTIFICATES_MAX, SIGNATURE_BYTES_MAX};
 use crate::oci::json::JsonError;
 use crate::oci::{Digest, json};
-use crate::verify::authority::KeyHash;
 use crate::verify::certificate::Leaf;
 use crate::verify::envelope::{self, Envelope};
 use crate::verify::error::{VerifyError, shown};
@@ -118,28 +116,6 @@ impl SigstoreBundle {
         };
         let material = VerificationMaterial::new(signer).with_tlog_entries(vec![log_entry(entry)?]);
         Ok(Self { bundle: Bundle::new(MediaType::Bundle0_1, material, content), proofs: false })
-    }
-
-    /// The same signature as one over the bytes that an envelope signs, made with that hash: the library takes the hash of
-    /// an envelope's signature from the key's kind alone. `None` when its log entries are about the envelope.
-    pub(super) fn over_message(&self, message: &[u8], hash: KeyHash) -> Option<Self> {
-        let SignatureContent::DsseEnvelope(envelope) = &self.bundle.content else { return None };
-        let about_bytes = |entry: &TransparencyLogEntry| {
-            matches!(entry.kind_version, KindVersion::HashedRekordV001 | KindVersion::HashedRekordV002)
-        };
-        let (algorithm, digest) = match hash {
-            KeyHash::Sha256 => (HashAlgorithm::Sha2256, Digest::sha256(message).as_bytes().to_vec()),
-            KeyHash::Sha384 => (HashAlgorithm::Sha2384, sha384(message).as_bytes().to_vec()),
-            KeyHash::Sha512 => (HashAlgorithm::Sha2512, sha512(message).as_bytes().to_vec()),
-        };
-        if !self.entries().iter().all(about_bytes) {
-            return None;
-        }
-        let digest = MessageDigest::new(algorithm, DigestBytes::new(digest));
-        let signature = MessageSignature::new(envelope.signature.sig.clone()).with_message_digest(digest);
-        let mut bundle = self.clone();
-        bundle.bundle.content = SignatureContent::MessageSignature(signature);
-        Some(bundle)
     }
 
     /// What is signed.

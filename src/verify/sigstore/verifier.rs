@@ -65,21 +65,21 @@ impl LogVerifier {
         &self.root
     }
 
-    /// Verifies a signature that the key made with that hash.
+    /// Verifies a signature that the key made with that hash. For an envelope it must be the hash of the key's kind: the
+    /// library takes no other, and no log takes in such an entry with another.
     pub(in crate::verify) fn verify_key(
         &self,
         key: &PublicKey,
         hash: KeyHash,
         bundle: &SigstoreBundle,
-        (message, artifact): (&[u8], Artifact<'_>),
+        artifact: Artifact<'_>,
         now: Timestamp,
     ) -> Result<Logged, VerifyError> {
-        let policy = PublicKeyVerificationPolicy::new(DerPublicKey::from_bytes(key.spki()));
         let by_kind = key.kind().is_without_hash() || key.kind().own_hash() == hash;
         if bundle.is_envelope() && !by_kind {
-            let bundle = bundle.over_message(message, hash).ok_or(VerifyError::EnvelopeHash)?;
-            return self.verify(&policy, &bundle, Artifact::Bytes(message), None, now);
+            return Err(VerifyError::EnvelopeHash);
         }
+        let policy = PublicKeyVerificationPolicy::new(DerPublicKey::from_bytes(key.spki()));
         self.verify(&policy, bundle, artifact, None, now)
     }
 

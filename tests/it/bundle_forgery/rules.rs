@@ -51,6 +51,32 @@ fn every_kind_of_key_signs_bundles_with_its_hash_and_no_other() {
     }
 }
 
+/// cosign 3 signs with P-384 over SHA-384, and a policy that names no hash means SHA-256.
+#[test]
+fn a_logged_envelope_is_signed_with_the_hash_of_the_keys_kind() {
+    let bench = Bench::new();
+    let (p384, rsa) = (FakeKey::p384(), FakeKey::rsa_sha512());
+    let judge = |key: &FakeKey, hash, log: LogRule| {
+        let bundle = bench.sigstore.bundle_keyed(key, &bench.subject).build();
+        bench.judge(&keys(&[key], hash, log, TimestampRule::NotAsked), &bundle.material()).map(drop)
+    };
+    for log in [LogRule::NotAsked, LogRule::Required(bench.root())] {
+        assert_eq!(judge(&p384, KeyHash::Sha256, log.clone()), Ok(()));
+        assert_eq!(judge(&p384, KeyHash::Sha384, log.clone()), Ok(()));
+        assert_eq!(judge(&p384, KeyHash::Sha512, log.clone()), Err(E::Signature));
+        assert_eq!(judge(&rsa, KeyHash::Sha256, log), Err(E::Signature));
+    }
+    assert_eq!(judge(&rsa, KeyHash::Sha512, LogRule::NotAsked), Ok(()));
+    assert_eq!(judge(&rsa, KeyHash::Sha512, LogRule::Required(bench.root())), Err(E::EnvelopeHash));
+
+    // The legacy format knows one hash, the policy's.
+    let legacy = bench.sigstore.sign_unlogged(&p384, "a/b", &bench.subject, Flaw::None).material();
+    for (hash, good) in [(KeyHash::Sha256, false), (KeyHash::Sha384, true), (KeyHash::Sha512, false)] {
+        let trust = keys(&[&p384], hash, LogRule::NotAsked, TimestampRule::NotAsked);
+        assert_eq!(bench.judge(&trust, &legacy).is_ok(), good, "{hash:?}");
+    }
+}
+
 #[test]
 fn any_of_the_identities_may_have_signed_and_nobody_else() {
     let bench = Bench::new();
