@@ -8,8 +8,8 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use sealgate::clock::{Clock, Timestamp};
 use sealgate::oci::Digest;
+use sealgate::testing::openpgp::{FakeOpenPgpKey, OpenPgpFlaw};
 use sealgate::testing::sigstore::{FakeSigstore, Flaw, Identity};
-use sealgate::testing::{FakeOpenPgpKey, OpenPgpFlaw};
 use sealgate::verify::{
     AuthorityTrust, IdentityPattern, KeyHash, LogRule, OpenPgpKeys, OpenPgpSignature, Place, SctRule,
     SignatureMaterial, Signers, SigstoreRoot, SigstoreTrust, Source, TextPattern, TimestampRule,
