@@ -89,6 +89,10 @@ pub const OPENPGP_RSA_BITS_MIN: u16 = 2048;
 pub const ARTEFACT_BLOB_BYTES_MAX: u64 = 8 * MIB;
 /// Layers of a signature artefact that passes without a verdict.
 pub const ARTEFACT_LAYERS_MAX: usize = 64;
+/// Keys in the log entries of a refused candidate that are tried, for saying which key made it.
+pub const NAMED_KEYS_MAX: usize = 4;
+/// Signature equations computed for one denial to say which key made what was refused.
+pub const FINDING_CHECKS_MAX: usize = 128;
 /// Certificates in one chain, the leaf included.
 pub const CHAIN_CERTIFICATES_MAX: usize = 8;
 /// Bytes of an identity that a pattern or an equality is asked of.

@@ -144,7 +144,7 @@ fn candidate(value: &Value) -> Node {
     let mut node = Node::of(headline(&outcome, &format!("{format}, {place}")));
     who(&mut node, value);
     node.fact("why", text(value, "text"));
-    node.fact("found", value.get("finding").and_then(|finding| text(finding, "text")));
+    node.fact("what", value.get("finding").and_then(|finding| text(finding, "text")));
     node.fact("note", list(value, "notes").map(|notes| joined(notes)));
     node.below.extend(rest(value, CANDIDATE_KEYS));
     node

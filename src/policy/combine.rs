@@ -9,6 +9,7 @@ use super::cluster_image_policy::{self, Answer, ClusterImagePolicies, Conclusion
 use super::containers_policy::texts::verdict_line;
 use super::containers_policy::{self, ContainersPolicy, Question};
 use super::evidence::{head, set, set_remainder};
+use super::finding::{Finder, KnownKeys};
 use super::lint::Finding;
 use super::{
     BundlesWithoutIdentity, Decision, EvaluateError, Material, NoMatch, Plan, Reason, RestsOn, Severity, Verdict,
@@ -103,6 +104,18 @@ impl Formats {
         Verdict { decision, reason, text, not_after, rests_on, evidence: document }
     }
 
+    /// Every key that they list, with the scope or policy that lists it.
+    pub(super) fn known_keys(&self) -> KnownKeys {
+        let mut known = KnownKeys::default();
+        if let Some(policy) = &self.containers_policy {
+            policy.add_keys(&mut known);
+        }
+        if let Some(policies) = &self.cluster_image_policies {
+            policies.add_keys(&mut known);
+        }
+        known
+    }
+
     /// Everything in them that can change an answer.
     pub(super) fn canonical(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -142,12 +155,15 @@ fn denies(policy: &ContainersPolicy, image: &ImageReference) -> bool {
         crate::oci::Reference::Digest(digest) => digest,
         crate::oci::Reference::Tag(_) => &digest,
     };
+    let known = KnownKeys::default();
+    let now = Timestamp::from_unix_millis(0);
     let question = Question {
         image,
         digest,
         material: &material,
         bundles_without_identity: BundlesWithoutIdentity::Refused,
-        now: Timestamp::from_unix_millis(0),
+        now,
+        finder: &Finder::new(&known, None, digest, now),
     };
     containers_policy::evaluate(policy, question).decision == Decision::Deny
 }

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::containers_policy::Question;
 use super::containers_policy::texts::ascii_line;
+use super::finding::Finding;
 use super::{Decision, Evidence, Reason, Skipped};
 use crate::limits::IDENTITY_BYTES_MAX;
-use crate::verify::{SignatureMaterial, SignedReference, Signer, VerifiedSignature, VerifiedStatement};
+use crate::verify::{SignatureMaterial, SignedReference, Signer, VerifiedSignature, VerifiedStatement, VerifyError};
 
 /// A candidate and what it came to under one requirement or authority.
 #[derive(Debug)]
@@ -21,18 +22,36 @@ pub(super) struct CandidateRecord<'a> {
     pub(super) predicate_type: Option<String>,
     /// Why it does not count.
     pub(super) rejected: Option<(Reason, String)>,
+    /// Why it does not verify.
+    pub(super) error: Option<VerifyError>,
+    /// What it turned out to be instead.
+    pub(super) finding: Option<Finding>,
     pub(super) examined: bool,
 }
 
 impl<'a> CandidateRecord<'a> {
     /// A candidate after one that was enough.
     pub(super) fn not_examined(material: &'a SignatureMaterial) -> Self {
-        Self { material, signature: None, predicate_type: None, rejected: None, examined: false }
+        Self {
+            material,
+            signature: None,
+            predicate_type: None,
+            rejected: None,
+            error: None,
+            finding: None,
+            examined: false,
+        }
+    }
+
+    /// A candidate that cannot satisfy what is asked for.
+    pub(super) fn unverified(material: &'a SignatureMaterial, reason: Reason, text: String) -> Self {
+        Self { rejected: Some((reason, text)), examined: true, ..Self::not_examined(material) }
     }
 
     /// A candidate that does not verify.
-    pub(super) fn unverified(material: &'a SignatureMaterial, reason: Reason, text: String) -> Self {
-        Self { rejected: Some((reason, text)), examined: true, ..Self::not_examined(material) }
+    pub(super) fn refused(material: &'a SignatureMaterial, error: VerifyError) -> Self {
+        let record = Self::unverified(material, Reason::of(&error), error.to_string());
+        Self { error: Some(error), ..record }
     }
 
     /// A candidate whose signature is good, and perhaps a reason why it does not count nevertheless.
@@ -41,7 +60,7 @@ impl<'a> CandidateRecord<'a> {
         signature: VerifiedSignature,
         rejected: Option<(Reason, String)>,
     ) -> Self {
-        Self { material, signature: Some(signature), predicate_type: None, rejected, examined: true }
+        Self { signature: Some(signature), rejected, examined: true, ..Self::not_examined(material) }
     }
 
     /// An attestation whose signature is good, and perhaps a reason why it does not count nevertheless.
@@ -58,6 +77,18 @@ impl<'a> CandidateRecord<'a> {
         self.examined && self.rejected.is_none() && self.signature.is_some()
     }
 
+    /// Why it does not count, as closely as is known.
+    pub(super) fn reason(&self) -> Option<Reason> {
+        let (rejected, _) = self.rejected.as_ref()?;
+        Some(self.finding.as_ref().map_or(*rejected, Finding::reason))
+    }
+
+    /// Why it does not count, for a refusal line in which no other program's text stands.
+    pub(super) fn told(&self) -> Option<(Reason, String)> {
+        let (_, text) = self.rejected.as_ref()?;
+        Some((self.reason()?, self.finding.as_ref().map_or_else(|| text.clone(), Finding::line)))
+    }
+
     pub(super) fn json(&self) -> Value {
         let source = self.material.source();
         let mut record = json!({
@@ -68,7 +99,7 @@ impl<'a> CandidateRecord<'a> {
         });
         let outcome = match (&self.rejected, self.examined) {
             (Some((reason, text)), _) => {
-                set(&mut record, "reason", json!(reason.as_label()));
+                set(&mut record, "reason", json!(self.reason().unwrap_or(*reason).as_label()));
                 set(&mut record, "text", json!(bounded(text)));
                 "rejected"
             }
@@ -79,11 +110,28 @@ impl<'a> CandidateRecord<'a> {
         if let Some(predicate_type) = &self.predicate_type {
             set(&mut record, "predicate_type", json!(bounded(predicate_type)));
         }
+        if let Some(finding) = &self.finding {
+            set(&mut record, "finding", finding.json());
+        }
         if let Some(signature) = &self.signature {
             describe(&mut record, signature);
         }
         record
     }
+}
+
+/// The reason of several rejections: that of the candidate that came closest.
+pub(super) fn closest(candidates: &[CandidateRecord<'_>]) -> Reason {
+    let order = [
+        Reason::IdentityMismatch,
+        Reason::RotatedKey,
+        Reason::WrongKey,
+        Reason::Expired,
+        Reason::NoLogEntry,
+        Reason::NotSupported,
+    ];
+    let is_there = |reason: &Reason| candidates.iter().any(|candidate| candidate.reason() == Some(*reason));
+    order.into_iter().find(is_there).unwrap_or(Reason::BadSignature)
 }
 
 fn describe(record: &mut Value, signature: &VerifiedSignature) {

@@ -8,6 +8,7 @@ mod combine;
 mod containers_policy;
 mod evidence;
 mod explain;
+mod finding;
 mod fingerprint;
 mod keys;
 mod lint;
@@ -34,6 +35,7 @@ pub use wanted::{AlternateSource, LookasideBase, MaterialKind, Wanted};
 
 use combine::Formats;
 use containers_policy::Question;
+use finding::{Finder, KnownKeys};
 
 use crate::clock::Timestamp;
 use crate::oci::{Digest, ImageReference, Reference};
@@ -137,6 +139,7 @@ pub enum PolicyError {
 pub struct PolicySet {
     formats: Formats,
     trust_root: Option<SigstoreRoot>,
+    known_keys: KnownKeys,
     mode: Mode,
     multi_arch: MultiArch,
     overrides: Vec<Override>,
@@ -178,7 +181,8 @@ impl PolicySet {
         }
         let formats = Formats { containers_policy, cluster_image_policies, no_match };
         let fingerprint = fingerprint::of(&formats, multi_arch, &overrides);
-        Ok(Self { formats, trust_root, mode, multi_arch, overrides, exemptions, fingerprint })
+        let known_keys = formats.known_keys();
+        Ok(Self { formats, trust_root, known_keys, mode, multi_arch, overrides, exemptions, fingerprint })
     }
 
     /// Digest over everything that can change an answer: policies, key bytes, overrides, `multi_arch`, limits. Not exemptions and
@@ -204,7 +208,8 @@ impl PolicySet {
         now: Timestamp,
     ) -> Result<Verdict, EvaluateError> {
         let bundles_without_identity = self.bundles_without_identity(image, digest);
-        self.formats.evaluate(Question { image, digest, material, bundles_without_identity, now })
+        let finder = &Finder::new(&self.known_keys, self.trust_root(), digest, now);
+        self.formats.evaluate(Question { image, digest, material, bundles_without_identity, now, finder })
     }
 
     /// Whether a policy scope names this very digest (design §2, "Tag, then digest").

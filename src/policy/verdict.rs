@@ -75,6 +75,10 @@ pub enum Reason {
     NoSignature,
     /// Signatures exist; none verifies.
     BadSignature,
+    /// A signature is good, by a key that the policy does not list.
+    WrongKey,
+    /// A signature is good, by a key that the policy lists elsewhere and not here.
+    RotatedKey,
     /// A signature verifies but signer or signed reference is not the one wanted.
     IdentityMismatch,
     /// The log entry is missing or does not fit.
@@ -110,6 +114,8 @@ impl Reason {
         Self::Rejected,
         Self::NoSignature,
         Self::BadSignature,
+        Self::WrongKey,
+        Self::RotatedKey,
         Self::IdentityMismatch,
         Self::NoLogEntry,
         Self::Expired,
@@ -143,6 +149,8 @@ impl Reason {
             Self::Rejected => "rejected",
             Self::NoSignature => "no_signature",
             Self::BadSignature => "bad_signature",
+            Self::WrongKey => "wrong_key",
+            Self::RotatedKey => "rotated_key",
             Self::IdentityMismatch => "identity_mismatch",
             Self::NoLogEntry => "no_log_entry",
             Self::Expired => "expired",

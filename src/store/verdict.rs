@@ -259,6 +259,8 @@ const fn reason_code(reason: Reason) -> u8 {
         Reason::NoAttestation => 16,
         Reason::PolicyRule => 17,
         Reason::Warned => 18,
+        Reason::WrongKey => 19,
+        Reason::RotatedKey => 20,
     }
 }
 

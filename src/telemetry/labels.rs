@@ -195,6 +195,8 @@ pub(super) const REASON_LABELS: &[&str] = &[
     "rejected",
     "no_signature",
     "bad_signature",
+    "wrong_key",
+    "rotated_key",
     "identity_mismatch",
     "no_log_entry",
     "expired",

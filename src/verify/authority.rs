@@ -112,6 +112,14 @@ impl AuthorityTrust {
         Self(Arc::new(Inner { signers, timestamp, material, fingerprint }))
     }
 
+    /// The keys that it accepts; none where it asks for certificates.
+    pub fn keys(&self) -> &[PublicKey] {
+        match &self.0.signers {
+            Signers::Keys { keys, .. } => keys,
+            Signers::Keyless { .. } => &[],
+        }
+    }
+
     /// Digest over everything in it that can change an answer.
     pub fn fingerprint(&self) -> Digest {
         self.0.fingerprint

@@ -142,6 +142,19 @@ impl Evidence<'_> {
         Ok(tokens.into_iter().map(|token| (token, message.clone())).collect())
     }
 
+    /// The bodies of its log entries, unverified.
+    pub(super) fn log_bodies(&self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Signature { annotations, .. } => {
+                annotations.log_entry().map(|entry| entry.body).into_iter().collect()
+            }
+            Self::Attestation { annotations, .. } => {
+                annotations.envelope_entry().map(|entry| entry.body).into_iter().collect()
+            }
+            Self::Bundle { bundle, .. } => bundle.log_bodies(),
+        }
+    }
+
     pub(super) fn has_certificate(&self) -> bool {
         match self {
             Self::Signature { annotations, .. } | Self::Attestation { annotations, .. } => {

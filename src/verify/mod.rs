@@ -23,6 +23,7 @@ mod key_error;
 mod keyed;
 mod keys;
 mod legacy;
+mod maker;
 mod material;
 mod openpgp;
 pub(crate) mod pem;
@@ -44,6 +45,7 @@ pub use error::{Cause, VerifyError};
 pub use identity::{IdentityPattern, Pattern, PatternError, TextPattern, WorkflowClaims};
 pub use key_error::KeyError;
 pub use keys::{PublicKey, RekorKeys};
+pub use maker::{made_by, named_key};
 pub use material::{
     BundleMaterial, LegacyAttestation, LegacySignature, OpenPgpSignature, Place, SignatureMaterial, Source,
 };
@@ -115,6 +117,14 @@ impl SigstoreTrust {
     /// Digest over everything in it that can change an answer.
     pub fn fingerprint(&self) -> Digest {
         self.fingerprint
+    }
+
+    /// The keys that it accepts; none where it asks for certificates.
+    pub fn keys(&self) -> &[PublicKey] {
+        match self.trust.as_ref() {
+            Trust::Keyed(keyed) => &keyed.keys,
+            Trust::Fulcio(_) | Trust::Pki(_) => &[],
+        }
     }
 
     /// Verifies one candidate for the image `subject`; the caller still has to compare the signed reference.

@@ -16,6 +16,7 @@ use crate::limits::CANDIDATES_MAX;
 use crate::oci::{Algorithm, Digest, ImageReference, Reference};
 use crate::policy::containers_policy::{Question, signer};
 use crate::policy::evidence::CandidateRecord;
+use crate::policy::finding::Expected;
 use crate::policy::{EvaluateError, Reason, RestsOn, Wanted};
 use crate::verify::{Place, SignatureMaterial, Signer, VerifiedSignature, VerifiedStatement, VerifyError};
 
@@ -82,7 +83,8 @@ pub(in crate::policy) fn evaluate(
     policies: &ClusterImagePolicies,
     question: Question<'_>,
 ) -> Result<Answer, EvaluateError> {
-    let mut examination = Examination { question, rests_on: RestsOn::Timeless, verified: BTreeMap::new() };
+    let mut examination =
+        Examination { question, place: String::new(), rests_on: RestsOn::Timeless, verified: BTreeMap::new() };
     let mut records = Vec::new();
     let mut conclusion = None;
     let mut no_answer = None;
@@ -187,6 +189,8 @@ enum Verified {
 /// One evaluation: each candidate is verified at most once under each trust.
 struct Examination<'a> {
     question: Question<'a>,
+    /// The policy that is evaluated.
+    place: String,
     rests_on: RestsOn,
     verified: BTreeMap<(Digest, usize, As), Result<Verified, VerifyError>>,
 }
@@ -200,6 +204,7 @@ enum Extent {
 
 impl<'a> Examination<'a> {
     fn policy<'p>(&mut self, policy: &'p Policy) -> PolicyRecord<'a, 'p> {
+        self.place = policy.place();
         let extent = if policy.rule.is_some() { Extent::All } else { Extent::FirstIsEnough };
         let mut records: Vec<AuthorityRecord<'a, 'p>> = Vec::new();
         for authority in &policy.authorities {
@@ -300,10 +305,11 @@ impl<'a> Examination<'a> {
                     CandidateRecord::verified(candidate, signature, None)
                 }
                 Ok(Verified::Statement(_)) => CandidateRecord::not_examined(candidate),
-                Err(error) => CandidateRecord::unverified(candidate, Reason::of(&error), error.to_string()),
+                Err(error) => CandidateRecord::refused(candidate, error),
             });
         }
         if matched.is_empty() {
+            self.explain(signed, &mut records);
             return (self.none(&records, "signatures", Reason::NoSignature), records);
         }
         satisfied.matched = json!({ "signatures": matched });
@@ -366,7 +372,7 @@ impl<'a> Examination<'a> {
                     continue;
                 }
                 Err(error) => {
-                    candidates.push(CandidateRecord::unverified(candidate, Reason::of(&error), error.to_string()));
+                    candidates.push(CandidateRecord::refused(candidate, error));
                     continue;
                 }
             };
@@ -384,6 +390,9 @@ impl<'a> Examination<'a> {
                 }
             };
             candidates.push(CandidateRecord::attested(candidate, &statement, rejected));
+        }
+        if matched.is_empty() {
+            self.explain(signed, &mut candidates);
         }
         let outcome = match (matched.is_empty(), no_answer) {
             // A rule of the whole policy must see all that match.
@@ -460,6 +469,12 @@ impl<'a> Examination<'a> {
         verified.clone()
     }
 
+    /// Says of refused candidates what they are.
+    fn explain(&self, signed: &Signed, records: &mut [CandidateRecord<'_>]) {
+        let expected = Expected { keys: signed.trust.keys(), signer: signed.signer(), place: &self.place };
+        self.question.finder.explain(records, expected);
+    }
+
     /// Why none of the candidates is accepted.
     fn none(&self, records: &[CandidateRecord<'_>], what: &str, nothing: Reason) -> Outcome {
         let material = self.question.material;
@@ -467,7 +482,7 @@ impl<'a> Examination<'a> {
             let text = format!("too many signatures: none of those looked at is accepted, and there are more");
             return Outcome::Denied { reason: Reason::TooManySignatures, text };
         }
-        let rejected: Vec<&(Reason, String)> = records.iter().filter_map(|record| record.rejected.as_ref()).collect();
+        let rejected: Vec<(Reason, String)> = records.iter().filter_map(CandidateRecord::told).collect();
         if rejected.is_empty() {
             let unread = match material.skipped.as_slice() {
                 [] => String::new(),
@@ -514,6 +529,8 @@ fn closest(reasons: impl Iterator<Item = Reason>) -> Option<Reason> {
     let order = [
         Reason::PolicyRule,
         Reason::IdentityMismatch,
+        Reason::RotatedKey,
+        Reason::WrongKey,
         Reason::Expired,
         Reason::NoLogEntry,
         Reason::NoAttestation,

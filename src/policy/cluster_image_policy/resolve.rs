@@ -11,6 +11,7 @@ use super::{
     SignatureFormat, SignerDocument, SourceDocument, StaticAction, TrustRootDocument,
 };
 use crate::oci::{Digest, ImageReference, Repository};
+use crate::policy::finding::KnownKeys;
 use crate::policy::{AlternateSource, MaterialKind, RestsOn, Wanted};
 use crate::verify::{AuthorityTrust, LogRule, Signers, SigstoreRoot, TextPattern, TimestampRule};
 
@@ -57,6 +58,13 @@ pub(super) struct Signed {
     pub(super) attestations: Vec<Attestation>,
     /// Whose, for people.
     signer: String,
+}
+
+impl Signed {
+    /// Whose, for people.
+    pub(super) fn signer(&self) -> &str {
+        &self.signer
+    }
 }
 
 /// An attestation that is needed.
@@ -115,6 +123,17 @@ impl ClusterImagePolicies {
     pub fn sources(&self) -> impl Iterator<Item = (&Origin, &Repository)> {
         let authorities = self.documents().flat_map(|document| &document.authorities);
         authorities.filter_map(|authority| Some((&authority.origin, authority.source.as_ref()?.repository.as_ref()?)))
+    }
+
+    /// Every key that signs images, with the policy that lists it.
+    pub(in crate::policy) fn add_keys(&self, known: &mut KnownKeys) {
+        for policy in &self.policies {
+            for authority in &policy.authorities {
+                if let AuthorityKind::Signed(signed) = &authority.kind {
+                    known.add(signed.trust.keys(), &policy.place());
+                }
+            }
+        }
     }
 
     /// Everything in it that can change an answer, in its order.
@@ -247,6 +266,11 @@ impl Policy {
     /// What its authorities accept, for people.
     pub(in crate::policy) fn describe(&self) -> Vec<(String, String)> {
         self.authorities.iter().map(|authority| (authority.name.clone(), authority.describe())).collect()
+    }
+
+    /// Its name where keys are listed by place.
+    pub(super) fn place(&self) -> String {
+        format!("ClusterImagePolicy {}", self.document.name)
     }
 
     /// Whether its own rule has the last word.

@@ -9,7 +9,8 @@ use super::texts;
 use crate::clock::Timestamp;
 use crate::limits::CANDIDATES_MAX;
 use crate::oci::{Algorithm, Digest, DockerReference, ImageReference, Reference};
-use crate::policy::evidence::CandidateRecord;
+use crate::policy::evidence::{CandidateRecord, closest};
+use crate::policy::finding::{Expected, Finder};
 use crate::policy::{BundlesWithoutIdentity, Decision, Material, MaterialKind, Plan, Reason, RestsOn, Verdict, Wanted};
 use crate::verify::{
     Cause, OpenPgpKeys, SignatureMaterial, SignedReference, Signer, SigstoreTrust, VerifiedSignature, VerifyError,
@@ -27,6 +28,8 @@ pub(in crate::policy) struct Question<'a> {
     /// Whether a bundle satisfies a `signedIdentity`.
     pub(in crate::policy) bundles_without_identity: BundlesWithoutIdentity,
     pub(in crate::policy) now: Timestamp,
+    /// Finds out what a refused candidate is.
+    pub(in crate::policy) finder: &'a Finder<'a>,
 }
 
 /// What the answer about `image` depends on. All of it is looked for at once, although requirements are looked at in their
@@ -56,9 +59,9 @@ fn is_bound_by_signatures(digest: &Digest) -> bool {
 }
 
 /// Decides.
-pub(in crate::policy) fn evaluate(policy: &ContainersPolicy, question: Question<'_>) -> Verdict {
+pub(in crate::policy) fn evaluate<'a>(policy: &'a ContainersPolicy, question: Question<'a>) -> Verdict {
     let rules = policy.rules_for(question.image);
-    let mut examination = Examination::new(question);
+    let mut examination = Examination::new(question, &rules.json_path);
     let mut records = Vec::new();
     let mut conclusion = Conclusion::of_nothing(rules);
     for requirement in &rules.requirements {
@@ -137,6 +140,8 @@ impl Conclusion {
 /// One evaluation: each candidate is verified at most once under each trust.
 struct Examination<'a> {
     question: Question<'a>,
+    /// The scope that decides.
+    place: &'a str,
     asked: DockerReference,
     /// Certificates as soon as one was judged, for or against.
     rests_on: RestsOn,
@@ -144,13 +149,13 @@ struct Examination<'a> {
 }
 
 impl<'a> Examination<'a> {
-    fn new(question: Question<'a>) -> Self {
+    fn new(question: Question<'a>, place: &'a str) -> Self {
         let (tag, digest) = match &question.image.reference {
             Reference::Tag(tag) => (Some(tag.clone()), None),
             Reference::Digest(digest) => (None, Some(*digest)),
         };
         let asked = DockerReference { repository: question.image.repository.clone(), tag, digest };
-        Self { question, asked, rests_on: RestsOn::Timeless, verified: BTreeMap::new() }
+        Self { question, place, asked, rests_on: RestsOn::Timeless, verified: BTreeMap::new() }
     }
 
     fn judge(&mut self, requirement: &Requirement) -> (Outcome, Vec<CandidateRecord<'a>>) {
@@ -193,7 +198,13 @@ impl<'a> Examination<'a> {
         let outcome = match accepted {
             // One accepted signature is enough.
             Some(signature) => Outcome::Signed { signer: signer(&signature.signer), not_after: signature.not_after },
-            None => self.summary(wants, &candidates, non_signatures),
+            None => {
+                if let Wants::Sigstore(SigstoreSigned { trust, .. }) = wants {
+                    let expected = Expected { keys: trust.keys(), signer: wants.signer(), place: self.place };
+                    self.question.finder.explain(&mut candidates, expected);
+                }
+                self.summary(wants, &candidates, non_signatures)
+            }
         };
         (outcome, candidates)
     }
@@ -218,7 +229,7 @@ impl<'a> Examination<'a> {
         };
         match verified {
             Err(VerifyError::NotASignature { .. }) => Candidate::NoSignature,
-            Err(error) => Candidate::rejected(candidate, Reason::of(&error), error.to_string()),
+            Err(error) => Candidate::Signature(Box::new(CandidateRecord::refused(candidate, error))),
             Ok(signature) => self.identified(candidate, signature, wants.identity()),
         }
     }
@@ -293,13 +304,10 @@ impl<'a> Examination<'a> {
         if candidates.is_empty() {
             return Outcome::denied(Reason::NoSignature, no_signature(wants, material, non_signatures));
         }
-        let rejected = || candidates.iter().filter_map(|candidate| candidate.rejected.as_ref());
-        let reasons: Vec<String> = rejected().map(|(_, text)| text.clone()).collect();
+        let rejected = candidates.iter().filter_map(|candidate| candidate.rejected.as_ref());
+        let reasons: Vec<String> = rejected.map(|(_, text)| text.clone()).collect();
         // Of several the one that came closest is counted.
-        let closest = [Reason::IdentityMismatch, Reason::Expired, Reason::NoLogEntry, Reason::NotSupported]
-            .into_iter()
-            .find(|closest| rejected().any(|(reason, _)| reason == closest));
-        Outcome::denied(closest.unwrap_or(Reason::BadSignature), texts::rejections(&reasons))
+        Outcome::denied(closest(candidates), texts::rejections(&reasons))
     }
 }
 
@@ -321,6 +329,14 @@ impl Wants<'_> {
                 Self::OpenPgp(_),
                 SignatureMaterial::Legacy(_) | SignatureMaterial::Bundle(_) | SignatureMaterial::Attestation(_),
             ) => false,
+        }
+    }
+
+    /// Whose signature, for people.
+    fn signer(&self) -> &str {
+        match self {
+            Self::Sigstore(requirement) => requirement.signer(),
+            Self::OpenPgp(_) => "an OpenPGP key",
         }
     }
 

@@ -10,6 +10,7 @@ use super::sigstore_signed::{SigstoreSignedDocument, TrustDocument};
 use crate::limits::CONFIG_FILE_BYTES_MAX;
 use crate::oci::{Digest, ImageReference};
 use crate::policy::RestsOn;
+use crate::policy::finding::KnownKeys;
 use crate::verify::quote::go_quote;
 use crate::verify::{KeyError, OpenPgpKeys, PublicKey, RekorKeys, SigstoreTrust};
 
@@ -52,6 +53,13 @@ pub(in crate::policy) struct SigstoreSigned {
     pub(in crate::policy) rests_on: RestsOn,
     /// Whose signature, for people.
     signer: String,
+}
+
+impl SigstoreSigned {
+    /// Whose signature, for people.
+    pub(in crate::policy) fn signer(&self) -> &str {
+        &self.signer
+    }
 }
 
 /// An OpenPGP signature by somebody, for something.
@@ -113,6 +121,17 @@ impl ContainersPolicy {
         let scopes = scopes::candidates(image);
         let most_specific = scopes.iter().find_map(|scope| self.docker.get(scope));
         most_specific.or_else(|| self.docker.get("")).unwrap_or(&self.default)
+    }
+
+    /// Every key that signs images, with the place that lists it.
+    pub(in crate::policy) fn add_keys(&self, known: &mut KnownKeys) {
+        for rules in std::iter::once(&self.default).chain(self.docker.values()) {
+            for requirement in &rules.requirements {
+                if let Requirement::SigstoreSigned(signed) = requirement {
+                    known.add(signed.trust.keys(), &rules.json_path);
+                }
+            }
+        }
     }
 
     /// Whether there is a scope for exactly that reference.

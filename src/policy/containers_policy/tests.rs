@@ -166,7 +166,10 @@ fn rules_without_requirements_would_admit_nothing() {
     let (image, digest, material) = ("quay.io/a:1".parse().unwrap(), Digest::sha256(b"m"), Material::default());
     let now = crate::clock::Timestamp::from_unix_seconds(0);
     let bundles_without_identity = crate::policy::BundlesWithoutIdentity::Refused;
-    let question = Question { image: &image, digest: &digest, material: &material, bundles_without_identity, now };
+    let known = crate::policy::finding::KnownKeys::default();
+    let finder = &crate::policy::finding::Finder::new(&known, None, &digest, now);
+    let question =
+        Question { image: &image, digest: &digest, material: &material, bundles_without_identity, now, finder };
     let verdict = evaluate(&policy, question);
     assert_eq!((verdict.decision, verdict.reason), (Decision::Deny, Reason::Rejected));
     assert_eq!(verdict.text, "List of verification policy requirements must not be empty");

@@ -185,6 +185,11 @@ impl SigstoreBundle {
         !self.entries().is_empty()
     }
 
+    /// The bodies of its log entries, as yet unverified.
+    pub(in crate::verify) fn log_bodies(&self) -> Vec<Vec<u8>> {
+        self.entries().iter().map(|entry| entry.canonicalized_body.as_bytes().to_vec()).collect()
+    }
+
     pub(super) fn entries(&self) -> &[TransparencyLogEntry] {
         &self.bundle.verification_material.tlog_entries
     }
