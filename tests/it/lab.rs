@@ -13,14 +13,16 @@ use futures_util::TryStreamExt as _;
 use sealgate::clock::{Clock, ManualClock, Timestamp};
 use sealgate::oci::{Digest, ImageReference, MediaType, Reference, Repository};
 use sealgate::policy::{
-    ContainersPolicy, ContainersPolicyDocument, Exemption, Mode, MultiArch, Override, PolicySet, Reason,
-    Settings as PolicySettings,
+    BundlesWithoutIdentity, ContainersPolicy, ContainersPolicyDocument, Exemption, Mode, MultiArch, Override,
+    PolicySet, Reason, Settings as PolicySettings,
 };
 use sealgate::pull::{AdmittedManifest, Delivery, PullError, Puller, Snapshot, Source, TagList, VerdictTtl};
 use sealgate::store::{Settings as StoreSettings, Store, StoredVerdict, VerdictFilter};
 use sealgate::telemetry::Telemetry;
 use sealgate::testing::sigstore::{FakeKey, FakeSignature, FakeSigstore, Flaw, key_requirement, signature_manifest};
-use sealgate::testing::{BuiltImage, Content, FakeRegistry, Fault, ImageBuilder};
+use sealgate::testing::{
+    BuiltImage, Content, FakeRegistry, Fault, ImageBuilder, attach_attestations, attach_bundles, attach_spam,
+};
 use sealgate::upstream::Upstream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,6 +50,8 @@ pub(crate) enum Policy {
     RejectDigest(Digest),
     /// A keyless signature by the lab's signer.
     Keyless,
+    /// As `Signed`, where a bundle that names no image binds by its digest.
+    Bundles,
     /// As `Signed`, for indexes under `index-or-any-leaf`.
     AnyLeaf,
     /// As `Signed`, under `leaf-only`.
@@ -326,6 +330,37 @@ impl Lab {
         self.put_signatures(digest, &[self.sigstore.sign_keyless(&reference, digest, EMAIL, ISSUER, Flaw::None)]);
     }
 
+    /// Signs with the key that policy wants, as cosign v3 does. The digest of the referrer.
+    pub(crate) fn sign_by_bundle(&self, image: &Image) -> Digest {
+        self.attach(image, &key(&self.sigstore))
+    }
+
+    /// The same with another key.
+    pub(crate) fn sign_by_bundle_with_another_key(&self, image: &Image) -> Digest {
+        self.attach(image, &other_key(&self.sigstore))
+    }
+
+    fn attach(&self, image: &Image, key: &FakeKey) -> Digest {
+        let bundle = self.sigstore.bundle_keyed(key, &image.digest).build();
+        attach_bundles(&self.registry, REPOSITORY, &image.built.manifest, &[bundle])[0]
+    }
+
+    /// Attests with the key that policy wants, at the tag `sha256-<hex>.att`.
+    pub(crate) fn attest(&self, image: &Image) {
+        let key = key(&self.sigstore);
+        let attested = self
+            .sigstore
+            .bundle_keyed(&key, &image.digest)
+            .predicate("https://slsa.dev/provenance/v1", json!({}))
+            .build_attestation();
+        attach_attestations(&self.registry, REPOSITORY, &image.digest, &[attested]);
+    }
+
+    /// Attaches so many artefacts of that type, which sign nothing.
+    pub(crate) fn spam(&self, image: &Image, artifact_type: &str, count: usize) {
+        attach_spam(&self.registry, REPOSITORY, &image.built.manifest, artifact_type, "", count);
+    }
+
     /// The digests of the payloads.
     pub(crate) fn sign_with_another_key(&self, digest: &Digest) -> Vec<Digest> {
         let signature = self.signature(&other_key(&self.sigstore), &format!("{HOST}/{REPOSITORY}"), digest);
@@ -600,6 +635,7 @@ fn settings(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> PolicySe
         Policy::SignedTag(tag) => scoped(&accept, format!("{HOST}/{REPOSITORY}:{tag}"), &signed),
         Policy::RejectDigest(digest) => scoped(&signed, format!("{HOST}/{REPOSITORY}@{digest}"), &reject),
         Policy::Signed
+        | Policy::Bundles
         | Policy::AnyLeaf
         | Policy::LeafOnly
         | Policy::Audit
@@ -615,6 +651,10 @@ fn settings(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> PolicySe
     match policy {
         Policy::AnyLeaf => settings.multi_arch = MultiArch::IndexOrAnyLeaf,
         Policy::LeafOnly => settings.multi_arch = MultiArch::LeafOnly,
+        Policy::Bundles => settings.overrides.push(Override {
+            bundles_without_identity: Some(BundlesWithoutIdentity::DigestIsEnough),
+            ..Override::of(HOST.parse().unwrap())
+        }),
         Policy::Audit => settings.mode = Mode::Audit,
         Policy::AuditBut(digest) => {
             settings.mode = Mode::Audit;

@@ -31,6 +31,7 @@ mod cli_verify;
 mod cluster_image_policies;
 mod config;
 mod conformance;
+mod discovery;
 mod fixtures;
 mod foreign_layers;
 mod forgery;
