@@ -44,6 +44,7 @@ mod multi_arch;
 mod openpgp;
 mod parts;
 mod peers;
+mod policy_keys;
 mod policy_vectors;
 mod program;
 mod protocol;
