@@ -70,6 +70,24 @@ pub const RELOAD_QUEUE: usize = 8;
 pub const TRUST_ROOT_AGE_WARNED: Duration = Duration::from_hours(180 * 24);
 /// Time before the last window of a kind ends from which it is warned of.
 pub const TRUST_WINDOW_WARNED: Duration = Duration::from_hours(30 * 24);
+/// Bytes of one TUF root; the Sigstore project's has 6 KiB.
+pub const TUF_ROOT_BYTES_MAX: u64 = 512 * KIB;
+/// Bytes of a TUF timestamp, which names one file.
+pub const TUF_TIMESTAMP_BYTES_MAX: u64 = 16 * KIB;
+/// Bytes of a TUF snapshot.
+pub const TUF_SNAPSHOT_BYTES_MAX: u64 = 2 * MIB;
+/// Bytes of the TUF targets role.
+pub const TUF_TARGETS_BYTES_MAX: u64 = 4 * MIB;
+/// New TUF roots followed in one refresh; a repository has a few a year.
+pub const TUF_ROTATIONS_MAX: usize = 64;
+/// Bytes of everything that TUF refreshes keep.
+pub const TUF_STATE_BYTES_MAX: u64 = 16 * MIB;
+/// Time one TUF refresh may take.
+pub const TUF_REFRESH: Duration = Duration::from_mins(2);
+/// Shortest and longest time between two refreshes of a running mirror.
+pub const TUF_INTERVAL: (Duration, Duration) = (Duration::from_hours(1), Duration::from_hours(30 * 24));
+/// Time until a refresh that failed is tried again, unless the interval is shorter.
+pub const TUF_RETRY: Duration = Duration::from_hours(1);
 
 // ---- signature material ----
 

@@ -12,6 +12,7 @@ mod parts;
 mod reloads;
 mod settings;
 mod signals;
+mod trust_refresh;
 
 pub use banner::Banner;
 pub use desk::Desk;
@@ -60,7 +61,7 @@ struct Tasks {
     registry: TaskTracker,
     /// Work that no request owns: fills, flights.
     work: TaskTracker,
-    /// The reload loop.
+    /// The reload loop and the refresh of the trust root.
     background: TaskTracker,
     /// The admin listener and its connections: last, so that a drain can be watched.
     admin: TaskTracker,
@@ -139,7 +140,9 @@ impl App {
     /// # Errors
     /// [`AppError`] when an address, the data directory, a certificate or an upstream's settings cannot be used.
     pub async fn start(loaded: Loaded, origin: Origin, clock: Clock) -> Result<Self, AppError> {
-        let Loaded { config, snapshot } = loaded;
+        let Loaded { mut config, snapshot } = loaded;
+        let worries = config.trust_root.warnings(clock.now());
+        config.warnings.extend(worries.into_iter().map(|worry| format!("trust root: {worry}")));
         let registry_listener = bind("server.listen", config.server.listen).await?;
         let admin_listener = bind("server.admin_listen", config.server.admin_listen).await?;
         let registry = registry_listener.local_addr().unwrap_or(config.server.listen);
@@ -155,6 +158,8 @@ impl App {
         let stop = Stop::default();
         let (reloads, requests) = reloads::channel();
         let reloader = Reloader::new(origin, &config, Arc::clone(&snapshot), telemetry.clone());
+        let (tuf, stopped) = (reloader.tuf(), stop.background.clone());
+        tasks.background.spawn(trust_refresh::run(tuf, reloads.clone(), clock.clone(), telemetry.clone(), stopped));
         tasks.background.spawn(reloads::run(reloader, requests, telemetry.clone(), stop.background.clone()));
         let state = admin::State {
             access: settings::access(&config),

@@ -81,7 +81,7 @@ enum Command {
     ClientConfig(client_config::Arguments),
     /// List, show or forget what a running mirror decided
     Verdicts(verdicts::Arguments),
-    /// Show whom signatures are checked against
+    /// Show whom signatures are checked against, or fetch the newest trust root
     #[command(subcommand)]
     Trust(trust::Command),
     /// Check or print the configuration
@@ -158,6 +158,14 @@ enum CliError {
     /// The mirror does not start.
     #[error("the mirror cannot run")]
     App(#[from] crate::app::AppError),
+    /// The trust root was not updated.
+    #[error("the trust root was not updated; what was in force stays in force")]
+    Trust {
+        /// Why.
+        source: crate::trust::tuf::TufError,
+        /// What to do.
+        next: String,
+    },
     /// The running mirror gave no usable answer.
     #[error("{what}")]
     Admin {
@@ -187,13 +195,14 @@ impl CliError {
     fn status(&self) -> Status {
         match self {
             Self::Config(_) | Self::Usage { .. } | Self::App(_) => Status::Usage,
+            Self::Trust { source, .. } => trust::status(source),
             Self::Admin { .. } | Self::Io { .. } => Status::Undecided,
         }
     }
 
     fn next(&self) -> Option<&str> {
         match self {
-            Self::Usage { next, .. } | Self::Admin { next, .. } => Some(next),
+            Self::Usage { next, .. } | Self::Admin { next, .. } | Self::Trust { next, .. } => Some(next),
             Self::Config(error) if error.hint.is_empty() => {
                 Some("correct it; `sealgate config check` says when it is right")
             }

@@ -13,7 +13,7 @@ use crate::limits::{CACHE_BYTES_MIN, VERDICT_TTL};
 use crate::oci::{Digest, Host, ImageReference, Reference};
 use crate::pull::{Snapshot, VerdictTtl};
 use crate::store;
-use crate::trust::TrustRoot;
+use crate::trust::{TrustRoot, tuf};
 
 /// A configuration that can be run: what is fixed for the life of the process, and what a reload may replace.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub struct Config {
     pub registry: http::Settings,
     /// The trust root whose fingerprint is part of each verdict's key.
     pub trust_root: TrustRoot,
+    /// Where a newer one is fetched from; `None`: nowhere.
+    pub tuf: Option<tuf::Settings>,
     /// Logging.
     pub log: document::Log,
     /// The document it was made from, with every default filled in.
@@ -90,7 +92,7 @@ pub(super) fn check(source: &Source, files: &mut Files, built_in: BuiltIn) -> Re
     let server = server(source, files, &document)?;
     not_built_yet(source, &document.policy)?;
     let loaded = policy::load(source, files, &document.policy, built_in)?;
-    let trust_root = trust::root(source, files, &document)?;
+    let trust = trust::check(source, files, &document, &mut warnings)?;
     let upstreams = upstreams::check(source, files, &mut warnings, &document.upstream)?;
     exposure(&server, tls.is_some(), &upstreams, &mut warnings);
     idle_scopes(&document.policy, &upstreams, &mut warnings);
@@ -100,7 +102,8 @@ pub(super) fn check(source: &Source, files: &mut Files, built_in: BuiltIn) -> Re
         registry: registry(source, &document, &server, tls, &upstreams)?,
         log: document.log.clone(),
         policy_origin: loaded.origin,
-        trust_root,
+        trust_root: trust.root,
+        tuf: trust.tuf,
         read: Vec::new(),
         seen: Vec::new(),
         server,

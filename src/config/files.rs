@@ -88,6 +88,11 @@ impl Files {
         Ok(self.path(path))
     }
 
+    /// A file that another module reads, and that counts when it changes or comes into being.
+    pub(super) fn watch(&mut self, path: &Path) {
+        self.seen.push(Seen::now(path));
+    }
+
     /// Every file that was looked at, the missing ones too.
     pub(super) fn seen(&self) -> &[Seen] {
         &self.seen

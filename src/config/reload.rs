@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use tokio::sync::watch;
+
 use super::watch::Watch;
 use super::{Config, ConfigError, Document, Loaded, Origin, ReadFile};
 use crate::pull::Snapshot;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, TrustPart, TrustRootKind};
+use crate::trust::{Role, TrustRoot, TrustSource, tuf};
 
 /// Loads the configuration again and puts what may change while running in force.
 #[derive(Debug)]
@@ -18,6 +21,7 @@ pub struct Reloader {
     running: Running,
     watch: Mutex<Watch>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    tuf: watch::Sender<Option<tuf::Settings>>,
     telemetry: Telemetry,
 }
 
@@ -35,6 +39,10 @@ pub struct Changes {
     pub policy: String,
     /// Whether it is another one than before.
     pub policy_changed: bool,
+    /// Fingerprint of the trust root now in force, short.
+    pub trust_root: String,
+    /// Whether it is another one than before.
+    pub trust_root_changed: bool,
     /// Keys that changed and take effect at the next start only.
     pub restart_needed: Vec<String>,
     /// What works but should not stay so.
@@ -45,7 +53,15 @@ impl Reloader {
     /// Reloads `origin` into `snapshot`, which was made from `config`.
     pub fn new(origin: Origin, config: &Config, snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Telemetry) -> Self {
         let running = Running { document: config.document.clone(), read: config.read.clone() };
-        Self { origin, running, watch: Mutex::new(Watch::over(config.seen.clone())), snapshot, telemetry }
+        let watch = Mutex::new(Watch::over(config.seen.clone()));
+        let tuf = watch::Sender::new(config.tuf.clone());
+        report_trust(&telemetry, &config.trust_root);
+        Self { origin, running, watch, snapshot, tuf, telemetry }
+    }
+
+    /// Where the trust root is fetched from now, and that it changed.
+    pub fn tuf(&self) -> watch::Receiver<Option<tuf::Settings>> {
+        self.tuf.subscribe()
     }
 
     /// Whether a file of the configuration changed and has come to rest since the last look. Blocking, briefly.
@@ -77,9 +93,37 @@ impl Reloader {
         let restart_needed = self.running.differences(&config);
         let fingerprint = snapshot.policy.fingerprint();
         let policy_changed = fingerprint != self.snapshot.load().policy.fingerprint();
+        let trust_root_changed = snapshot.trust_root != self.snapshot.load().trust_root;
         self.snapshot.store(Arc::new(snapshot));
-        Changes { policy: short(&fingerprint), policy_changed, restart_needed, warnings: config.warnings }
+        report_trust(&self.telemetry, &config.trust_root);
+        self.tuf.send_if_modified(|tuf| std::mem::replace(tuf, config.tuf.clone()) != config.tuf);
+        Changes {
+            policy: short(&fingerprint),
+            policy_changed,
+            trust_root: short(&config.trust_root.fingerprint),
+            trust_root_changed,
+            restart_needed,
+            warnings: config.warnings,
+        }
     }
+}
+
+/// Tells the metrics which trust root is in force, how old it is and when it ends.
+fn report_trust(telemetry: &Telemetry, root: &TrustRoot) {
+    let kind = match &root.source {
+        TrustSource::BuiltIn => TrustRootKind::BuiltIn,
+        TrustSource::File(_) => TrustRootKind::File,
+        TrustSource::Tuf { .. } => TrustRootKind::Tuf,
+    };
+    let part = |part, role| (part, root.ends(role));
+    let ends = [
+        part(TrustPart::CertificateAuthority, Role::CertificateAuthority),
+        part(TrustPart::TransparencyLog, Role::TransparencyLog),
+        part(TrustPart::CertificateLog, Role::CertificateLog),
+        part(TrustPart::TimestampAuthority, Role::TimestampAuthority),
+        (TrustPart::Tuf, root.expires),
+    ];
+    telemetry.trust_root_in_force(kind, root.as_of, &ends);
 }
 
 fn log_changes(changes: &Changes) {
@@ -87,6 +131,9 @@ fn log_changes(changes: &Changes) {
         tracing::info!(policy = %changes.policy, "another policy is in force; earlier verdicts do not count under it");
     } else {
         tracing::info!(policy = %changes.policy, "configuration reloaded; the policy is the same");
+    }
+    if changes.trust_root_changed {
+        tracing::info!(trust_root = %changes.trust_root, "another trust root is in force; earlier verdicts do not count under it");
     }
     for warning in &changes.warnings {
         tracing::warn!("{warning}");
@@ -102,7 +149,7 @@ pub(crate) fn short(fingerprint: &crate::oci::Digest) -> String {
 }
 
 impl Running {
-    /// Keys outside `[policy]` and `[verdicts]` whose value, or whose file's content, is another one.
+    /// Keys outside `[policy]`, `[trust]` and `[verdicts]` whose value, or whose file's content, is another one.
     fn differences(&self, config: &Config) -> Vec<String> {
         let (old, new) = (flat(&self.document), flat(&config.document));
         let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
@@ -120,7 +167,7 @@ impl Running {
 }
 
 fn needs_restart(key: &str) -> bool {
-    !key.starts_with("policy.") && !key.starts_with("verdicts.")
+    !["policy.", "trust.", "verdicts."].iter().any(|table| key.starts_with(table))
 }
 
 /// Every key path with its value as text.

@@ -54,8 +54,12 @@ impl Family<IntGauge> {
 
     /// Sets a gauge that has no labels.
     pub(super) fn set(&self, value: u64) {
-        if let Some(member) = self.at(&[]) {
-            member.set(i64::try_from(value).unwrap_or(i64::MAX));
+        self.set_at(&[], i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn set_at(&self, places: &[usize], value: i64) {
+        if let Some(member) = self.at(places) {
+            member.set(value);
         }
     }
 

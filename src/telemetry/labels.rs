@@ -31,6 +31,22 @@ macro_rules! closed_sets {
 }
 
 closed_sets! {
+    /// Where the trust root in force comes from.
+    TrustRootKind {
+        BuiltIn => "built_in",
+        File => "file",
+        Tuf => "tuf",
+    }
+
+    /// What of a trust root ends.
+    TrustPart {
+        CertificateAuthority => "certificate_authority",
+        TransparencyLog => "transparency_log",
+        CertificateLog => "certificate_log",
+        TimestampAuthority => "timestamp_authority",
+        Tuf => "tuf",
+    }
+
     /// The route of a request.
     RouteLabel {
         Base => "base",

@@ -47,6 +47,9 @@ pub(super) struct Metrics {
     pub(super) verdict_store_mac_failures: Family<IntCounter>,
     pub(super) policy_reloads: Family<IntCounter>,
     pub(super) policy_stale: Family<IntGauge>,
+    pub(super) trust_root_expiry: Family<IntGauge>,
+    pub(super) trust_root_last_refresh: Family<IntGauge>,
+    pub(super) trust_root_refreshes: Family<IntCounter>,
     pub(super) panics: Family<IntCounter>,
 }
 
@@ -95,6 +98,9 @@ impl Metrics {
             verdict_store_mac_failures: counter(&table::VERDICT_STORE_MAC_FAILURES),
             policy_reloads: counter(&table::POLICY_RELOADS),
             policy_stale: gauge(&table::POLICY_STALE),
+            trust_root_expiry: gauge(&table::TRUST_ROOT_EXPIRY),
+            trust_root_last_refresh: gauge(&table::TRUST_ROOT_LAST_REFRESH),
+            trust_root_refreshes: counter(&table::TRUST_ROOT_REFRESHES),
             panics: counter(&table::PANICS),
             registry,
         }

@@ -15,7 +15,7 @@ mod tests;
 
 pub use labels::{
     CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome, MethodLabel,
-    RouteLabel, StaleCause, StoreOp, StoreOutcome, UpstreamOp, VerifySource,
+    RouteLabel, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind, UpstreamOp, VerifySource,
 };
 pub use request::RequestGuard;
 
@@ -25,6 +25,7 @@ use std::time::Duration;
 use self::labels::reason_position;
 use self::metrics::Metrics;
 use self::sampling::Sampled;
+use crate::clock::Timestamp;
 use crate::oci::Host;
 
 /// A handle to all metrics; clones share them.
@@ -197,6 +198,28 @@ impl Telemetry {
     pub fn policy_reloaded(&self, ok: bool) {
         self.metrics.policy_reloads.increment(&[outcome_position(ok)]);
         self.metrics.policy_stale.set(u64::from(!ok));
+    }
+
+    /// This trust root is in force now, current as of then; each part of it ends then, or never.
+    pub fn trust_root_in_force(
+        &self,
+        kind: TrustRootKind,
+        as_of: Option<Timestamp>,
+        ends: &[(TrustPart, Option<Timestamp>)],
+    ) {
+        let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::unix_seconds);
+        for other in TrustRootKind::ALL {
+            let value = if *other == kind { seconds(as_of) } else { 0 };
+            self.metrics.trust_root_last_refresh.set_at(&[other.position()], value);
+        }
+        for (part, end) in ends {
+            self.metrics.trust_root_expiry.set_at(&[part.position()], seconds(*end));
+        }
+    }
+
+    /// A refresh of the trust root by TUF ended; the caller has logged how.
+    pub fn trust_root_refreshed(&self, ok: bool) {
+        self.metrics.trust_root_refreshes.increment(&[outcome_position(ok)]);
     }
 
     /// A connection was closed by us.

@@ -2,7 +2,8 @@
 
 use super::labels::{
     CODE_LABELS, CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome,
-    MethodLabel, REASON_LABELS, RouteLabel, StaleCause, StoreOp, StoreOutcome, UpstreamOp, VerifySource,
+    MethodLabel, REASON_LABELS, RouteLabel, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind, UpstreamOp,
+    VerifySource,
 };
 
 /// One metric.
@@ -163,6 +164,15 @@ table! {
         "Reloads of configuration and policy; after an error the old ones stay in force.";
     POLICY_STALE: Gauge, "sealgate_policy_stale", [],
         "1 when the last reload failed, so that an older configuration is in force than the files say.";
+    TRUST_ROOT_EXPIRY: Gauge, "sealgate_trust_root_expiry_timestamp_seconds", [closed("root", TrustPart::LABELS)],
+        "When the last of that kind that the trust root in force names ends, and when the TUF metadata that vouches for it \
+         does, in seconds since 1970; 0: without end.";
+    TRUST_ROOT_LAST_REFRESH: Gauge, "sealgate_trust_root_last_refresh_timestamp_seconds",
+        [closed("root", TrustRootKind::LABELS)],
+        "When the trust root in force was last known to be current (fetched, written, or taken over into a release), in \
+         seconds since 1970; 0: not in force.";
+    TRUST_ROOT_REFRESHES: Counter, "sealgate_trust_root_refreshes_total", [OUTCOME],
+        "Refreshes of the trust root by TUF; after an error the last good one stays in force.";
     PANICS: Counter, "sealgate_panics_total", [],
         "Panics that were caught; the request or task ended as undecided.";
     BUILD_INFO: Gauge, "sealgate_build_info", [closed("version", BUILD_VERSION), closed("revision", BUILD_REVISION)],

@@ -113,6 +113,9 @@ fn each_event_moves_its_own_series() {
     telemetry.verdict_mac_failed();
     telemetry.policy_reloaded(false);
     telemetry.connection_closed(CloseReason::HeaderTimeout);
+    let (day, ends) = (Timestamp::from_unix_seconds(86_400), Timestamp::from_unix_seconds(172_800));
+    telemetry.trust_root_in_force(TrustRootKind::Tuf, Some(day), &[(TrustPart::Tuf, Some(ends))]);
+    telemetry.trust_root_refreshed(false);
     telemetry.panicked("test");
     for (series, wanted) in [
         ("sealgate_cache_requests_total{kind=\"blob\",result=\"joined\"}", 1),
@@ -143,6 +146,10 @@ fn each_event_moves_its_own_series() {
         ("sealgate_policy_reloads_total{outcome=\"error\"}", 1),
         ("sealgate_policy_stale", 1),
         ("sealgate_connections_closed_total{reason=\"header_timeout\"}", 1),
+        ("sealgate_trust_root_last_refresh_timestamp_seconds{root=\"tuf\"}", 86_400),
+        ("sealgate_trust_root_last_refresh_timestamp_seconds{root=\"built_in\"}", 0),
+        ("sealgate_trust_root_expiry_timestamp_seconds{root=\"tuf\"}", 172_800),
+        ("sealgate_trust_root_refreshes_total{outcome=\"error\"}", 1),
         ("sealgate_panics_total", 1),
     ] {
         assert_eq!(value(&telemetry, series), wanted, "{series}");

@@ -16,6 +16,7 @@ pub mod openpgp;
 mod registry;
 mod sealgate;
 pub mod sigstore;
+mod tuf;
 
 pub use attach::{
     BUNDLE_TYPE, EMPTY_TYPE, attach_attestations, attach_bundles, attach_bundles_at_fallback_tag, attach_signatures,
@@ -28,3 +29,4 @@ pub use registry::{
     Auth, FakeRegistry, FakeRegistryBuilder, Fault, Recorded, Referrers, TestCa, TestIdentity, TokenAuth,
 };
 pub use sealgate::{ACCEPT_ANYTHING, REJECT, Setup, TestSealgate};
+pub use tuf::{FakeTuf, TufRole, TufRoles};

@@ -12,6 +12,7 @@ impl TrustRoot {
     pub fn warnings(&self, now: Timestamp) -> Vec<String> {
         let mut warnings: Vec<String> =
             Role::ALL.into_iter().filter_map(|role| self.window_warning(role, now)).collect();
+        warnings.extend(self.expiry_warning(now));
         warnings.extend(self.age_warning(now));
         warnings
     }
@@ -45,6 +46,14 @@ impl TrustRoot {
         })
     }
 
+    fn expiry_warning(&self, now: Timestamp) -> Option<String> {
+        let expires = self.expires.filter(|expires| *expires < now)?;
+        Some(format!(
+            "the TUF metadata that vouches for it expired at {expires}: keys that were taken back since are still trusted; \
+             run `sealgate trust update`"
+        ))
+    }
+
     fn age_warning(&self, now: Timestamp) -> Option<String> {
         let age = now.since(self.as_of?);
         if age < TRUST_ROOT_AGE_WARNED {
@@ -55,6 +64,7 @@ impl TrustRoot {
                 "a newer release of sealgate has a newer one; or set trust.tuf.enabled and run `sealgate trust update`"
             }
             TrustSource::File(_) => "look for a newer one where it came from",
+            TrustSource::Tuf { .. } => "run `sealgate trust update`",
         };
         Some(format!("it is {} days old, and does not know keys that were added since: {next}", days(age)))
     }
@@ -95,7 +105,7 @@ mod tests {
             from: Some(at(*from)),
             until: until.map(at),
         });
-        TrustRoot { as_of: Some(at(0)), trusted: trusted.collect(), ..TrustRoot::load(&TrustSource::BuiltIn).unwrap() }
+        TrustRoot { as_of: Some(at(0)), trusted: trusted.collect(), ..TrustRoot::built_in().unwrap() }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::TrustSource;
+use super::tuf::StateError;
 
 /// A trust root cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,5 +37,11 @@ pub enum TrustError {
     Empty {
         /// Where it came from.
         from: TrustSource,
+    },
+    /// What was fetched by TUF cannot be used.
+    #[error("the trust root that was fetched by TUF cannot be used")]
+    Stored {
+        /// Why.
+        source: Box<StateError>,
     },
 }

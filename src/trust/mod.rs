@@ -2,11 +2,12 @@
 //!
 //! [`TrustRoot`] is one that was loaded and checked, with whom it trusts and how old it is; what verification needs of it is
 //! [`TrustRoot::sigstore_root`]. A policy.json names its own authorities and logs, so nothing there is verified against this
-//! root. Its fingerprint is part of each verdict's key. May import: `verify`, `oci`, `limits`, `clock`.
+//! root. Its fingerprint is part of each verdict's key. May import: `net`, `verify`, `oci`, `limits`, `clock`.
 
 mod age;
 mod error;
 mod trusted;
+pub mod tuf;
 
 pub use error::TrustError;
 pub use trusted::{Role, Trusted, Window};
@@ -16,7 +17,6 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sigstore_verify::Verifier;
 use sigstore_verify::trust_root::{SigstoreInstance, TrustedRoot};
 
 use crate::clock::Timestamp;
@@ -31,6 +31,13 @@ pub enum TrustSource {
     BuiltIn,
     /// An operator's file.
     File(PathBuf),
+    /// Fetched by TUF, with [`tuf::update`]; [`tuf::stored`] loads it.
+    Tuf {
+        /// The repository.
+        url: String,
+        /// The file that keeps it.
+        path: PathBuf,
+    },
 }
 
 impl TrustSource {
@@ -39,6 +46,7 @@ impl TrustSource {
         match self {
             Self::BuiltIn => "built_in",
             Self::File(_) => "file",
+            Self::Tuf { .. } => "tuf",
         }
     }
 }
@@ -48,12 +56,13 @@ impl fmt::Display for TrustSource {
         match self {
             Self::BuiltIn => formatter.write_str("built-in (Sigstore public good, as of sigstore-verify 0.15.1)"),
             Self::File(path) => path.display().fmt(formatter),
+            Self::Tuf { url, path } => write!(formatter, "TUF repository {url} (kept in {})", path.display()),
         }
     }
 }
 
 /// A trust root that was loaded and checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TrustRoot {
     /// Where it came from.
     pub source: TrustSource,
@@ -61,27 +70,31 @@ pub struct TrustRoot {
     pub fingerprint: Digest,
     /// When it was last known to be current: when the file was written, when the built-in root was taken over.
     pub as_of: Option<Timestamp>,
+    /// Until when what vouches for it is fresh; `None`: nothing says so.
+    pub expires: Option<Timestamp>,
     /// Everybody it trusts, in the order of the document.
     pub trusted: Vec<Trusted>,
     document: Arc<[u8]>,
+    sigstore_root: SigstoreRoot,
 }
 
 impl TrustRoot {
-    /// Loads a trust root and checks that every key and certificate in it can be used. Reads one file, blocking.
+    /// The root that is compiled in.
+    ///
+    /// # Errors
+    /// None with the document that is compiled in; a test loads it.
+    pub fn built_in() -> Result<Self, TrustError> {
+        let document = SigstoreInstance::PublicGood.embedded_trusted_root_json();
+        Self::parse(&TrustSource::BuiltIn, document.as_bytes(), Some(BUILT_IN_AS_OF))
+    }
+
+    /// Loads an operator's file and checks that every key and certificate in it can be used; blocking.
     ///
     /// # Errors
     /// [`TrustError`]; a root that is in use stays in use then.
-    pub fn load(source: &TrustSource) -> Result<Self, TrustError> {
-        match source {
-            TrustSource::BuiltIn => {
-                let document = SigstoreInstance::PublicGood.embedded_trusted_root_json();
-                Self::parse(source, document.as_bytes(), Some(BUILT_IN_AS_OF))
-            }
-            TrustSource::File(path) => {
-                let (document, modified) = read(path)?;
-                Self::parse(source, &document, modified)
-            }
-        }
+    pub fn from_file(path: &Path) -> Result<Self, TrustError> {
+        let (document, modified) = read(path)?;
+        Self::parse(&TrustSource::File(path.to_owned()), &document, modified)
     }
 
     fn parse(source: &TrustSource, document: &[u8], as_of: Option<Timestamp>) -> Result<Self, TrustError> {
@@ -93,7 +106,8 @@ impl TrustRoot {
         if root.media_type != MEDIA_TYPE {
             return Err(malformed(format!("its mediaType is {:?}, not {MEDIA_TYPE:?}", root.media_type)));
         }
-        Verifier::new(&root).map_err(|error| malformed(error.to_string()))?;
+        // Whatever verification cannot use is found now, not at the first pull.
+        let sigstore_root = SigstoreRoot::from_json(document).map_err(|error| malformed(error.to_string()))?;
         if root.certificate_authorities.is_empty() && root.tlogs.is_empty() {
             return Err(TrustError::Empty { from: source.clone() });
         }
@@ -101,18 +115,16 @@ impl TrustRoot {
             source: source.clone(),
             fingerprint: Digest::sha256(document),
             as_of,
+            expires: None,
             trusted: trusted::of(&root),
             document: document.into(),
+            sigstore_root,
         })
     }
 
-    /// It as verification wants it. Reads it anew each time: call once a load.
-    ///
-    /// # Errors
-    /// [`TrustError::Malformed`] when a key or certificate in it cannot be used.
-    pub fn sigstore_root(&self) -> Result<SigstoreRoot, TrustError> {
-        SigstoreRoot::from_json(&self.document)
-            .map_err(|error| TrustError::Malformed { from: self.source.clone(), why: error.to_string() })
+    /// It as verification wants it.
+    pub fn sigstore_root(&self) -> &SigstoreRoot {
+        &self.sigstore_root
     }
 
     /// The document, as it was read.
@@ -155,12 +167,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trusted_root.json");
         std::fs::write(&path, document).unwrap();
-        TrustRoot::load(&TrustSource::File(path))
+        TrustRoot::from_file(&path)
     }
 
     #[test]
     fn the_built_in_root_trusts_the_public_good_instance() {
-        let root = TrustRoot::load(&TrustSource::BuiltIn).unwrap();
+        let root = TrustRoot::built_in().unwrap();
         let now = "2026-11-20T00:00:00Z".parse().unwrap();
         for role in [Role::CertificateAuthority, Role::TransparencyLog, Role::CertificateLog] {
             assert!(root.current(role, now).next().is_some(), "{}", role.as_label());
@@ -168,14 +180,14 @@ mod tests {
         assert!(root.trusted.iter().any(|trusted| trusted.name == "https://rekor.sigstore.dev"));
         assert!(!root.trusted[0].is_current(Timestamp::from_unix_seconds(0)), "Fulcio is younger than that");
         assert_eq!(root.as_of, Some("2026-10-23T00:00:00Z".parse().unwrap()));
-        assert_eq!(root, TrustRoot::load(&TrustSource::BuiltIn).unwrap());
+        assert_eq!(root.fingerprint, TrustRoot::built_in().unwrap().fingerprint);
     }
 
     #[test]
     fn a_file_is_loaded_and_any_change_is_another_root() {
         let document = FakeSigstore::from_seed(1, Clock::System.now()).trusted_root_json();
         let root = load(document.as_bytes()).unwrap();
-        assert_eq!(root.trusted.len(), 3);
+        assert!(root.trusted.len() >= 3, "authority, transparency log, certificate log");
         assert!(root.as_of.is_some());
         assert_eq!(root.fingerprint, Digest::sha256(document.as_bytes()));
         assert_ne!(load(format!("{document} ").as_bytes()).unwrap().fingerprint, root.fingerprint);
@@ -197,8 +209,8 @@ mod tests {
         }
         let empty = format!("{{\"mediaType\":\"{MEDIA_TYPE}\"}}");
         assert!(matches!(load(empty.as_bytes()), Err(TrustError::Empty { .. })));
-        let missing = TrustSource::File("no/such/file".into());
-        assert!(matches!(TrustRoot::load(&missing), Err(TrustError::Read { .. })));
+        let missing = TrustRoot::from_file(Path::new("no/such/file"));
+        assert!(matches!(missing, Err(TrustError::Read { .. })));
     }
 
     #[test]

@@ -48,7 +48,9 @@ fn trust_show_warns_of_a_role_for_which_nobody_is_left_and_needs_no_usable_polic
     let place = Place::with_policy("no JSON at all");
     let root = FakeSigstore::from_seed(1, Clock::System.now()).trusted_root_json();
     let mut root: Value = serde_json::from_str(&root).unwrap();
-    root["tlogs"][0]["publicKey"]["validFor"]["end"] = "2024-05-06T07:08:09Z".into();
+    for log in root["tlogs"].as_array_mut().unwrap() {
+        log["publicKey"]["validFor"]["end"] = "2024-05-06T07:08:09Z".into();
+    }
     place.write("config/root.json", &root.to_string());
     place
         .write("config/sealgate.toml", "[policy]\ncontainers_policy = \"policy.json\"\ntrusted_root = \"root.json\"\n");

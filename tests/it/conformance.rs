@@ -9,7 +9,7 @@ use sealgate::limits::SIGNATURE_BYTES_MAX;
 use sealgate::oci::{Digest, Reference, RepositoryName};
 use sealgate::telemetry::Telemetry;
 use sealgate::testing::{FakeRegistry, ImageBuilder};
-use sealgate::trust::{TrustRoot, TrustSource};
+use sealgate::trust::TrustRoot;
 use sealgate::upstream::Upstream;
 use sealgate::verify::{
     AuthorityTrust, BundleMaterial, IdentityPattern, KeyHash, LogRule, Place, PublicKey, SctRule, SignatureMaterial,
@@ -97,7 +97,7 @@ impl Case {
 fn cases() -> Vec<Case> {
     let Some(fixtures) = fixtures() else { return Vec::new() };
     let folder = fixtures.join("conformance/bundle-verify");
-    let public_good = TrustRoot::load(&TrustSource::BuiltIn).unwrap();
+    let public_good = TrustRoot::built_in().unwrap();
     let mut folders: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.retain(|path| path.is_dir());
     folders.sort();

@@ -59,6 +59,7 @@ mod runtimes;
 mod service;
 mod store_faults;
 mod tls;
+mod trust_refresh;
 mod upstream;
 mod weakening;
 mod wire;

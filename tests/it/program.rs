@@ -64,6 +64,8 @@ pub(crate) fn filtered() -> insta::internals::SettingsBindDropGuard {
     settings.add_filter(r"127\.0\.0\.1:\d{4,5}\b", "127.0.0.1:PORT");
     settings.add_filter(r"fingerprint [0-9a-f]{12}", "fingerprint FINGERPRINT");
     settings.add_filter(r"sha256:[0-9a-f]{64}", "sha256:DIGEST");
+    // The built-in trust root grows old.
+    settings.add_filter(r"\n  warning: trust root: it is \d+ days old[^\n]*\n", "");
     settings.bind_to_scope()
 }
 

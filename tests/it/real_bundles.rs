@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sealgate::clock::Timestamp;
 use sealgate::oci::Digest;
-use sealgate::trust::{TrustRoot, TrustSource};
+use sealgate::trust::TrustRoot;
 use sealgate::verify::{
     AuthorityTrust, BundleMaterial, Identified, IdentityPattern, LegacyAttestation, LogRule, Place, SctRule,
     SignatureMaterial, Signer, Signers, SigstoreRoot, Source, TextPattern, TimestampRule, VerifyError,
@@ -19,7 +19,7 @@ fn now() -> Timestamp {
 }
 
 fn public_good() -> SigstoreRoot {
-    TrustRoot::load(&TrustSource::BuiltIn).unwrap().sigstore_root().unwrap()
+    TrustRoot::built_in().unwrap().sigstore_root().clone()
 }
 
 fn keyless(root: &SigstoreRoot, issuer: &str, subject: TextPattern) -> AuthorityTrust {

@@ -21,6 +21,8 @@ pub struct Document {
     pub server: Server,
     /// `[policy]`
     pub policy: Policy,
+    /// `[trust]`
+    pub trust: Trust,
     /// `[[upstream]]`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<Upstream>,
@@ -189,6 +191,52 @@ pub struct Exemption {
     pub owner: String,
     /// RFC 3339; after it the exemption is inert.
     pub expires: String,
+}
+
+/// `[trust]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Trust {
+    /// `[trust.tuf]`
+    pub tuf: Tuf,
+}
+
+/// `[trust.tuf]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tuf {
+    /// Whether what was fetched is used.
+    pub enabled: bool,
+    /// The repository.
+    pub url: String,
+    /// The TUF root to begin from; empty: the Sigstore project's.
+    pub root_file: PathBuf,
+    /// Where what was fetched is kept; empty: `trust` in `server.data_dir`.
+    pub state_dir: PathBuf,
+    /// How often a running mirror asks; zero: never.
+    pub refresh: Span,
+    /// The only TLS roots for it, PEM.
+    pub ca_file: PathBuf,
+    /// HTTP proxy; may hold a password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Secret>,
+    /// Whether private addresses may be dialled.
+    pub allow_private_addresses: bool,
+}
+
+impl Default for Tuf {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            url: crate::trust::tuf::PUBLIC_GOOD_URL.to_owned(),
+            root_file: PathBuf::new(),
+            state_dir: PathBuf::new(),
+            refresh: Span(Duration::ZERO),
+            ca_file: PathBuf::new(),
+            proxy: None,
+            allow_private_addresses: false,
+        }
+    }
 }
 
 /// `[[upstream]]`

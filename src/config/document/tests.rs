@@ -45,6 +45,8 @@ fn the_annotated_file_names_every_key_there_is() {
     assert_eq!(keys_in(&file, &["policy"]), keys_of::<Policy>());
     assert_eq!(keys_in(&file, &["policy", "override"]), keys_of::<Override>());
     assert_eq!(keys_in(&file, &["policy", "exemption"]), keys_of::<Exemption>());
+    assert_eq!(keys_in(&file, &["trust"]), keys_of::<Trust>());
+    assert_eq!(keys_in(&file, &["trust", "tuf"]), keys_of::<Tuf>());
     assert_eq!(keys_in(&file, &["upstream"]), keys_of::<Upstream>());
     assert_eq!(keys_in(&file, &["cache"]), keys_of::<Cache>());
     assert_eq!(keys_in(&file, &["verdicts"]), keys_of::<Verdicts>());
@@ -57,6 +59,7 @@ fn values_in_the_annotated_file_are_the_defaults_but_for_the_mode_and_the_paths(
     let file: Document = toml::from_str(BUILT_IN_CONFIG).unwrap();
     let default = Document::default();
     assert_eq!(text(&file.server), text(&default.server));
+    assert_eq!(text(&file.trust), text(&default.trust));
     assert_eq!(text(&file.cache), text(&default.cache));
     assert_eq!(text(&file.verdicts), text(&default.verdicts));
     assert_eq!(text(&file.refusal), text(&default.refusal));
@@ -68,7 +71,7 @@ fn values_in_the_annotated_file_are_the_defaults_but_for_the_mode_and_the_paths(
 
 #[test]
 fn an_unknown_key_is_an_error_in_every_table() {
-    for table in ["", "[server]", "[policy]", "[cache]", "[verdicts]", "[refusal]", "[log]"] {
+    for table in ["", "[server]", "[policy]", "[trust]", "[trust.tuf]", "[cache]", "[verdicts]", "[refusal]", "[log]"] {
         assert!(toml::from_str::<Document>(&format!("{table}\nlisten_on = 1\n")).is_err(), "{table}");
     }
     for table in

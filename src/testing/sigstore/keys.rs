@@ -95,6 +95,11 @@ impl FakeKey {
         PublicKey::from_spki(&self.spki).unwrap()
     }
 
+    /// Whether it is an Ed25519 key.
+    pub(in crate::testing) fn is_ed25519(&self) -> bool {
+        matches!(self.secret, Secret::Ed25519(_))
+    }
+
     /// SHA-256 of its `SubjectPublicKeyInfo`: a log's id.
     pub fn fingerprint(&self) -> Digest {
         Digest::sha256(&self.spki)
