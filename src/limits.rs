@@ -117,6 +117,8 @@ pub const CHAIN_CERTIFICATES_MAX: usize = 8;
 pub const IDENTITY_BYTES_MAX: usize = 4096;
 /// Log entries in one bundle, as in sigstore-go (CVE-2024-45395).
 pub const BUNDLE_LOG_ENTRIES_MAX: usize = 32;
+/// Signatures under one checkpoint: the log's, and those of its witnesses. All that bear a log's hint are tried.
+pub const CHECKPOINT_SIGNATURES_MAX: usize = 32;
 /// RFC 3161 timestamps in one bundle, as in sigstore-go.
 pub const BUNDLE_TIMESTAMPS_MAX: usize = 32;
 /// Subjects of one in-toto statement.

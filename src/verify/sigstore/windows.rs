@@ -12,6 +12,7 @@ use sigstore_verify::types::{Checkpoint, InclusionProof, TransparencyLogEntry};
 
 use super::bundle::{SigstoreBundle, promised};
 use crate::clock::Timestamp;
+use crate::limits::CHECKPOINT_SIGNATURES_MAX;
 use crate::verify::error::{VerifyError, shown};
 
 /// Checks before any cryptography that each entry is there once, has a proof where one is needed, and names a log that is
@@ -68,9 +69,15 @@ pub(super) fn check_checkpoints(
     Ok(())
 }
 
+/// The checkpoint is one that can be checked in bounded time, of the tree of the proof.
+///
 /// Size and root stand in the proof and in the signed checkpoint. The library does not compare the sizes, and for a Rekor v2
 /// neither; paths of trees of different sizes can be the same.
 fn check_tree(proof: &InclusionProof, checkpoint: &Checkpoint) -> Result<(), VerifyError> {
+    let (found, max) = (checkpoint.signatures().len(), CHECKPOINT_SIGNATURES_MAX);
+    if found > max {
+        return Err(VerifyError::TooMany { what: "signatures under one checkpoint", found, max });
+    }
     if proof.tree_size == checkpoint.tree_size() && proof.root_hash == *checkpoint.root_hash() {
         return Ok(());
     }

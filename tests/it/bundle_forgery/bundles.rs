@@ -54,6 +54,29 @@ fn a_bundle_of_another_shape_is_malformed() {
     assert!(matches!(old("rekord"), E::LogEntryKind { .. }));
 }
 
+/// Every signature that bears the log's hint costs a verification, and nobody signs how many there are.
+#[test]
+fn signatures_under_a_checkpoint_are_bounded_on_both_sides() {
+    let bench = Bench::new();
+    for kind in [Kind::Keyless, Kind::KeyedV2] {
+        let trust = bench.trust(kind, &bench.root());
+        let good = bench.bundle(kind).build();
+        let judge = |signatures: usize| {
+            let with_witnesses = edited(&good, |bundle| {
+                let checkpoint = &mut bundle["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]["checkpoint"];
+                let note = checkpoint["envelope"].as_str().unwrap();
+                let (_, hint) = note.trim_end().rsplit_once(' ').unwrap();
+                let forged = format!("\u{2014} witness.test {}{}\n", &hint[..4], STANDARD.encode([7; 66]));
+                checkpoint["envelope"] = format!("{note}{}", forged.repeat(signatures - 1)).into();
+            });
+            bench.judge(&trust, &with_witnesses)
+        };
+        assert!(judge(32).is_ok(), "{kind:?}");
+        let expected = E::TooMany { what: "signatures under one checkpoint", found: 33, max: 32 };
+        assert_eq!(judge(33).unwrap_err(), expected, "{kind:?}");
+    }
+}
+
 #[test]
 fn a_bundle_is_bounded_in_bytes_on_both_sides() {
     let bench = Bench::new();
