@@ -30,6 +30,7 @@ pub(super) struct Lab {
     theirs: FakeKey,
 }
 
+/// CVE-2025-29778.
 #[test]
 fn t_15_every_key_of_a_cluster_image_policy_is_enforced() {
     let lab = Lab::new();

@@ -13,6 +13,7 @@ async fn v_18_as_many_bundles_as_are_examined_are_all_found_and_of_more_it_is_to
     }
 }
 
+/// CVE-2023-33957, CVE-2023-33958.
 #[tokio::test]
 async fn v_18_a_thousand_other_referrers_do_not_hide_one_bundle() {
     // (what they say they are, whether they are counted as candidates that were not looked at)
