@@ -61,6 +61,8 @@ pub const VERDICT_TTL: (Duration, Duration) = (Duration::from_secs(1), Duration:
 /// Time between two looks at the configuration's files. A change counts once two looks agree, so that a file that is
 /// being written is not read half.
 pub const CONFIG_POLL: Duration = Duration::from_secs(1);
+/// Files that one pattern of `policy.cluster_image_policies` may name.
+pub const POLICY_FILES_MAX: usize = 256;
 /// Reloads that wait for the one that runs.
 pub const RELOAD_QUEUE: usize = 8;
 

@@ -29,10 +29,7 @@ impl Banner {
             ("registry", format!("{scheme}://{registry}  (container clients)")),
             ("admin", format!("http://{admin}  (metrics, health, verdicts)")),
             ("upstreams", upstreams.join(", ")),
-            (
-                "policy",
-                format!("{}, fingerprint {}", config.policy_origin.display(), short(&snapshot.policy.fingerprint())),
-            ),
+            ("policy", format!("{}, fingerprint {}", config.policy_origin, short(&snapshot.policy.fingerprint()))),
             ("mode", mode(config)),
             (
                 "trust root",

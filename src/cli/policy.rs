@@ -54,7 +54,7 @@ fn check(arguments: &CheckArguments) -> Result<Status, CliError> {
     let loaded = Config::load(&arguments.config.origin())?;
     let mut findings = loaded.snapshot.policy.lint(Clock::System.now());
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    let origin = loaded.config.policy_origin.display().to_string();
+    let origin = loaded.config.policy_origin.clone();
     let fingerprint = loaded.snapshot.policy.fingerprint();
     match arguments.output {
         OutputFormat::Text => output::print(&findings_text(&origin, &short(&fingerprint), &findings))?,
@@ -89,7 +89,7 @@ fn explain(arguments: &ExplainArguments) -> Result<Status, CliError> {
     let upstream = canonical.is_some();
     let image = canonical.as_ref().unwrap_or(&arguments.image);
     let explanation = loaded.snapshot.policy.explain(image, Clock::System.now());
-    let origin = loaded.config.policy_origin.display().to_string();
+    let origin = loaded.config.policy_origin.clone();
     match arguments.output {
         OutputFormat::Text => output::print(&explanation_text(image, upstream, &origin, &explanation))?,
         OutputFormat::Json => output::print_json(&explanation_json(image, upstream, &origin, &explanation))?,

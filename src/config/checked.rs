@@ -35,8 +35,8 @@ pub struct Config {
     pub store: store::Settings,
     /// Registries.
     pub upstreams: Vec<UpstreamConfig>,
-    /// Where the policy came from, for people.
-    pub policy_origin: PathBuf,
+    /// Where the policy came from, for people: files and patterns.
+    pub policy_origin: String,
     /// The registry listener.
     pub registry: http::Settings,
     /// The trust root whose fingerprint is part of each verdict's key.
@@ -91,9 +91,11 @@ pub(super) fn check(source: &Source, files: &mut Files, built_in: BuiltIn) -> Re
     let tls = document.server.tls.as_ref().map(|tls| self::tls(source, files, tls)).transpose()?;
     let server = server(source, files, &document)?;
     not_built_yet(source, &document.policy)?;
-    let loaded = policy::load(source, files, &document.policy, built_in)?;
     let trust = trust::check(source, files, &document, &mut warnings)?;
+    let loaded = policy::load(source, files, &document.policy, &trust.root, built_in)?;
     let upstreams = upstreams::check(source, files, &mut warnings, &document.upstream)?;
+    policy::check_sources(&loaded.policy, &upstreams)?;
+    policy::idle_keys(&document.policy, &mut warnings);
     exposure(&server, tls.is_some(), &upstreams, &mut warnings);
     idle_scopes(&document.policy, &upstreams, &mut warnings);
     let config = Config {
@@ -212,12 +214,6 @@ fn not_built_yet(source: &Source, policy: &document::Policy) -> Result<(), Confi
     let error = |key: &str, what: &str| {
         Err(source.at(key, format!("{what} is not supported by this version yet"), "remove the key"))
     };
-    if !policy.cluster_image_policies.is_empty() {
-        return error("policy.cluster_image_policies", "ClusterImagePolicy");
-    }
-    if policy.no_match != document::NoMatch::Deny {
-        return error("policy.no_match", "a choice for images that no ClusterImagePolicy matches");
-    }
     if !policy.registries_d.as_os_str().is_empty() {
         return error("policy.registries_d", "containers-registries.d");
     }

@@ -88,7 +88,7 @@ impl Files {
         Ok(self.path(path))
     }
 
-    /// A file that another module reads, and that counts when it changes or comes into being.
+    /// A file or directory that another module reads, and that counts when it changes or comes into being.
     pub(super) fn watch(&mut self, path: &Path) {
         self.seen.push(Seen::now(path));
     }

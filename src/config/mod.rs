@@ -7,6 +7,7 @@ mod checked;
 pub mod document;
 mod error;
 mod files;
+mod patterns;
 mod policy;
 mod reload;
 mod secret;

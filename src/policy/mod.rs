@@ -38,7 +38,7 @@ use containers_policy::Question;
 use finding::{Finder, KnownKeys};
 
 use crate::clock::Timestamp;
-use crate::oci::{Digest, ImageReference, Reference};
+use crate::oci::{Digest, ImageReference, Reference, Repository};
 use crate::verify::SigstoreRoot;
 
 /// Serve or only record (design §3, `mode`).
@@ -234,6 +234,11 @@ impl PolicySet {
     /// Whose signatures a report names, whether or not a policy trusts them; none: nobody's.
     pub fn trust_root(&self) -> Option<&SigstoreRoot> {
         self.trust_root.as_ref()
+    }
+
+    /// The repositories outside an image's own in which ClusterImagePolicies look for signatures, and where they say so.
+    pub fn signature_sources(&self) -> impl Iterator<Item = (&Origin, &Repository)> {
+        self.formats.cluster_image_policies.iter().flat_map(ClusterImagePolicies::sources)
     }
 
     /// The exemptions, in force or not.

@@ -62,6 +62,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rcgen", &[]),
     ("psl", &["upstream"]),
     ("regex", &["verify"]),
+    ("regorus", &["policy"]),
     ("reqwest", &["net"]),
     ("memmap2", &["store"]),
     ("rustix", &["store"]),

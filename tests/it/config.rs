@@ -178,8 +178,6 @@ fn cross_checks_name_the_key_and_what_to_do() {
 fn what_is_not_built_yet_is_an_error_and_never_ignored() {
     let policy = |line: &str| format!("{POLICY}{line}\n");
     let rows = [
-        policy("cluster_image_policies = [\"cip/*.yaml\"]"),
-        policy("no_match = \"allow\""),
         policy("registries_d = \"/etc/containers/registries.d\""),
         policy("[[policy.override]]\nscope = \"quay.io\"\nbundles_without_identity = true"),
     ];
@@ -193,6 +191,82 @@ fn what_is_not_built_yet_is_an_error_and_never_ignored() {
     ] {
         Files::with(&policy(default)).load().unwrap();
     }
+}
+
+const CIP: &str = "[policy]\ncluster_image_policies = [\"cip/*.yaml\"]\n";
+
+fn cluster_image_policy(name: &str, authority: &str) -> String {
+    format!(
+        "apiVersion: policy.sigstore.dev/v1beta1\nkind: ClusterImagePolicy\nmetadata:\n  name: {name}\nspec:\n  images:\n    \
+         - glob: \"**\"\n  authorities:\n    - {authority}\n"
+    )
+}
+
+fn with_policies(config: &str, policies: &[(&str, String)]) -> Files {
+    let files = Files::with(config);
+    std::fs::create_dir(files.path("cip")).unwrap();
+    for (name, policy) in policies {
+        files.write(&format!("cip/{name}"), policy);
+    }
+    files
+}
+
+#[test]
+fn cluster_image_policies_are_enough_and_are_watched() {
+    let open = cluster_image_policy("open", "static: {action: pass}");
+    let files = with_policies(CIP, &[("a.yaml", open)]);
+    let config = files.load().unwrap();
+    assert_eq!(config.policy_origin, "cip/*.yaml");
+    assert!(config.read.iter().any(|read| read.path == files.path("cip/a.yaml")));
+    let seen = format!("{:?}", config.seen);
+    assert!(
+        seen.contains("cip/a.yaml") && seen.contains("cip\""),
+        "the directory too, for files that come later: {seen}"
+    );
+}
+
+#[test]
+fn a_cluster_image_policy_that_cannot_be_used_is_named_with_file_line_and_field() {
+    let keyless = |more: &str| format!("keyless: {{identities: [{{issuer: \"https://i\", subject: s}}]{more}}}");
+    let one = |name: &'static str, authority: &str| vec![(name, cluster_image_policy("p", authority))];
+    let rego = |module: &str| format!("static: {{action: pass}}\n  policy:\n    type: rego\n    data: \"{module}\"");
+    let rows = [
+        ("nothing matches", CIP.to_owned(), Vec::new()),
+        ("missing file", CIP.replace("*.yaml", "a.yaml"), Vec::new()),
+        ("unknown trust root", CIP.to_owned(), one("a.yaml", &keyless(", trustRootRef: mine"))),
+        (
+            "another registry",
+            CIP.to_owned(),
+            one("a.yaml", &format!("{}\n      source: [{{oci: other.test/s}}]", keyless(""))),
+        ),
+        (
+            "one name twice",
+            CIP.to_owned(),
+            [one("a.yaml", "static: {action: pass}"), one("b.yaml", "static: {action: fail}")].concat(),
+        ),
+        (
+            "a prefix for bundles",
+            CIP.to_owned(),
+            one("a.yaml", &format!("{}\n      signatureFormat: bundle\n      source: [{{tagPrefix: x}}]", keyless(""))),
+        ),
+        ("rego that does not parse", CIP.to_owned(), one("a.yaml", &rego("package sigstore\\nisCompliant {"))),
+        ("rego without the rule", CIP.to_owned(), one("a.yaml", &rego("package sigstore\\nallow = true"))),
+        ("rego with network", CIP.to_owned(), one("a.yaml", &rego("package sigstore\\nisCompliant { http.send({}) }"))),
+        ("no_match without policies", format!("{POLICY}no_match = \"allow\"\n"), Vec::new()),
+    ];
+    let error = |(what, config, policies): &(&str, String, Vec<(&str, String)>)| {
+        format!("{what}: {}\n", with_policies(config, policies).error())
+    };
+    insta::assert_snapshot!(rows.iter().map(error).collect::<String>());
+}
+
+#[test]
+fn no_match_beside_a_policy_json_is_warned_about() {
+    let config = CIP.replace("[policy]\n", POLICY) + "no_match = \"warn\"\n";
+    let open = cluster_image_policy("open", "static: {action: pass}");
+    let loaded = with_policies(&config, &[("a.yaml", open)]).load().unwrap();
+    assert!(loaded.warnings.iter().any(|warning| warning.starts_with("policy.no_match has no effect")));
+    assert_eq!(loaded.policy_origin.rsplit_once(", ").unwrap().1, "cip/*.yaml");
 }
 
 #[test]
