@@ -99,6 +99,8 @@ pub const SIGNATURE_BYTES_MAX: u64 = MIB;
 pub const ANNOTATION_BYTES_MAX: u64 = 256 * KIB;
 /// Bytes of signature material read for one verdict.
 pub const MATERIAL_BYTES_MAX: u64 = 32 * MIB;
+/// Bytes of signature material that is kept of a denied image, so that a verdict under another policy can be foretold.
+pub const DENIED_MATERIAL_BYTES_MAX: u64 = 256 * KIB;
 /// Candidates (signature layers, bundles) examined for one verdict.
 pub const CANDIDATES_MAX: usize = 64;
 /// Packets of one OpenPGP message: a signed one has three, and some programs add markers.

@@ -13,7 +13,9 @@ use super::discover::{Discovered, NoEvidence};
 use super::size::TooLarge;
 use super::{Denial, PullError, Puller, Snapshot};
 use crate::clock::Timestamp;
-use crate::limits::{DISCOVERY_BUDGET, REFUSAL_LINE_BYTES_MAX, REPORT_DISCOVERY_BUDGET, VERDICT_BUDGET};
+use crate::limits::{
+    DENIED_MATERIAL_BYTES_MAX, DISCOVERY_BUDGET, REFUSAL_LINE_BYTES_MAX, REPORT_DISCOVERY_BUDGET, VERDICT_BUDGET,
+};
 use crate::oci::{Digest, ImageReference};
 use crate::policy::{Decision, Evidence, Material, Mode, Plan, Reason, RestsOn, Verdict, Wanted};
 use crate::store::{StoredVerdict, VerdictId, VerdictKey};
@@ -186,7 +188,11 @@ impl Puller {
         };
         let verdict = StoredVerdict { image_size, ..self.stored_form(snapshot, basis, &reached, found.as_deref()) };
         let verdict = Arc::new(verdict);
-        if let (Decision::Allow, Some(found)) = (reached.decision, &found) {
+        // An allow is verified again from it while upstream is away. Of a denial it tells what another policy would say, for
+        // which nobody's spam may crowd out the cache.
+        if let Some(found) = &found
+            && (reached.decision == Decision::Allow || found.material_bytes() <= DENIED_MATERIAL_BYTES_MAX)
+        {
             self.keep_material(&basis.digest, found).await;
         }
         self.parts.store.put_verdict(StoredVerdict::clone(&verdict), &reached.evidence).await;

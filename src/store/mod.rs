@@ -282,7 +282,7 @@ impl Store {
         self.inner.tags.put(repository, tag, pointer);
     }
 
-    /// Where the list of those referrers of `subject` lies (in the content) that an allow rests on, and when upstream named
+    /// Where the list of those referrers of `subject` lies (in the content) that a verdict rests on, and when upstream named
     /// them.
     pub async fn referrers_list(&self, repository: &Repository, subject: &Digest) -> Option<TagPointer> {
         self.inner.tags.find_list(repository, subject).await

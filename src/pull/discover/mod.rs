@@ -3,7 +3,8 @@
 //! Exactly what policy wants is looked for, at all its places at once: `place` names them, `listing` reads what each one
 //! lists, `choose` shares the bounds out among them, and then the payloads are read. A clean 404 is an answer: there is
 //! none. Everything else that goes wrong is not (rule "Closed"): what was read may still allow, but it can deny nothing, and
-//! [`Discovered::missing`] says why. What an allow rests on is kept (`stored`), so that it can be verified again offline.
+//! [`Discovered::missing`] says why. What a verdict rests on is kept (`stored`), so that it
+//! can be verified again offline.
 
 mod choose;
 mod listing;
@@ -63,6 +64,13 @@ impl Discovered {
     /// The digests of the manifests that list the candidates.
     pub(super) fn manifest_digests(&self) -> Vec<Digest> {
         self.manifests().map(|manifest| *manifest.digest()).collect()
+    }
+
+    /// What keeping it takes, in bytes.
+    pub(super) fn material_bytes(&self) -> u64 {
+        let candidates = self.material.candidates.iter().map(|candidate| candidate.bytes().len());
+        let manifests = self.manifests().map(|manifest| manifest.bytes().len());
+        candidates.chain(manifests).fold(0, |sum, bytes| sum.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX)))
     }
 
     fn manifests(&self) -> impl Iterator<Item = &Arc<UnverifiedManifest>> {

@@ -1,4 +1,5 @@
-//! What an allow rests on, kept so that it can be verified again while upstream is away.
+//! What a verdict rests on, kept so that an allow can be verified again while upstream is away, and that it can be told what
+//! another policy would say.
 //!
 //! Manifests and payloads lie in the content, by digest. Where they lie is told by the pointers of their tags, and for
 //! referrers by a list of our own: an index of those that had bundles. What upstream has taken away is forgotten at its next
@@ -21,7 +22,8 @@ use crate::store::{Store, TagPointer};
 
 /// The signature material of `digest` that the store keeps, without asking anybody; `None` when it has none.
 ///
-/// It is what the last allow on that digest rested on, and no more: `None` does not mean that there is no signature.
+/// It is what the last verdict on that digest rested on, as far as it was kept, and no more: `None` does not mean that there
+/// is no signature.
 pub async fn stored_material(
     store: &Store,
     repository: &Repository,
@@ -98,7 +100,7 @@ pub(super) async fn forget_unlisted(
 }
 
 impl Puller {
-    /// Keeps what an allow on `subject` rests on.
+    /// Keeps what a verdict on `subject` rests on.
     pub(in crate::pull) async fn keep_material(&self, subject: &Digest, found: &Discovered) {
         for candidate in &found.material.candidates {
             let digest = Digest::sha256(candidate.bytes());

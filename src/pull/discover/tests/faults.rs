@@ -92,7 +92,7 @@ async fn a_web_page_for_the_api_is_no_answer_but_the_fallback_tag_may_have_one()
 }
 
 #[tokio::test]
-async fn what_is_listed_and_not_there_or_no_bundle_is_skipped_and_reported() {
+async fn v_21_what_is_listed_and_not_there_or_no_bundle_is_skipped_and_reported() {
     let bench = Bench::new().await;
     bench.put_bundle("good");
     let subject = || bench.subject.descriptor();
