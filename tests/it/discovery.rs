@@ -35,7 +35,7 @@ async fn an_image_signed_by_a_bundle_alone_is_admitted() {
 async fn a_bundle_by_another_key_admits_nothing() {
     let (lab, image) = lab_with_image().await;
     lab.sign_by_bundle_with_another_key(&image);
-    assert_eq!(denied_for(lab.pull("1").await), Reason::BadSignature);
+    assert_eq!(denied_for(lab.pull("1").await), Reason::WrongKey);
 }
 
 #[tokio::test]
@@ -186,4 +186,34 @@ async fn a_referrer_whose_bytes_are_wrong_is_skipped_and_a_good_one_beside_it_co
         !matches!(lab.pull_digest(&bad).await, Err(PullError::Denied(_))),
         "what upstream sends wrong is not decided"
     );
+}
+
+#[tokio::test]
+async fn attestations_admit_and_are_found_again_while_upstream_is_away() {
+    let lab = Lab::new(Policy::Attested).await;
+    let image = lab.image("1");
+    lab.tag("1", &image);
+    denied_for(lab.pull("1").await);
+    lab.attest(&image);
+    lab.clock.advance(Duration::from_secs(61));
+    lab.pull("1").await.unwrap();
+    let lab = lab.stop_upstream().restart().await;
+    lab.clock.advance(25 * HOUR);
+    lab.pull_digest(&image.digest).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_only_a_warning_depends_on_never_keeps_an_image_from_anybody() {
+    for status in [404, 429, 500] {
+        let lab = Lab::new(Policy::Warned).await;
+        let image = lab.image("1");
+        lab.tag("1", &image);
+        lab.pull_digest(&image.digest).await.unwrap();
+        let lab = lab.with_another_puller();
+        for place in [".att", "/referrers/"] {
+            lab.fail(place, status);
+        }
+        lab.pull("1").await.unwrap();
+        assert!(lab.asked("GET", ".att") + lab.asked("GET", "/referrers/") > 0, "it was looked for");
+    }
 }

@@ -13,8 +13,8 @@ use futures_util::TryStreamExt as _;
 use sealgate::clock::{Clock, ManualClock, Timestamp};
 use sealgate::oci::{Digest, ImageReference, MediaType, Reference, Repository};
 use sealgate::policy::{
-    BundlesWithoutIdentity, ContainersPolicy, ContainersPolicyDocument, Exemption, Mode, MultiArch, Override,
-    PolicySet, Reason, Settings as PolicySettings,
+    BundlesWithoutIdentity, ClusterImagePolicies, ContainersPolicy, ContainersPolicyDocument, Exemption, Mode,
+    MultiArch, Override, PolicyFile, PolicySet, Reason, Settings as PolicySettings,
 };
 use sealgate::pull::{AdmittedManifest, Delivery, PullError, Puller, Snapshot, Source, TagList, VerdictTtl};
 use sealgate::store::{Settings as StoreSettings, Store, StoredVerdict, VerdictFilter};
@@ -24,6 +24,7 @@ use sealgate::testing::{
     BuiltImage, Content, FakeRegistry, Fault, ImageBuilder, attach_attestations, attach_bundles, attach_spam,
 };
 use sealgate::upstream::Upstream;
+use sealgate::verify::SigstoreRoot;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
@@ -52,6 +53,10 @@ pub(crate) enum Policy {
     Keyless,
     /// As `Signed`, where a bundle that names no image binds by its digest.
     Bundles,
+    /// Nothing, and a warning where the lab's key has attested no provenance.
+    Warned,
+    /// A ClusterImagePolicy: provenance attested by the lab's key.
+    Attested,
     /// As `Signed`, for indexes under `index-or-any-leaf`.
     AnyLeaf,
     /// As `Signed`, under `leaf-only`.
@@ -348,11 +353,8 @@ impl Lab {
     /// Attests with the key that policy wants, at the tag `sha256-<hex>.att`.
     pub(crate) fn attest(&self, image: &Image) {
         let key = key(&self.sigstore);
-        let attested = self
-            .sigstore
-            .bundle_keyed(&key, &image.digest)
-            .predicate("https://slsa.dev/provenance/v1", json!({}))
-            .build_attestation();
+        let attested =
+            self.sigstore.bundle_keyed(&key, &image.digest).predicate(PROVENANCE, json!({})).build_attestation();
         attach_attestations(&self.registry, REPOSITORY, &image.digest, &[attested]);
     }
 
@@ -629,7 +631,7 @@ fn settings(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> PolicySe
     let (accept, reject) = (json!({"type": "insecureAcceptAnything"}), json!({"type": "reject"}));
     let scoped = |default: &Value, scope: String, requirement: &Value| json!({"default": [default], "transports": {"docker": {scope: [requirement]}}});
     let document = match policy {
-        Policy::AcceptAnything => json!({"default": [accept]}),
+        Policy::AcceptAnything | Policy::Warned | Policy::Attested => json!({"default": [accept]}),
         Policy::SignedByAnother => json!({"default": [key_requirement(&other_key(sigstore))]}),
         Policy::Keyless => json!({"default": [sigstore.fulcio_requirement(EMAIL, ISSUER)]}),
         Policy::SignedTag(tag) => scoped(&accept, format!("{HOST}/{REPOSITORY}:{tag}"), &signed),
@@ -651,6 +653,8 @@ fn settings(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> PolicySe
     match policy {
         Policy::AnyLeaf => settings.multi_arch = MultiArch::IndexOrAnyLeaf,
         Policy::LeafOnly => settings.multi_arch = MultiArch::LeafOnly,
+        Policy::Warned => settings.cluster_image_policies = Some(attested("warn", sigstore)),
+        Policy::Attested => settings.cluster_image_policies = Some(attested("enforce", sigstore)),
         Policy::Bundles => settings.overrides.push(Override {
             bundles_without_identity: Some(BundlesWithoutIdentity::DigestIsEnough),
             ..Override::of(HOST.parse().unwrap())
@@ -680,3 +684,25 @@ fn settings(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> PolicySe
     }
     settings
 }
+
+/// A ClusterImagePolicy in that mode: provenance attested by the lab's key, in either format.
+fn attested(mode: &str, sigstore: &FakeSigstore) -> ClusterImagePolicies {
+    let authority = |format: &str| {
+        json!({
+            "key": { "data": key(sigstore).public_pem() },
+            "signatureFormat": format,
+            "attestations": [{ "name": "provenance", "predicateType": PROVENANCE }],
+        })
+    };
+    let document = json!({
+        "apiVersion": "policy.sigstore.dev/v1beta1",
+        "kind": "ClusterImagePolicy",
+        "metadata": { "name": "attested" },
+        "spec": { "mode": mode, "images": [{ "glob": "**" }], "authorities": [authority("legacy"), authority("bundle")] },
+    });
+    let file = PolicyFile::parse("attested.yaml", document.to_string().as_bytes(), &mut |_| Err("no files".to_owned()));
+    let root = SigstoreRoot::from_json(sigstore.trusted_root_json().as_bytes()).unwrap();
+    ClusterImagePolicies::resolve(vec![file.unwrap()], &root).unwrap()
+}
+
+const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
