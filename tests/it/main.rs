@@ -58,6 +58,7 @@ mod reload;
 mod restart;
 mod runtimes;
 mod service;
+mod signed_bundles;
 mod slsa_image;
 mod store_faults;
 mod tls;
