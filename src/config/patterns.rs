@@ -50,7 +50,11 @@ pub(super) fn expand(files: &mut Files, pattern: &str) -> Result<Vec<PathBuf>, P
                 }
                 deeper
             }
-            other => found.into_iter().map(|path| path.join(other)).collect(),
+            Component::Normal(_)
+            | Component::Prefix(_)
+            | Component::RootDir
+            | Component::CurDir
+            | Component::ParentDir => found.into_iter().map(|path| path.join(part)).collect(),
         };
     }
     found.retain(|path| files.path(path).is_file());

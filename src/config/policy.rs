@@ -42,7 +42,6 @@ pub(super) fn load(
         multi_arch: multi_arch(policy.multi_arch),
         overrides: overrides(source, &policy.overrides)?,
         exemptions: exemptions(source, &policy.exemptions)?,
-        ..Settings::default()
     };
     let patterns = &policy.cluster_image_policies;
     let policy = PolicySet::new(settings).map_err(|error| {

@@ -104,13 +104,11 @@ pub(in crate::policy) fn evaluate(
         }
         records.push(record);
     }
-    match (no_answer, &conclusion) {
-        (Some(error), None | Some(Conclusion::Allowed { .. })) => Err(error),
-        (_, _) => {
-            let evidence = records.iter().map(PolicyRecord::json).collect();
-            Ok(Answer { conclusion, rests_on: examination.rests_on, evidence })
-        }
+    if let (Some(error), None | Some(Conclusion::Allowed { .. })) = (no_answer, &conclusion) {
+        return Err(error);
     }
+    let evidence = records.iter().map(PolicyRecord::json).collect();
+    Ok(Answer { conclusion, rests_on: examination.rests_on, evidence })
 }
 
 /// The conclusion with one more policy.
@@ -182,7 +180,7 @@ enum As {
 
 #[derive(Debug, Clone)]
 enum Verified {
-    Signature(VerifiedSignature),
+    Signature(Box<VerifiedSignature>),
     Statement(Box<VerifiedStatement>),
 }
 
@@ -209,9 +207,10 @@ impl<'a> Examination<'a> {
         let mut records: Vec<AuthorityRecord<'a, 'p>> = Vec::new();
         for authority in &policy.authorities {
             let enough = extent == Extent::FirstIsEnough && records.iter().any(AuthorityRecord::is_satisfied);
-            records.push(match enough {
-                true => AuthorityRecord::not_evaluated(authority),
-                false => self.authority(authority, extent),
+            records.push(if enough {
+                AuthorityRecord::not_evaluated(authority)
+            } else {
+                self.authority(authority, extent)
             });
         }
         let outcome = self.policy_outcome(policy, &records);
@@ -302,7 +301,7 @@ impl<'a> Examination<'a> {
                 Ok(Verified::Signature(signature)) => {
                     matched.push(as_policy_controller(candidate, &signature));
                     satisfied.add("signed by", &signature);
-                    CandidateRecord::verified(candidate, signature, None)
+                    CandidateRecord::verified(candidate, *signature, None)
                 }
                 Ok(Verified::Statement(_)) => CandidateRecord::not_examined(candidate),
                 Err(error) => CandidateRecord::refused(candidate, error),
@@ -461,7 +460,9 @@ impl<'a> Examination<'a> {
         let Question { digest, now, .. } = self.question;
         let trust = &signed.trust;
         let verified = self.verified.entry((trust.fingerprint(), index, how)).or_insert_with(|| match how {
-            As::Signature => trust.verify_signature(candidate, digest, now).map(Verified::Signature),
+            As::Signature => {
+                trust.verify_signature(candidate, digest, now).map(|one| Verified::Signature(Box::new(one)))
+            }
             As::Attestation => {
                 trust.verify_attestation(candidate, digest, now).map(|one| Verified::Statement(Box::new(one)))
             }
@@ -479,7 +480,7 @@ impl<'a> Examination<'a> {
     fn none(&self, records: &[CandidateRecord<'_>], what: &str, nothing: Reason) -> Outcome {
         let material = self.question.material;
         if material.more || material.candidates.len() > CANDIDATES_MAX {
-            let text = format!("too many signatures: none of those looked at is accepted, and there are more");
+            let text = "too many signatures: none of those looked at is accepted, and there are more".to_owned();
             return Outcome::Denied { reason: Reason::TooManySignatures, text };
         }
         let rejected: Vec<(Reason, String)> = records.iter().filter_map(CandidateRecord::told).collect();

@@ -47,7 +47,7 @@ pub(super) struct AttestationRecord<'a, 'p> {
     pub(super) candidates: Vec<CandidateRecord<'a>>,
 }
 
-impl<'a, 'p> PolicyRecord<'a, 'p> {
+impl<'p> PolicyRecord<'_, 'p> {
     /// A policy after one that denies.
     pub(super) fn not_evaluated(policy: &'p Policy) -> Self {
         Self { policy, outcome: Outcome::NotEvaluated, authorities: Vec::new() }
@@ -67,7 +67,7 @@ impl<'a, 'p> PolicyRecord<'a, 'p> {
     }
 }
 
-impl<'a, 'p> AuthorityRecord<'a, 'p> {
+impl<'p> AuthorityRecord<'_, 'p> {
     pub(super) fn of(authority: &'p Authority, outcome: Outcome) -> Self {
         Self { authority, outcome, candidates: Vec::new(), attestations: Vec::new() }
     }

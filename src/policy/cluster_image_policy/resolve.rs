@@ -161,9 +161,9 @@ struct Roots<'a> {
 
 impl<'a> Roots<'a> {
     fn resolve(documents: Vec<TrustRootDocument>, default: &'a SigstoreRoot) -> Result<Self, CipError> {
-        let (mut named, mut names) = (BTreeMap::new(), BTreeMap::new());
+        let (mut named, mut seen) = (BTreeMap::new(), BTreeMap::new());
         for TrustRootDocument { name, origin, trusted_root_json } in documents {
-            unique(&mut names, &name, &origin)?;
+            unique(&mut seen, &name, &origin)?;
             let root = SigstoreRoot::from_json(&trusted_root_json).map_err(|error| CipError {
                 origin,
                 field: "spec".to_owned(),
@@ -444,7 +444,7 @@ fn signers(
                 let cannot = |error| at.error("keyless.ca-cert", format!("cannot be used: {error}"));
                 root = root.with_authorities(pem).map_err(cannot)?;
             }
-            let one = |issuer: &TextPattern, subject: &TextPattern| format!("{} (issuer {})", subject, issuer);
+            let one = |issuer: &TextPattern, subject: &TextPattern| format!("{subject} (issuer {issuer})");
             let names = identities.iter().map(|identity| one(&identity.issuer, &identity.subject));
             let signer = names.collect::<Vec<_>>().join(" or ");
             let signers = Signers::Keyless { root: root.clone(), identities: identities.clone(), sct: *sct };
