@@ -111,6 +111,8 @@ pub const OPENPGP_RSA_BITS_MIN: u16 = 2048;
 pub const ARTEFACT_BLOB_BYTES_MAX: u64 = 8 * MIB;
 /// Layers of a signature artefact that passes without a verdict.
 pub const ARTEFACT_LAYERS_MAX: usize = 64;
+/// Bytes of what one verdict says was looked at; an index keeps it together with its list of children and material.
+pub const EVIDENCE_DOCUMENT_BYTES_MAX: usize = 768 * 1024;
 /// Keys in the log entries of a refused candidate that are tried, for saying which key made it.
 pub const NAMED_KEYS_MAX: usize = 4;
 /// Signature equations computed for one denial to say which key made what was refused.

@@ -10,7 +10,7 @@ use super::answer::{Answer, Refusal};
 use super::query::Query;
 use crate::clock::Timestamp;
 use crate::limits::VERDICTS_PAGE_MAX;
-use crate::oci::Digest;
+use crate::oci::{Digest, DockerReference};
 use crate::policy::Decision;
 use crate::store::{StoredVerdict, VerdictFilter, VerdictId};
 
@@ -67,7 +67,17 @@ fn parse_filter(raw: Option<&str>) -> Result<VerdictFilter, Refusal> {
         return Err(Refusal::bad_request("limit is out of bounds", format!("limit is {wanted}")));
     }
     let after = query.parsed("after", "the id of a verdict, as `next` of the page before gives it")?;
-    Ok(VerdictFilter { decision, repository: query.text("repository").map(str::to_owned), limit, after })
+    let repository = query.text("repository").map(repository).transpose()?;
+    Ok(VerdictFilter { decision, repository, limit, after })
+}
+
+/// A repository as people write it, by its canonical name.
+fn repository(text: &str) -> Result<String, Refusal> {
+    let hint = "repository is a name such as docker.io/library/alpine, without tag and digest";
+    match text.parse() {
+        Ok(DockerReference { repository, tag: None, digest: None }) => Ok(repository.to_string()),
+        Ok(_) | Err(_) => Err(Refusal::bad_request(format!("repository={text:?} cannot be used"), hint)),
+    }
 }
 
 fn parse_id(text: &str) -> Result<VerdictId, Refusal> {
@@ -133,8 +143,17 @@ mod tests {
         assert_eq!(filter.repository.as_deref(), Some("docker.io/library/alpine"));
         assert_eq!(filter.limit, Some(VERDICTS_PAGE_MAX));
         assert!(parse_filter(None).is_ok());
-        for bad in ["decision=maybe", "limit=0", "limit=1001", "limit=x", "after=xyz", "colour=red", "limit=1&limit=1"]
-        {
+        for bad in [
+            "decision=maybe",
+            "limit=0",
+            "limit=1001",
+            "limit=x",
+            "repository=a%3A1",
+            "repository=A%20b",
+            "after=xyz",
+            "colour=red",
+            "limit=1&limit=1",
+        ] {
             assert!(parse_filter(Some(bad)).is_err(), "{bad}");
         }
     }

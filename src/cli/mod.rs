@@ -9,6 +9,7 @@ mod logging;
 mod output;
 mod policy;
 mod serve;
+mod suggest;
 mod tree;
 mod trust;
 mod verdicts;

@@ -19,6 +19,8 @@ pub(super) enum Command {
     Check(CheckArguments),
     /// Print which scope and requirements apply to an image; asks no registry
     Explain(ExplainArguments),
+    /// Print policies that ask for the signers found on these images
+    Suggest(super::suggest::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,6 +48,7 @@ pub(super) fn run(command: &Command) -> Result<Status, CliError> {
     match command {
         Command::Check(arguments) => check(arguments),
         Command::Explain(arguments) => explain(arguments),
+        Command::Suggest(arguments) => super::suggest::run(arguments),
     }
 }
 

@@ -211,6 +211,15 @@ fn signers(evidence: &Value) -> Option<Node> {
         node.below.extend(rest(signer, SIGNER_KEYS));
         node
     });
+    let others = list(evidence, "other_signatures").map(Vec::as_slice).unwrap_or_default();
+    let others = others.iter().map(|other| {
+        let field = |key: &str| text(other, key).unwrap_or_default();
+        let mut node = Node::of(format!("unknown: {}, {}", field("format"), field("place")));
+        node.fact("key", text(other, "key"));
+        node.fact("why", text(other, "why"));
+        node
+    });
+    let below = below.chain(others);
     let line = if signers.is_empty() { "who signed it: nobody that the trust root knows" } else { "who signed it" };
     Some(Node { below: below.collect(), ..Node::of(line) })
 }
@@ -410,6 +419,7 @@ const DOCUMENT_KEYS: &[&str] = &[
     "image_size",
     "admitted_by",
     "signers",
+    "other_signatures",
     "skipped",
     "other_attachments",
     "more_candidates",

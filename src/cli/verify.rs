@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, CliError> {
     Ok(report.status())
 }
 
-fn unknown_upstream(host: &crate::oci::Host, config: &Config) -> CliError {
+pub(super) fn unknown_upstream(host: &crate::oci::Host, config: &Config) -> CliError {
     let hosts: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.host().as_str()).collect();
     CliError::Usage {
         what: format!("{host} is not a configured upstream"),

@@ -9,7 +9,7 @@ use super::containers_policy::Question;
 use super::containers_policy::texts::ascii_line;
 use super::finding::Finding;
 use super::{Decision, Evidence, Reason, Skipped};
-use crate::limits::IDENTITY_BYTES_MAX;
+use crate::limits::{EVIDENCE_DOCUMENT_BYTES_MAX, IDENTITY_BYTES_MAX};
 use crate::verify::{SignatureMaterial, SignedReference, Signer, VerifiedSignature, VerifiedStatement, VerifyError};
 
 /// A candidate and what it came to under one requirement or authority.
@@ -134,7 +134,7 @@ pub(super) fn closest(candidates: &[CandidateRecord<'_>]) -> Reason {
     order.into_iter().find(is_there).unwrap_or(Reason::BadSignature)
 }
 
-fn describe(record: &mut Value, signature: &VerifiedSignature) {
+pub(super) fn describe(record: &mut Value, signature: &VerifiedSignature) {
     set(record, "signer", signer(&signature.signer));
     let reference = match &signature.signed_reference {
         SignedReference::Reference(reference) => Some(reference.to_string()),
@@ -210,6 +210,29 @@ pub(super) fn set_remainder(evidence: &mut Evidence, question: Question<'_>) {
     set(&mut evidence.0, "skipped", json!(skipped));
     set(&mut evidence.0, "other_attachments", json!(material.other_attachments));
     set(&mut evidence.0, "more_candidates", json!(material.more));
+}
+
+/// Makes a document fit into its file: texts from outside are cut shorter until it does. Cutting shows as `"cut": true`.
+pub(super) fn fit(evidence: &mut Evidence) {
+    for chars in [1024, 256, 64] {
+        if serde_json::to_vec(&evidence.0).is_ok_and(|bytes| bytes.len() <= EVIDENCE_DOCUMENT_BYTES_MAX) {
+            return;
+        }
+        cut(&mut evidence.0, chars);
+        set(&mut evidence.0, "cut", json!(true));
+    }
+}
+
+fn cut(value: &mut Value, chars: usize) {
+    match value {
+        Value::String(text) if text.len() > chars => {
+            let start: String = text.chars().take(chars).collect();
+            *text = format!("{start}...");
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| cut(item, chars)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| cut(field, chars)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 pub(super) fn set(object: &mut Value, key: &str, value: Value) {

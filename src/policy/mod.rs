@@ -13,6 +13,7 @@ mod fingerprint;
 mod keys;
 mod lint;
 mod overrides;
+mod signers;
 mod verdict;
 mod wanted;
 mod yaml;
@@ -38,7 +39,7 @@ use containers_policy::Question;
 use finding::{Finder, KnownKeys};
 
 use crate::clock::Timestamp;
-use crate::oci::{Digest, ImageReference, Reference, Repository};
+use crate::oci::{Algorithm, Digest, ImageReference, Reference, Repository};
 use crate::verify::SigstoreRoot;
 
 /// Serve or only record (design §3, `mode`).
@@ -193,7 +194,23 @@ impl PolicySet {
 
     /// What deciding about `image` needs.
     pub fn plan(&self, image: &ImageReference) -> Plan {
-        self.formats.plan(image)
+        match self.formats.plan(image) {
+            Plan::WithoutMaterial if self.reports_signers(image) => Plan::WantsMaterial(Wanted {
+                kinds: [MaterialKind::Signatures, MaterialKind::Attestations, MaterialKind::Bundles].into(),
+                ..Wanted::default()
+            }),
+            plan => plan,
+        }
+    }
+
+    /// Whether who signed the image is to be found out although no answer depends on it. Signatures name sha256 digests.
+    fn reports_signers(&self, image: &ImageReference) -> bool {
+        let is_bound = match &image.reference {
+            Reference::Digest(digest) => digest.algorithm() == Algorithm::Sha256,
+            Reference::Tag(_) => true,
+        };
+        let mode = overrides::overridden(&self.overrides, image, None, |over| over.mode).unwrap_or(self.mode);
+        is_bound && mode == Mode::Audit && self.trust_root.is_some()
     }
 
     /// Decides. `digest` is the digest of the manifest's bytes.
@@ -209,7 +226,13 @@ impl PolicySet {
     ) -> Result<Verdict, EvaluateError> {
         let bundles_without_identity = self.bundles_without_identity(image, digest);
         let finder = &Finder::new(&self.known_keys, self.trust_root(), digest, now);
-        self.formats.evaluate(Question { image, digest, material, bundles_without_identity, now, finder })
+        let question = Question { image, digest, material, bundles_without_identity, now, finder };
+        let mut verdict = self.formats.evaluate(question)?;
+        if let (Mode::Audit, Some(root)) = (self.mode(image, digest), self.trust_root()) {
+            signers::report(&mut verdict.evidence.0, question, root);
+        }
+        evidence::fit(&mut verdict.evidence);
+        Ok(verdict)
     }
 
     /// Whether a policy scope names this very digest (design §2, "Tag, then digest").

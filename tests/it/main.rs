@@ -27,6 +27,7 @@ mod bundle_forgery;
 mod catalogue;
 mod cli;
 mod cli_serve;
+mod cli_suggest;
 mod cli_trust;
 mod cli_verify;
 mod cluster_image_policies;
