@@ -50,6 +50,8 @@ pub const YAML_DEPTH_MAX: usize = 32;
 pub const YAML_NODES_MAX: usize = 100_000;
 /// Bytes of text in one YAML file, aliases followed.
 pub const YAML_EXPANDED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Files of a directory that a configuration names.
+pub const CONFIG_DIRECTORY_FILES_MAX: usize = 256;
 /// Longest duration that a configuration may state.
 pub const CONFIG_DURATION_MAX: Duration = Duration::from_hours(365 * 24);
 /// Largest size that a configuration may state, in bytes.
@@ -193,6 +195,8 @@ pub const UPSTREAM_BLOB_CONCURRENCY: usize = 24;
 pub const UPSTREAM_BLOB_QUEUE: Duration = Duration::from_mins(2);
 /// Bytes of a URL that an upstream names: realm, redirect, next page.
 pub const UPSTREAM_URL_BYTES_MAX: usize = 8 * 1024;
+/// Lookaside servers of one upstream whose connections are kept.
+pub const LOOKASIDE_CLIENTS_MAX: usize = 8;
 /// Bytes of a token response.
 pub const TOKEN_BYTES_MAX: u64 = MIB;
 /// Bytes of an upstream's error body that is read.

@@ -90,7 +90,6 @@ pub(super) fn check(source: &Source, files: &mut Files, built_in: BuiltIn) -> Re
     let mut warnings = Vec::new();
     let tls = document.server.tls.as_ref().map(|tls| self::tls(source, files, tls)).transpose()?;
     let server = server(source, files, &document)?;
-    not_built_yet(source, &document.policy)?;
     let trust = trust::check(source, files, &document, &mut warnings)?;
     let loaded = policy::load(source, files, &document.policy, &trust.root, built_in)?;
     let upstreams = upstreams::check(source, files, &mut warnings, &document.upstream)?;
@@ -207,23 +206,6 @@ fn registry(
         document::HardStop::Off => http::HardStop::Off,
     };
     Ok(http::Settings { hard_stop, tls, ..http::Settings::new(upstreams) })
-}
-
-/// Keys that are known and whose effect this version lacks: never ignored.
-fn not_built_yet(source: &Source, policy: &document::Policy) -> Result<(), ConfigError> {
-    let error = |key: &str, what: &str| {
-        Err(source.at(key, format!("{what} is not supported by this version yet"), "remove the key"))
-    };
-    if !policy.registries_d.as_os_str().is_empty() {
-        return error("policy.registries_d", "containers-registries.d");
-    }
-    for (index, over) in policy.overrides.iter().enumerate() {
-        let key = |name: &str| format!("policy.override[{index}].{name}");
-        if over.bundles_without_identity == Some(true) {
-            return error(&key("bundles_without_identity"), "the sigstore bundle format");
-        }
-    }
-    Ok(())
 }
 
 fn store_settings(source: &Source, files: &Files, document: &Document) -> Result<store::Settings, ConfigError> {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::watch::Seen;
-use crate::limits::CONFIG_FILE_BYTES_MAX;
+use crate::limits::{CONFIG_DIRECTORY_FILES_MAX, CONFIG_FILE_BYTES_MAX};
 use crate::oci::Digest;
 
 /// Reads files relative to one directory and remembers which, and what was in them.
@@ -75,6 +75,44 @@ impl Files {
         }
         self.read.push(ReadFile { key: key.to_owned(), path, digest: Digest::sha256(&bytes) });
         Ok(bytes)
+    }
+
+    /// All files of a directory whose names end in `suffix`, in the order of their names; empty ones too. A file that comes or goes
+    /// later is noticed, since the directory then changes.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the directory cannot be listed, one of the files cannot be read, or there are more than
+    /// [`CONFIG_DIRECTORY_FILES_MAX`].
+    pub(super) fn read_directory(
+        &mut self,
+        key: &str,
+        directory: &Path,
+        suffix: &str,
+    ) -> Result<Vec<(PathBuf, Vec<u8>)>, ReadError> {
+        let path = self.path(directory);
+        self.seen.push(Seen::now(&path));
+        let error = |why: String| ReadError { path: path.display().to_string(), why };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&path).map_err(|source| error(reason(&source)))? {
+            let name = entry.map_err(|source| error(reason(&source)))?.file_name();
+            if name.to_str().is_some_and(|name| name.ends_with(suffix)) {
+                names.push(name);
+            }
+        }
+        if names.len() > CONFIG_DIRECTORY_FILES_MAX {
+            return Err(error(format!("it has more than {CONFIG_DIRECTORY_FILES_MAX} files {suffix}")));
+        }
+        names.sort();
+        let mut files = Vec::new();
+        for name in names {
+            let file = path.join(name);
+            self.seen.push(Seen::now(&file));
+            let is_empty = std::fs::metadata(&file).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
+            let bytes = if is_empty { Vec::new() } else { read_bounded(&file)? };
+            self.read.push(ReadFile { key: key.to_owned(), path: file.clone(), digest: Digest::sha256(&bytes) });
+            files.push((file, bytes));
+        }
+        Ok(files)
     }
 
     /// A file whose content somebody else reads later: it must be there, and not be open to everybody.

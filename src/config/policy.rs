@@ -9,7 +9,7 @@ use super::files::{Files, ReadError, Secrecy};
 use super::{BUILT_IN_CONFIG_NAME, BUILT_IN_POLICY, UpstreamConfig, patterns};
 use crate::policy::{
     BundlesWithoutIdentity, CipError, ClusterImagePolicies, ContainersPolicy, ContainersPolicyDocument, Exemption,
-    Mode, MultiArch, NoMatch, Override, PolicyError, PolicyFile, PolicySet, Scope, Settings,
+    Mode, MultiArch, NoMatch, Override, PolicyError, PolicyFile, PolicySet, RegistriesD, Scope, Settings,
 };
 use crate::trust::TrustRoot;
 use crate::verify::SigstoreRoot;
@@ -42,6 +42,7 @@ pub(super) fn load(
         multi_arch: multi_arch(policy.multi_arch),
         overrides: overrides(source, &policy.overrides)?,
         exemptions: exemptions(source, &policy.exemptions)?,
+        registries_d: registries_d(source, files, &policy.registries_d)?,
     };
     let patterns = &policy.cluster_image_policies;
     let policy = PolicySet::new(settings).map_err(|error| {
@@ -181,6 +182,24 @@ pub(super) fn idle_keys(policy: &document::Policy, warnings: &mut Vec<String>) {
                 .to_owned(),
         );
     }
+}
+
+fn registries_d(source: &Source, files: &mut Files, directory: &Path) -> Result<RegistriesD, ConfigError> {
+    let key = "policy.registries_d";
+    if directory.as_os_str().is_empty() {
+        return Ok(RegistriesD::default());
+    }
+    let hint = "name a directory as containers-registries.d(5) describes it; its files *.yaml are read";
+    let read = files.read_directory(key, directory, ".yaml").map_err(|error| source.at(key, error, hint))?;
+    let named: Vec<(String, Vec<u8>)> =
+        read.into_iter().map(|(path, bytes)| (path.display().to_string(), bytes)).collect();
+    RegistriesD::parse(&named).map_err(|error| ConfigError {
+        file: PathBuf::from(&error.file),
+        place: Some(Place { line: error.line, column: 1 }),
+        key: String::new(),
+        problem: error.problem,
+        hint: String::new(),
+    })
 }
 
 fn overrides(source: &Source, documents: &[document::Override]) -> Result<Vec<Override>, ConfigError> {

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::cluster_image_policy::{self, Answer, ClusterImagePolicies, Conclusion, Needs};
 use super::containers_policy::texts::verdict_line;
-use super::containers_policy::{self, ContainersPolicy, Question};
+use super::containers_policy::trap;
+use super::containers_policy::{self, ContainersPolicy, Question, RegistriesD};
 use super::evidence::{head, set, set_remainder};
 use super::finding::{Finder, KnownKeys};
 use super::lint::Finding;
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::oci::{Digest, ImageReference};
+use crate::verify::quote::go_quote;
 
 /// The policies of both formats. At least one is there.
 #[derive(Debug)]
@@ -24,12 +26,14 @@ pub(super) struct Formats {
     pub(super) containers_policy: Option<ContainersPolicy>,
     pub(super) cluster_image_policies: Option<ClusterImagePolicies>,
     pub(super) no_match: NoMatch,
+    pub(super) registries_d: RegistriesD,
 }
 
 impl Formats {
     /// What deciding needs: nothing where the answer is certain without.
     pub(super) fn plan(&self, image: &ImageReference) -> Plan {
-        let first = self.containers_policy.as_ref().map(|policy| (policy, containers_policy::plan(policy, image)));
+        let plan = |policy| (policy, containers_policy::plan(policy, &self.registries_d, image));
+        let first = self.containers_policy.as_ref().map(plan);
         if let Some((policy, Plan::WithoutMaterial)) = &first
             && denies(policy, image)
         {
@@ -42,7 +46,7 @@ impl Formats {
             Some(Needs::Material(wanted)) => Plan::NeedsMaterial(wanted),
             Some(Needs::ForWarnings(wanted)) => Plan::WantsMaterial(wanted),
         };
-        both(first, second)
+        self.registries_d.restrict(image, both(first, second))
     }
 
     /// Decides.
@@ -128,6 +132,8 @@ impl Formats {
             lines.extend(policies.canonical());
             lines.push(format!("no_match {:?}", self.no_match));
         }
+        lines.push("registries_d".to_owned());
+        lines.extend(self.registries_d.canonical());
         lines
     }
 
@@ -143,6 +149,11 @@ impl Formats {
             let text = "an image that no scope here and no ClusterImagePolicy matches is accepted unsigned; no_match has no \
                         effect beside a policy.json";
             findings.push(Finding::new(Severity::Warning, "default", text));
+        }
+        for namespace in self.registries_d.namespaces() {
+            if let Some(trap) = trap(namespace) {
+                findings.push(Finding::of_scope(format!("registries_d: docker[{}]", go_quote(namespace)), trap));
+            }
         }
         findings
     }
@@ -162,6 +173,7 @@ fn denies(policy: &ContainersPolicy, image: &ImageReference) -> bool {
         digest,
         material: &material,
         bundles_without_identity: BundlesWithoutIdentity::Refused,
+        searched: RegistriesD::default().searched(image),
         now,
         finder: &Finder::new(&known, None, digest, now),
     };

@@ -24,15 +24,15 @@ pub use cluster_image_policy::{
     StaticAction, TrustRootDocument, cluster_image_policy_keys, trust_root_keys,
 };
 pub use containers_policy::{
-    ContainersPolicy, ContainersPolicyDocument, DocumentError, NamedFile, ReadFile, ResolveError, SignedIdentity,
-    containers_policy_keys,
+    ContainersPolicy, ContainersPolicyDocument, DocumentError, NamedFile, ReadFile, RegistriesD, RegistriesDError,
+    ResolveError, SignedIdentity, containers_policy_keys,
 };
 pub use explain::{Explanation, PolicyExplanation, Requires, ScopeExplanation};
 pub use keys::FormatKey;
 pub use lint::{Finding, Severity};
 pub use overrides::{BundlesWithoutIdentity, Exemption, Override, Scope, ScopeError};
 pub use verdict::{Decision, EvaluateError, Evidence, Material, Reason, RestsOn, Skipped, Verdict};
-pub use wanted::{AlternateSource, LookasideBase, MaterialKind, Wanted};
+pub use wanted::{AlternateSource, LookasideBase, LookasideBaseError, MaterialKind, Wanted};
 
 use combine::Formats;
 use containers_policy::Question;
@@ -98,6 +98,8 @@ pub struct Settings {
     pub no_match: NoMatch,
     /// Whose signatures a report names (audit mode); it authorises nobody. None: nobody's.
     pub trust_root: Option<SigstoreRoot>,
+    /// Where lookaside signatures lie; empty: nowhere.
+    pub registries_d: RegistriesD,
     /// `mode`
     pub mode: Mode,
     /// `multi_arch`
@@ -159,6 +161,7 @@ impl PolicySet {
             cluster_image_policies,
             no_match,
             trust_root,
+            registries_d,
             mode,
             multi_arch,
             overrides,
@@ -180,7 +183,7 @@ impl PolicySet {
                 }
             }
         }
-        let formats = Formats { containers_policy, cluster_image_policies, no_match };
+        let formats = Formats { containers_policy, cluster_image_policies, no_match, registries_d };
         let fingerprint = fingerprint::of(&formats, multi_arch, &overrides);
         let known_keys = formats.known_keys();
         Ok(Self { formats, trust_root, known_keys, mode, multi_arch, overrides, exemptions, fingerprint })
@@ -226,7 +229,8 @@ impl PolicySet {
     ) -> Result<Verdict, EvaluateError> {
         let bundles_without_identity = self.bundles_without_identity(image, digest);
         let finder = &Finder::new(&self.known_keys, self.trust_root(), digest, now);
-        let question = Question { image, digest, material, bundles_without_identity, now, finder };
+        let searched = self.formats.registries_d.searched(image);
+        let question = Question { image, digest, material, bundles_without_identity, searched, now, finder };
         let mut verdict = self.formats.evaluate(question)?;
         if let (Mode::Audit, Some(root)) = (self.mode(image, digest), self.trust_root()) {
             signers::report(&mut verdict.evidence.0, question, root);

@@ -292,7 +292,7 @@ fn what_is_not_supported_denies_and_says_so() {
     // A signature of cosign is none to a requirement for OpenPGP signatures.
     let signed_by = json!({"type": "signedBy", "keyType": "signedByX509CAs", "keyData": "YWJj"});
     let verdict = decide(&policy(&json!([signed_by])), "quay.io/team/app:1", &[keyed("k", APP, Flaw::None)]);
-    let text = "A signature was required, but no signature exists";
+    let text = "A signature was required, but no signature exists (registries_d names no lookaside for it)";
     assert_eq!(answer(&verdict), (Decision::Deny, Reason::NoSignature, text));
     let base_layer = json!({"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}});
     let verdict = decide(&policy(&json!([base_layer])), "quay.io/team/app:1", &[]);

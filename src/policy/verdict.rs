@@ -101,7 +101,7 @@ pub enum Reason {
     PolicyRule,
     /// A ClusterImagePolicy that only warns is not satisfied.
     Warned,
-    /// The requirement is of a kind that is not supported yet.
+    /// The requirement is of a kind that no program implements.
     NotSupported,
 }
 

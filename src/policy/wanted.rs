@@ -1,8 +1,12 @@
 //! What discovery has to look for, as the policy that asks for it knows.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::str::FromStr;
 
-use crate::oci::{Repository, Tag};
+use url::Url;
+
+use crate::oci::{Digest, Repository, RepositoryName, Tag};
 
 /// Which signature material a decision can use. Nothing else is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -38,10 +42,62 @@ pub struct AlternateSource {
     pub kinds: BTreeSet<MaterialKind>,
 }
 
-/// The base of an image's lookaside signatures: `http`, `https` or `file`, as a registries.d file states it, with the
-/// image's path (without host) still to be added.
+/// The base of an image's lookaside signatures, as a registries.d file states it: `http`, `https` or `file`, without user,
+/// query and fragment. The image's path (without host) is still to be added.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LookasideBase(pub String);
+pub struct LookasideBase(Url);
+
+/// The text is no address below which signatures can lie.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct LookasideBaseError {
+    why: &'static str,
+}
+
+impl FromStr for LookasideBase {
+    type Err = LookasideBaseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = |why| LookasideBaseError { why };
+        let url = Url::parse(text).map_err(|_| error("it is no URL; write https://..., http://... or file:///..."))?;
+        match url.scheme() {
+            "http" | "https" => {}
+            // A relative path would depend on where the program was started.
+            "file" if url.host().is_none() && text.starts_with("file:///") => {}
+            "file" => return Err(error("a file URL has three slashes and an absolute path")),
+            _ => return Err(error("only https, http and file are supported")),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(error("it must not hold a user or password"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(error("it must not have a query or fragment"));
+        }
+        Ok(Self(url))
+    }
+}
+
+impl LookasideBase {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Where the signature with that number, from 1, of a manifest lies:
+    /// `<base>/<path-without-host>@<alg>=<hex>/signature-<number>`.
+    pub fn signature(&self, name: &RepositoryName, digest: &Digest, number: usize) -> Url {
+        let mut url = self.0.clone();
+        let (base, algorithm, hex) = (url.path().trim_end_matches('/'), digest.algorithm().as_str(), digest.hex());
+        let path = format!("{base}/{name}@{algorithm}={hex}/signature-{number}");
+        url.set_path(&path);
+        url
+    }
+
+    /// The directory, when it is one.
+    pub fn directory(&self) -> Option<PathBuf> {
+        if self.0.scheme() == "file" { self.0.to_file_path().ok() } else { None }
+    }
+}
 
 impl Wanted {
     /// Whether there is anything to look for.

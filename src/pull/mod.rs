@@ -16,6 +16,7 @@ mod flight;
 mod grants;
 mod held_back;
 mod hot;
+mod lookaside;
 mod manifest;
 mod reading;
 mod referrers;

@@ -230,7 +230,7 @@ fn is_kept(found: &Found, now: Timestamp) -> bool {
         // Nothing of another verifier can be hit any more.
         Kind::Verdict if verdict_key(&found.echo).is_none() => false,
         Kind::Verdict => now <= found.record.not_after.plus(VERDICT_RETENTION),
-        Kind::Grants | Kind::Tag | Kind::MediaType | Kind::Referrers => now <= found.record.not_after,
+        Kind::Grants | Kind::Tag | Kind::MediaType | Kind::Referrers | Kind::Lookaside => now <= found.record.not_after,
     }
 }
 

@@ -294,6 +294,17 @@ impl Store {
         self.inner.tags.put_list(repository, subject, pointer);
     }
 
+    /// Where the list of the lookaside signatures of a digest is kept that an allow rests on.
+    pub async fn lookaside_list(&self, repository: &Repository, subject: &Digest) -> Option<TagPointer> {
+        self.inner.tags.find_lookaside(repository, subject).await
+    }
+
+    /// Remembers such a list.
+    #[expect(clippy::unused_async, reason = "what it costs is this module's to change")]
+    pub async fn put_lookaside_list(&self, repository: &Repository, subject: &Digest, pointer: &TagPointer) {
+        self.inner.tags.put_lookaside(repository, subject, pointer);
+    }
+
     /// The media type a manifest was first served with; fixed for ever.
     pub async fn media_type(&self, digest: &Digest) -> Option<MediaType> {
         self.inner.tags.media_type(digest).await

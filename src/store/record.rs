@@ -20,10 +20,11 @@ pub(super) enum Kind {
     Tag,
     MediaType,
     Referrers,
+    Lookaside,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Verdict, Self::Grants, Self::Tag, Self::MediaType, Self::Referrers];
+    const ALL: [Self; 6] = [Self::Verdict, Self::Grants, Self::Tag, Self::MediaType, Self::Referrers, Self::Lookaside];
 
     /// The first byte of the database's key.
     pub(super) const fn prefix(self) -> u8 {
@@ -33,6 +34,7 @@ impl Kind {
             Self::Tag => b't',
             Self::MediaType => b'm',
             Self::Referrers => b'r',
+            Self::Lookaside => b'l',
         }
     }
 }
@@ -76,6 +78,13 @@ impl RecordKey {
         echo.repository(repository);
         echo.digest(digest);
         Self::of(Kind::Referrers, echo.0)
+    }
+
+    pub(super) fn lookaside(repository: &Repository, digest: &Digest) -> Self {
+        let mut echo = Writer::default();
+        echo.repository(repository);
+        echo.digest(digest);
+        Self::of(Kind::Lookaside, echo.0)
     }
 
     pub(super) fn media_type(digest: &Digest) -> Self {

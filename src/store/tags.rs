@@ -84,6 +84,16 @@ impl Tags {
         self.records.write(StoreOp::Put, move |database| database.put(&[(key, record)]));
     }
 
+    pub(super) async fn find_lookaside(&self, repository: &Repository, subject: &Digest) -> Option<TagPointer> {
+        self.read(RecordKey::lookaside(repository, subject)).await
+    }
+
+    pub(super) fn put_lookaside(&self, repository: &Repository, subject: &Digest, pointer: &TagPointer) {
+        let key = RecordKey::lookaside(repository, subject);
+        let record = encode(pointer);
+        self.records.write(StoreOp::Put, move |database| database.put(&[(key, record)]));
+    }
+
     async fn read(&self, key: RecordKey) -> Option<TagPointer> {
         let found = self.records.find(move |database| Ok(database.find(&key)?.and_then(|record| decode(&record))));
         found.await.found()

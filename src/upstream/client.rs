@@ -14,6 +14,7 @@ use url::Url;
 use super::authorization::{KnownChallenge, Shown};
 use super::breaker::{self, Breaker};
 use super::credentials::CredentialSource;
+use super::lookaside::Lookasides;
 use super::reach::Reach;
 use super::retry;
 use super::token::Tokens;
@@ -31,7 +32,8 @@ pub(super) struct Client {
     pub(super) reach: Reach,
     pub(super) http: HttpClient,
     /// For places that are not the upstream's own: without its client certificate.
-    elsewhere: HttpClient,
+    pub(super) elsewhere: HttpClient,
+    pub(super) lookasides: Lookasides,
     pub(super) credentials: CredentialSource,
     pub(super) tokens: Tokens,
     /// What the last 401 asked for, so that the next request brings it along.
@@ -82,6 +84,7 @@ impl Client {
     pub(super) fn new(settings: Settings, telemetry: Telemetry, network: Network) -> Result<Self, SettingsError> {
         let reach = Reach::new(settings.endpoint, &settings.auth_hosts, &settings.redirect_hosts)?;
         let credentials = CredentialSource::new(settings.credentials, settings.host.clone(), reach.endpoint())?;
+        let lookasides = Lookasides::new(settings.proxy.clone(), settings.allow_private_addresses, network.clone());
         let Network { timeouts, lookup } = network;
         let http = |identity: Option<Vec<u8>>| {
             HttpClient::new(HttpSettings {
@@ -104,6 +107,7 @@ impl Client {
             reach,
             http,
             elsewhere,
+            lookasides,
             credentials,
             tokens: Tokens::new(),
             challenge: Mutex::new(None),

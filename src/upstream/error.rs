@@ -60,7 +60,7 @@ pub enum UpstreamError {
         /// Which upstream.
         upstream: Host,
         /// `digest_mismatch`, `truncated`, `too_large`, `size_mismatch`, `media_type`, `content_encoding`, `protocol`, `redirect`,
-        /// `redirect_blocked`, `realm_blocked`, `upstream_auth`.
+        /// `redirect_blocked`, `realm_blocked`, `upstream_auth`, `lookaside_type`, `lookaside_file`, `lookaside_directory`.
         reason: &'static str,
     },
 }
@@ -103,6 +103,9 @@ fn unusable(reason: &'static str) -> &'static str {
         "too_large" => "the body is too large",
         "size_mismatch" => "the body has another length than stated",
         "media_type" => "the Content-Type is missing or not that of a manifest",
+        "lookaside_type" => "it is a page for people (text/html), not a signature",
+        "lookaside_file" => "the file cannot be read, or lies outside of its directory",
+        "lookaside_directory" => "the directory of its lookaside signatures (registries_d) cannot be read",
         "content_encoding" => "the body is encoded, though it was asked for as it is",
         "protocol" => "it does not follow the distribution-spec",
         "redirect" => "it redirects to nowhere, or too often",
@@ -139,6 +142,9 @@ mod tests {
             "size_mismatch",
             "media_type",
             "content_encoding",
+            "lookaside_type",
+            "lookaside_file",
+            "lookaside_directory",
             "protocol",
             "redirect",
             "redirect_blocked",

@@ -15,6 +15,7 @@ mod client;
 mod credentials;
 mod error;
 mod lists;
+mod lookaside;
 mod manifests;
 mod reach;
 mod referrers;
@@ -114,6 +115,15 @@ impl Upstream {
     /// [`UpstreamError`]; a longer blob is `Bad` with the reason `too_large`.
     pub async fn small_blob(&self, name: &RepositoryName, digest: &Digest, max: u64) -> Result<Bytes, UpstreamError> {
         blobs::small(&self.client, name, digest, max).await
+    }
+
+    /// What lies at an `http` or `https` address beside the registry, at most `max` bytes; `None` on a clean 404. No credential of
+    /// the registry goes there.
+    ///
+    /// # Errors
+    /// [`UpstreamError`], in the name of that server; a longer body is `Bad` with the reason `too_large`.
+    pub async fn lookaside(&self, url: &url::Url, max: u64) -> Result<Option<Bytes>, UpstreamError> {
+        lookaside::get(&self.client, url, max).await
     }
 
     /// The referrers of a digest, page by page within [`REFERRERS_PAGES_MAX`] and [`REFERRERS_MAX`]. `Ok(None)`: upstream

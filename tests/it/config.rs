@@ -174,25 +174,6 @@ fn cross_checks_name_the_key_and_what_to_do() {
     insta::assert_snapshot!(table);
 }
 
-#[test]
-fn what_is_not_built_yet_is_an_error_and_never_ignored() {
-    let policy = |line: &str| format!("{POLICY}{line}\n");
-    let rows = [
-        policy("registries_d = \"/etc/containers/registries.d\""),
-        policy("[[policy.override]]\nscope = \"quay.io\"\nbundles_without_identity = true"),
-    ];
-    let table: String = rows.iter().map(|config| format!("{}\n", error_of(config))).collect();
-    insta::assert_snapshot!(table);
-    for default in [
-        "cluster_image_policies = []",
-        "no_match = \"deny\"",
-        "trusted_root = \"\"",
-        "[[policy.override]]\nscope = \"quay.io\"\nmax_image_bytes = \"1GiB\"\nbundles_without_identity = false",
-    ] {
-        Files::with(&policy(default)).load().unwrap();
-    }
-}
-
 const CIP: &str = "[policy]\ncluster_image_policies = [\"cip/*.yaml\"]\n";
 
 fn cluster_image_policy(name: &str, authority: &str) -> String {
@@ -267,6 +248,31 @@ fn no_match_beside_a_policy_json_is_warned_about() {
     let loaded = with_policies(&config, &[("a.yaml", open)]).load().unwrap();
     assert!(loaded.warnings.iter().any(|warning| warning.starts_with("policy.no_match has no effect")));
     assert_eq!(loaded.policy_origin.rsplit_once(", ").unwrap().1, "cip/*.yaml");
+}
+
+#[test]
+fn a_directory_of_registries_d_is_read_whole_and_its_mistakes_have_file_and_line() {
+    let files = Files::with(&with_policy("registries_d = \"registries.d\"\n"));
+    let error = || files.error();
+    assert!(error().contains("policy.registries_d: cannot read"), "{}", error());
+    std::fs::create_dir(files.path("registries.d")).unwrap();
+    let put = |name: &str, text: &str| files.write(&format!("registries.d/{name}"), text);
+    put("default.yaml", "");
+    put("notes.txt", "no: [yaml");
+    put(
+        "red-hat.yaml",
+        "docker:\n  registry.redhat.io:\n    sigstore: https://registry.redhat.io/containers/sigstore\n",
+    );
+    let fingerprint = || {
+        let loaded = Config::load(&Origin::File(files.path("sealgate.toml"))).unwrap();
+        loaded.snapshot.policy.fingerprint()
+    };
+    let one = fingerprint();
+    put("a.yaml", "docker:\n  quay.io:\n    lookaside: file:///var/lib/signatures\n");
+    assert_ne!(fingerprint(), one, "it is part of every verdict's key");
+    put("z.yaml", "docker:\n  quay.io: {}\n");
+    assert!(error().contains("z.yaml:2:1: Error parsing signature storage configuration"), "{}", error());
+    assert!(error().contains("a.yaml\" and"), "{}", error());
 }
 
 #[test]

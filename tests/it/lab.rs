@@ -159,6 +159,11 @@ impl Lab {
         self.snapshot.store(Arc::new(snapshot_of(settings)));
     }
 
+    /// A policy of the test's own.
+    pub(crate) fn reload_with(&self, settings: PolicySettings) {
+        self.snapshot.store(Arc::new(snapshot_of(settings)));
+    }
+
     // ---- what the registry has ----
 
     /// An image, by digest alone. Each name makes another one.

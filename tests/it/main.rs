@@ -41,6 +41,7 @@ mod image_size;
 mod kill;
 mod lab;
 mod lists_http;
+mod lookaside;
 mod metrics;
 mod multi_arch;
 mod openpgp;

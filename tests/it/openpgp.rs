@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sealgate::clock::Timestamp;
 use sealgate::oci::{Digest, ImageReference};
 use sealgate::policy::{
-    ContainersPolicy, ContainersPolicyDocument, Decision, Material, PolicySet, Reason, Settings, Verdict,
+    ContainersPolicy, ContainersPolicyDocument, Decision, Material, PolicySet, Reason, RegistriesD, Settings, Verdict,
 };
 use sealgate::verify::{
     Cause, OpenPgpError, OpenPgpKeys, OpenPgpSignature, Place, SignatureMaterial, Source, VerifyError,
@@ -73,7 +73,10 @@ fn policy_of(requirements: &[Value]) -> PolicySet {
     let document = ContainersPolicyDocument::parse(text.as_bytes()).unwrap();
     let mut read = |path: &str| std::fs::read(Path::new(path)).map_err(|error| error.to_string());
     let containers_policy = ContainersPolicy::resolve(document, &mut read).unwrap();
-    PolicySet::new(Settings { containers_policy: Some(containers_policy), ..Settings::default() }).unwrap()
+    let registries_d = b"default-docker: {lookaside: 'https://lookaside.test'}".to_vec();
+    let registries_d = RegistriesD::parse(&[("a.yaml".to_owned(), registries_d)]).unwrap();
+    PolicySet::new(Settings { containers_policy: Some(containers_policy), registries_d, ..Settings::default() })
+        .unwrap()
 }
 
 fn decide(requirement: &Value, reference: &str, (digest, material): &(Digest, Material)) -> Verdict {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::evidence::{self, Outcome, RequirementRecord};
+use super::registries_d::RegistriesD;
 use super::resolve::{ContainersPolicy, Requirement, Rules, SignedBy, SignedByKeys, SigstoreSigned};
 use super::signed_identity::SignedIdentity;
 use super::texts;
@@ -25,6 +26,8 @@ pub(in crate::policy) struct Question<'a> {
     pub(in crate::policy) digest: &'a Digest,
     /// All that discovery found for that digest.
     pub(in crate::policy) material: &'a Material,
+    /// Where there was anything to look for.
+    pub(in crate::policy) searched: Searched,
     /// Whether a bundle satisfies a `signedIdentity`.
     pub(in crate::policy) bundles_without_identity: BundlesWithoutIdentity,
     pub(in crate::policy) now: Timestamp,
@@ -32,9 +35,18 @@ pub(in crate::policy) struct Question<'a> {
     pub(in crate::policy) finder: &'a Finder<'a>,
 }
 
+/// What registries.d says about an image.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::policy) struct Searched {
+    /// There is an address at which OpenPGP signatures may lie.
+    pub(in crate::policy) lookaside: bool,
+    /// What is attached to the image in its registry is looked at.
+    pub(in crate::policy) attachments: bool,
+}
+
 /// What the answer about `image` depends on. All of it is looked for at once, although requirements are looked at in their
 /// order and the first that is not satisfied ends it; what comes after one that nothing satisfies is not.
-pub(in crate::policy) fn plan(policy: &ContainersPolicy, image: &ImageReference) -> Plan {
+pub(in crate::policy) fn plan(policy: &ContainersPolicy, registries_d: &RegistriesD, image: &ImageReference) -> Plan {
     if let Reference::Digest(digest) = &image.reference
         && !is_bound_by_signatures(digest)
     {
@@ -43,8 +55,9 @@ pub(in crate::policy) fn plan(policy: &ContainersPolicy, image: &ImageReference)
     let mut wanted = Wanted::default();
     for requirement in &policy.rules_for(image).requirements {
         match requirement {
-            Requirement::InsecureAcceptAnything | Requirement::SignedBy(_) => {}
+            Requirement::InsecureAcceptAnything => {}
             Requirement::Reject | Requirement::SignedBaseLayer(_) => break,
+            Requirement::SignedBy(_) => wanted.lookaside = registries_d.lookaside(image).cloned(),
             // Bundles also where they are refused, so that the refusal can say so.
             Requirement::SigstoreSigned(_) => {
                 wanted.kinds.extend([MaterialKind::Signatures, MaterialKind::Bundles]);
@@ -176,10 +189,8 @@ impl<'a> Examination<'a> {
         let mut candidates = Vec::new();
         let mut accepted = None;
         let mut non_signatures = 0;
-        for (index, candidate) in self.question.material.candidates.iter().take(CANDIDATES_MAX).enumerate() {
-            if !wants.looks_at(candidate) {
-                continue;
-            }
+        let all = self.question.material.candidates.iter().enumerate();
+        for (index, candidate) in all.filter(|(_, one)| wants.looks_at(one)).take(CANDIDATES_MAX) {
             let record = match &accepted {
                 Some(_) => CandidateRecord::not_examined(candidate),
                 None => match self.candidate(index, candidate, wants) {
@@ -294,7 +305,8 @@ impl<'a> Examination<'a> {
     /// Why no candidate was accepted.
     fn summary(&self, wants: Wants<'_>, candidates: &[CandidateRecord<'_>], non_signatures: usize) -> Outcome {
         let material = self.question.material;
-        if material.more || material.candidates.len() > CANDIDATES_MAX {
+        let of_its_kind = material.candidates.iter().filter(|candidate| wants.looks_at(candidate)).count();
+        if material.more || of_its_kind > CANDIDATES_MAX {
             let text = format!(
                 "too many signatures: none of the first {} candidates is accepted, and there are more",
                 candidates.len()
@@ -302,7 +314,7 @@ impl<'a> Examination<'a> {
             return Outcome::denied(Reason::TooManySignatures, text);
         }
         if candidates.is_empty() {
-            return Outcome::denied(Reason::NoSignature, no_signature(wants, material, non_signatures));
+            return Outcome::denied(Reason::NoSignature, no_signature(wants, self.question, non_signatures));
         }
         let rejected = candidates.iter().filter_map(|candidate| candidate.rejected.as_ref());
         let reasons: Vec<String> = rejected.map(|(_, text)| text.clone()).collect();
@@ -362,8 +374,18 @@ impl<'a> Candidate<'a> {
     }
 }
 
-fn no_signature(wants: Wants<'_>, material: &Material, non_signatures: usize) -> String {
+fn no_signature(wants: Wants<'_>, question: Question<'_>, non_signatures: usize) -> String {
+    let Question { material, searched, .. } = question;
     let mut notes = Vec::new();
+    match wants {
+        Wants::OpenPgp(_) if !searched.lookaside => {
+            notes.push("registries_d names no lookaside for it".to_owned());
+        }
+        Wants::Sigstore(_) if !searched.attachments => {
+            notes.push("registries_d sets use-sigstore-attachments: false for it".to_owned());
+        }
+        Wants::OpenPgp(_) | Wants::Sigstore(_) => {}
+    }
     if let Wants::Sigstore(_) = wants {
         let count = |kind: fn(&SignatureMaterial) -> bool| material.candidates.iter().filter(|one| kind(one)).count();
         let others = count(|one| matches!(one, SignatureMaterial::OpenPgp(_)));

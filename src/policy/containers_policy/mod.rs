@@ -10,6 +10,7 @@ mod evidence;
 mod json;
 mod keys;
 mod lint;
+mod registries_d;
 mod requirement;
 mod resolve;
 mod scopes;
@@ -19,6 +20,7 @@ pub(crate) mod texts;
 
 pub use document::{ContainersPolicyDocument, DocumentError, NamedFile};
 pub use keys::containers_policy_keys;
+pub use registries_d::{RegistriesD, RegistriesDError};
 pub use resolve::{ContainersPolicy, ReadFile, ResolveError};
 pub use signed_identity::SignedIdentity;
 

@@ -168,8 +168,16 @@ fn rules_without_requirements_would_admit_nothing() {
     let bundles_without_identity = crate::policy::BundlesWithoutIdentity::Refused;
     let known = crate::policy::finding::KnownKeys::default();
     let finder = &crate::policy::finding::Finder::new(&known, None, &digest, now);
-    let question =
-        Question { image: &image, digest: &digest, material: &material, bundles_without_identity, now, finder };
+    let searched = evaluate::Searched { lookaside: false, attachments: true };
+    let question = Question {
+        image: &image,
+        digest: &digest,
+        material: &material,
+        bundles_without_identity,
+        searched,
+        now,
+        finder,
+    };
     let verdict = evaluate(&policy, question);
     assert_eq!((verdict.decision, verdict.reason), (Decision::Deny, Reason::Rejected));
     assert_eq!(verdict.text, "List of verification policy requirements must not be empty");

@@ -26,11 +26,12 @@ use self::listing::Listing;
 use self::place::Spot;
 use super::Puller;
 use super::hot::LookedFor;
+use super::lookaside::Lookaside;
 use super::manifest::UnverifiedManifest;
 use crate::clock::Timestamp;
 use crate::limits::MATERIAL_CONCURRENCY;
 use crate::oci::{Algorithm, Descriptor, Digest, Host, Repository};
-use crate::policy::{Material, Skipped, Wanted};
+use crate::policy::{LookasideBase, Material, Skipped, Wanted};
 use crate::upstream::UpstreamError;
 use crate::verify::SignatureMaterial;
 
@@ -44,6 +45,8 @@ pub(super) struct Discovered {
     pub(super) at: Timestamp,
     /// The manifests that list the candidates, by the place where they were found.
     places: Vec<FoundPlace>,
+    /// Whose lookaside signatures these are, and their base, when the server named them now.
+    lookaside: Option<(Repository, LookasideBase)>,
 }
 
 /// The manifests with candidates that one place had.
@@ -144,6 +147,11 @@ impl Puller {
         while let Some((chosen, payload)) = read.next().await {
             search.take(chosen, payload);
         }
+        drop(read);
+        if let Some(base) = &wanted.lookaside {
+            let found = self.search_lookaside(base, repository, digest, deadline).await;
+            search.take_lookaside(repository, base, found);
+        }
         let found = Arc::new(search.finish(at));
         if found.missing.is_none() {
             self.parts.hot.keep_material(looked_for, &found);
@@ -172,6 +180,7 @@ struct Search {
     material: Material,
     missing: Option<NoEvidence>,
     places: Vec<FoundPlace>,
+    lookaside: Option<(Repository, LookasideBase)>,
 }
 
 impl Search {
@@ -211,9 +220,19 @@ impl Search {
         }
     }
 
+    fn take_lookaside(&mut self, repository: &Repository, base: &LookasideBase, found: Lookaside) {
+        self.material.more |= found.more;
+        self.material.skipped.extend(found.skipped);
+        self.missing = self.missing.take().or(found.missing);
+        if !found.from_store && !found.signatures.is_empty() {
+            self.lookaside = Some((repository.clone(), base.clone()));
+        }
+        self.material.candidates.extend(found.signatures.into_iter().map(SignatureMaterial::OpenPgp));
+    }
+
     fn finish(self, at: Timestamp) -> Discovered {
         let places = self.places.into_iter().filter(|place| !place.manifests.is_empty()).collect();
-        Discovered { material: self.material, missing: self.missing, at, places }
+        Discovered { material: self.material, missing: self.missing, at, places, lookaside: self.lookaside }
     }
 }
 

@@ -17,8 +17,10 @@ use crate::clock::Timestamp;
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Repository, Tag};
 use crate::policy::{Material, Wanted};
 use crate::pull::Puller;
+use crate::pull::lookaside;
 use crate::pull::manifest::{UnverifiedManifest, stored_manifest};
 use crate::store::{Store, TagPointer};
+use crate::verify::{OpenPgpSignature, SignatureMaterial};
 
 /// The signature material of `digest` that the store keeps, without asking anybody; `None` when it has none.
 ///
@@ -47,6 +49,10 @@ pub async fn stored_material(
         {
             search.take(chosen, Ok(payload));
         }
+    }
+    if let Some(base) = &wanted.lookaside {
+        let kept = lookaside::kept(store, base, repository, digest).await;
+        search.material.candidates.extend(kept.into_iter().map(SignatureMaterial::OpenPgp));
     }
     Some(search.material).filter(|material| !material.candidates.is_empty())
 }
@@ -113,6 +119,17 @@ impl Puller {
             }
             keep_place(&self.parts.store, subject, place, found.at).await;
         }
+        if let Some((repository, base)) = &found.lookaside {
+            let signatures: Vec<&OpenPgpSignature> = found.material.candidates.iter().filter_map(openpgp).collect();
+            lookaside::keep(&self.parts.store, base, repository, subject, &signatures, found.at).await;
+        }
+    }
+}
+
+fn openpgp(candidate: &SignatureMaterial) -> Option<&OpenPgpSignature> {
+    match candidate {
+        SignatureMaterial::OpenPgp(signature) => Some(signature),
+        SignatureMaterial::Legacy(_) | SignatureMaterial::Attestation(_) | SignatureMaterial::Bundle(_) => None,
     }
 }
 
