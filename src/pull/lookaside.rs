@@ -76,7 +76,9 @@ impl Puller {
             let address = url.to_string();
             match read {
                 Ok(None) => break,
-                Ok(Some(_)) if number > CANDIDATES_MAX => found.more = true,
+                Ok(Some(_)) | Err(UpstreamError::Bad { reason: "too_large", .. }) if number > CANDIDATES_MAX => {
+                    found.more = true;
+                }
                 Ok(Some(bytes)) => {
                     bytes_read = bytes_read.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
                     if bytes_read > MATERIAL_BYTES_MAX {
@@ -88,7 +90,6 @@ impl Puller {
                         Err(why) => found.skipped.push(Skipped { place: address, why: why.to_owned() }),
                     }
                 }
-                Err(UpstreamError::Bad { reason: "too_large", .. }) if number > CANDIDATES_MAX => found.more = true,
                 Err(UpstreamError::Bad { reason: "too_large", .. }) => {
                     let why = "the signature is longer than 1 MiB".to_owned();
                     found.skipped.push(Skipped { place: address, why });

@@ -116,9 +116,8 @@ struct Statement {
 impl Statement {
     fn of(signature: &Signature, created: pgp::types::Timestamp) -> Self {
         let flags = signature.config().and_then(|config| {
-            config.hashed_subpackets().find_map(|subpacket| match &subpacket.data {
-                SubpacketData::KeyFlags(flags) => Some(flags.clone()),
-                _ => None,
+            config.hashed_subpackets().find_map(|subpacket| {
+                if let SubpacketData::KeyFlags(flags) = &subpacket.data { Some(flags.clone()) } else { None }
             })
         });
         let after = |from: Option<pgp::types::Timestamp>, life: Option<pgp::types::Duration>| {
@@ -234,18 +233,18 @@ fn too_weak(key: &impl KeyDetails) -> Option<&'static str> {
             return Some("it is of a version that is not supported");
         }
     }
-    match key.public_params() {
+    let params = key.public_params();
+    if matches!(params, PublicParams::RSA(_) | PublicParams::DSA(_)) {
         // Both begin with their modulus, and that with its length in bits.
-        params @ (PublicParams::RSA(_) | PublicParams::DSA(_)) => {
-            let bits = params.to_bytes().ok()?;
-            let bits = bits.first_chunk::<2>().map_or(0, |bits| u16::from_be_bytes(*bits));
-            (bits < OPENPGP_RSA_BITS_MIN).then_some("it is of less than 2048 bits")
-        }
-        PublicParams::ECDSA(_) | PublicParams::EdDSALegacy(_) | PublicParams::Ed25519(_) | PublicParams::Ed448(_) => {
-            None
-        }
-        _ => Some(NOT_FOR_SIGNING),
+        let bytes = params.to_bytes().unwrap_or_default();
+        let bits = bytes.first_chunk::<2>().map_or(0, |bits| u16::from_be_bytes(*bits));
+        return (bits < OPENPGP_RSA_BITS_MIN).then_some("it is of less than 2048 bits");
     }
+    let signs = matches!(
+        params,
+        PublicParams::ECDSA(_) | PublicParams::EdDSALegacy(_) | PublicParams::Ed25519(_) | PublicParams::Ed448(_)
+    );
+    if signs { None } else { Some(NOT_FOR_SIGNING) }
 }
 
 const REVOKED: &str = "it is revoked";

@@ -1,6 +1,6 @@
 //! A signed message (RFC 9580, 10.3): one signature over one piece of literal data, perhaps compressed as a whole.
 
-use std::io::{ErrorKind, Read as _};
+use std::io::Read as _;
 
 use bytes::Bytes;
 use pgp::packet::{
@@ -66,10 +66,7 @@ fn decompressed(compressed: &CompressedData) -> Result<Vec<u8>, OpenPgpError> {
     let mut message = Vec::new();
     let reader = compressed.decompress().map_err(|_| unsupported)?;
     let read = reader.take(SIGNATURE_BYTES_MAX.saturating_add(1)).read_to_end(&mut message);
-    read.map_err(|error| match error.kind() {
-        ErrorKind::OutOfMemory => OpenPgpError::TooLarge { max: SIGNATURE_BYTES_MAX },
-        _ => broken,
-    })?;
+    read.map_err(|_| broken)?;
     if u64::try_from(message.len()).is_ok_and(|bytes| bytes > SIGNATURE_BYTES_MAX) {
         return Err(OpenPgpError::TooLarge { max: SIGNATURE_BYTES_MAX });
     }
@@ -182,12 +179,12 @@ fn fits(before: &OnePassSignature, signature: &Signature) -> bool {
 
 impl SignedMessage {
     /// Whether the message says that this key made its signature.
-    pub(super) fn names(&self, id: &KeyId, fingerprint: &Fingerprint) -> bool {
+    pub(super) fn names(&self, id: KeyId, fingerprint: &Fingerprint) -> bool {
         let (ids, fingerprints) = (self.signature.issuer_key_id(), self.signature.issuer_fingerprint());
         if ids.is_empty() && fingerprints.is_empty() {
-            return self.announced.is_some_and(|announced| announced == *id);
+            return self.announced.is_some_and(|announced| announced == id);
         }
-        ids.contains(&id) || fingerprints.contains(&fingerprint)
+        ids.contains(&&id) || fingerprints.contains(&fingerprint)
     }
 
     /// The id of the key that the message names, as Go's `%x` writes it.

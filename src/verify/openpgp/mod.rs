@@ -11,7 +11,7 @@ mod ring;
 use std::sync::Arc;
 
 use pgp::crypto::hash::HashAlgorithm;
-use pgp::packet::{Signature, SignatureVersion, SubpacketData};
+use pgp::packet::{Signature, SignatureConfig, SignatureVersion, SubpacketData};
 
 use super::error::VerifyError;
 use super::key_error::KeyError;
@@ -131,7 +131,7 @@ impl OpenPgpKeys {
             .ok_or(OpenPgpError::InvalidData { why: "the signature does not say when it was made" })?;
         let mut closest = None;
         // Key ids can collide, so more than one key may have to be tried.
-        for key in self.keys.iter().filter(|key| message.names(&key.id, &key.fingerprint)) {
+        for key in self.keys.iter().filter(|key| message.names(key.id, &key.fingerprint)) {
             match key.check(created, now).and_then(|()| key.verify(message)) {
                 Ok(()) => return time_of(&message.signature, created, now).map(|end| (key, end)),
                 Err(why) => closest = closest.or(Some(why)),
@@ -155,7 +155,7 @@ fn check_form(signature: &Signature) -> Result<(), OpenPgpError> {
         None => return Err(OpenPgpError::Unsupported { what: "this signature packet" }),
     }
     // RFC 9580, 5.2.3.7: a critical part that is not understood makes the signature worthless. rPGP refuses unknown types.
-    let mut subpackets = signature.config().into_iter().flat_map(|config| config.hashed_subpackets());
+    let mut subpackets = signature.config().into_iter().flat_map(SignatureConfig::hashed_subpackets);
     let not_understood = subpackets.any(|subpacket| {
         subpacket.is_critical
             && matches!(

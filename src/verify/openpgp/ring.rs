@@ -42,11 +42,10 @@ fn packets(block: &[u8]) -> Result<Vec<Packet>, KeyError> {
 
 /// A ring may have keys and signatures that are newer than this program; they are passed over.
 fn is_of_a_version_we_do_not_know(error: &Error) -> bool {
-    match error {
-        Error::Unsupported { .. } => true,
-        Error::InvalidPacketContent { source } => is_of_a_version_we_do_not_know(source),
-        _ => false,
+    if let Error::InvalidPacketContent { source } = error {
+        return is_of_a_version_we_do_not_know(source);
     }
+    matches!(error, Error::Unsupported { .. })
 }
 
 /// The binary content of each armored block, or the file itself.
