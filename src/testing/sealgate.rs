@@ -132,7 +132,9 @@ impl Setup {
     pub async fn start(self) -> TestSealgate {
         let dir = Arc::new(tempfile::tempdir().expect("a temporary directory"));
         for (name, content) in &self.files {
-            std::fs::write(dir.path().join(name), content).expect("a file is written");
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("it lies below the directory")).expect("a directory is made");
+            std::fs::write(path, content).expect("a file is written");
         }
         let config = toml::to_string(&self.table).expect("TOML");
         std::fs::write(dir.path().join("sealgate.toml"), config).expect("the configuration is written");

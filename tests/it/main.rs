@@ -47,6 +47,7 @@ mod multi_arch;
 mod openpgp;
 mod parts;
 mod peers;
+mod policy_examples;
 mod policy_keys;
 mod policy_vectors;
 mod program;
