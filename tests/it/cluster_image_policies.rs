@@ -1,4 +1,4 @@
-//! Real ClusterImagePolicies and TrustRoots: policy-controller's own test data (`SEALGATE_FIXTURES/cip`).
+//! Real policies and trust roots: policy-controller's own test data (`SEALGATE_FIXTURES/cip`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,8 @@ fn a_policy_without_authorities_is_refused_present_or_absent() {
 #[test]
 fn the_policies_that_people_start_from_load_and_those_in_cue_say_what_to_do() {
     let Some(e2e) = cip("e2e") else { return };
-    let (mut loaded, cue) = (0, BTreeMap::from_iter(CUE.iter().copied()));
+    let mut loaded = 0;
+    let cue: BTreeMap<&str, &str> = CUE.iter().copied().collect();
     for path in files(&e2e).into_iter().chain(files(&cip("examples").unwrap())) {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         match (parse(&path), cue.get(name.as_str())) {
@@ -145,7 +146,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// Each file of the folder is refused at its field, and the error points at the line where that stands.
 fn all_refused(folder: &Path, expected: &[(&str, &str)], check: impl Fn(&CipError)) {
-    let fields = BTreeMap::from_iter(expected.iter().copied());
+    let fields: BTreeMap<&str, &str> = expected.iter().copied().collect();
     let files = files(folder);
     assert_eq!(files.len(), expected.len(), "{}", folder.display());
     for path in files {

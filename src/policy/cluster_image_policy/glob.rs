@@ -133,11 +133,13 @@ fn parts(text: &str) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
-        (rest, _) = match (first, tail) {
-            (b'*', [b'*', tail @ ..]) => (tail, parts.push(Part::Anything)),
-            (b'*', tail) => (tail, parts.push(Part::Segment)),
-            (byte, tail) => (tail, parts.push(Part::Char(*byte))),
+        let (part, after) = match (first, tail) {
+            (b'*', [b'*', tail @ ..]) => (Part::Anything, tail),
+            (b'*', tail) => (Part::Segment, tail),
+            (byte, tail) => (Part::Char(*byte), tail),
         };
+        parts.push(part);
+        rest = after;
     }
     parts
 }

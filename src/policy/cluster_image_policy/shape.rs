@@ -40,11 +40,10 @@ impl At {
             Self::First if byte == b':' => {
                 return [Some(Self::Port), (shape == Shape::Tag).then_some(Self::Tag)];
             }
-            Self::First | Self::Path if byte == b'/' => Some(Self::Component),
+            Self::First | Self::Path | Self::Port if byte == b'/' => Some(Self::Component),
             Self::First | Self::Path if byte == b'@' => (shape == Shape::Digest).then_some(Self::Digest(0)),
             Self::Path if byte == b':' => (shape == Shape::Tag).then_some(Self::Tag),
             Self::First | Self::Path => in_a_name.then_some(self),
-            Self::Port if byte == b'/' => Some(Self::Component),
             Self::Port => byte.is_ascii_digit().then_some(self),
             Self::Component => lower.then_some(Self::Path),
             Self::Tag => (in_a_name || byte.is_ascii_uppercase()).then_some(self),
@@ -90,9 +89,8 @@ impl Glob {
             for byte in ALPHABET {
                 let then = match part {
                     Part::Char(expected) if expected == byte => place + 1,
-                    Part::Char(_) => continue,
                     Part::Segment | Part::Anything if part.repeats(*byte) => place,
-                    Part::Segment | Part::Anything => continue,
+                    Part::Char(_) | Part::Segment | Part::Anything => continue,
                 };
                 for at in at.after(*byte, shape).into_iter().flatten() {
                     open.extend(places(parts, then).into_iter().map(|place| (at, place)));
@@ -144,6 +142,10 @@ mod tests {
         }
         let digest = "5504f2a95018e3d8a52d80d9e1a128c6ea337581808ff9fe96f5628ce2336350";
         assert_eq!(can_match(&format!("ghcr.io/a@sha256:{digest}")), (false, true));
-        assert_eq!(can_match(&format!("ghcr.io/a@sha256:{}", &digest[1..])), (false, false), "a digit is missing");
+        assert_eq!(
+            can_match(&format!("ghcr.io/a@sha256:{}", digest.trim_start_matches('5'))),
+            (false, false),
+            "a digit is missing"
+        );
     }
 }

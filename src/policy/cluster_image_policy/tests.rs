@@ -17,7 +17,8 @@ fn parse(text: &str) -> Result<PolicyFile, CipError> {
 /// A policy with these lines under `spec`, each indented by two.
 fn policy(spec: &str) -> String {
     let head = "apiVersion: policy.sigstore.dev/v1beta1\nkind: ClusterImagePolicy\nmetadata:\n  name: p\nspec:\n";
-    head.to_owned() + &spec.lines().map(|line| format!("  {line}\n")).collect::<String>()
+    let lines: Vec<String> = spec.lines().map(|line| format!("  {line}\n")).collect();
+    head.to_owned() + &lines.concat()
 }
 
 /// A policy with one authority, given in flow style.
@@ -402,7 +403,7 @@ fn a_trust_root_becomes_a_trusted_root_json() {
         ("publicKey: ", "publicKey: bm8gUEVN #", "spec.sigstoreKeys.tLogs[0].publicKey"),
         ("https://rekor.example", "rekor", "spec.sigstoreKeys.tLogs[0].baseURL"),
     ] {
-        let text = text.replacen(from, to, 1).replace("#", "}] #");
+        let text = text.replacen(from, to, 1).replace('#', "}] #");
         let error = parse(&text).expect_err(&text);
         assert_eq!(error.field, field, "{error}");
     }

@@ -84,7 +84,7 @@ pub(in crate::policy) fn read(bytes: &[u8]) -> Result<Vec<Node>, YamlError> {
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-        YamlError::new(1 + before.iter().filter(|byte| **byte == b'\n').count(), "not UTF-8")
+        YamlError::new(before.split(|byte| *byte == b'\n').count(), "not UTF-8")
     })?;
     Reader { events: Parser::new_from_str(text), anchors: BTreeMap::new(), nodes: 0, text_bytes: 0 }.documents()
 }

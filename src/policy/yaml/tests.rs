@@ -148,9 +148,9 @@ fn bytes_levels_values_and_followed_aliases_are_bounded_on_both_sides() {
     assert!(read("[".repeat(100_000).as_bytes()).is_err());
     assert!(read("- ".repeat(100_000).as_bytes()).is_err());
     let half = YAML_DEPTH_MAX / 2;
-    let aliased = |more: usize| format!("[&x {}, {}*x{}]", nested(half), "[".repeat(more), "]".repeat(more));
-    assert!(read(aliased(YAML_DEPTH_MAX - half - 1).as_bytes()).is_ok());
-    assert!(problem(&aliased(YAML_DEPTH_MAX - half)).contains("levels"));
+    let deeper = |more: usize| format!("[&x {}, {}*x{}]", nested(half), "[".repeat(more), "]".repeat(more));
+    assert!(read(deeper(YAML_DEPTH_MAX - half - 1).as_bytes()).is_ok());
+    assert!(problem(&deeper(YAML_DEPTH_MAX - half)).contains("levels"));
 
     let list = |count: usize| format!("[{}]", vec!["0"; count].join(","));
     assert!(read(list(YAML_NODES_MAX - 1).as_bytes()).is_ok());
@@ -166,11 +166,10 @@ fn bytes_levels_values_and_followed_aliases_are_bounded_on_both_sides() {
 
 #[test]
 fn c_01_a_tree_of_aliases_does_not_grow() {
-    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-    for level in 1..12 {
-        let alias = format!("*a{}", level - 1);
-        text += &format!("a{level}: &a{level} [{}]\n", vec![alias.as_str(); 10].join(", "));
-    }
+    let level = |level: usize| {
+        format!("a{level}: &a{level} [{}]\n", [format!("*a{}", level - 1).as_str()].repeat(10).join(", "))
+    };
+    let text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned() + &(1..12).map(level).collect::<Vec<_>>().concat();
     assert!(problem(&text).contains("values, aliases followed"));
 }
 

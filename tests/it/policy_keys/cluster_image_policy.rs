@@ -503,6 +503,7 @@ impl Lab {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a spec is made where it is asked about")]
 pub(super) fn policy(spec: Value) -> Value {
     json!({"apiVersion": "policy.sigstore.dev/v1beta1", "kind": "ClusterImagePolicy", "metadata": {"name": "p"}, "spec": spec})
 }

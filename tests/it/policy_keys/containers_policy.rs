@@ -79,6 +79,7 @@ impl Lab {
     }
 
     /// What one requirement says about one signature.
+    #[expect(clippy::needless_pass_by_value, reason = "requirements are made where they are asked")]
     fn asks(&self, requirement: Value, candidate: SignatureMaterial) -> Outcome {
         let document = json!({"default": [{"type": "reject"}], "transports": {"docker": {REPOSITORY: [requirement]}}});
         self.document(&document, &format!("{REPOSITORY}:1"), vec![candidate])
@@ -356,8 +357,6 @@ impl Lab {
         let asked = |identity: Value, signed: &str| asked_as(&tag, identity, signed);
         let exact = |reference: &str| json!({"type": "exactReference", "dockerReference": reference});
         let repository = |repository: &str| json!({"type": "exactRepository", "dockerRepository": repository});
-        let remap =
-            |prefix: &str, signed: &str| json!({"type": "remapIdentity", "prefix": prefix, "signedPrefix": signed});
         let of = |kind: &str| json!({"type": kind});
         let no = Expected::Deny("is not accepted");
         let (vendor, vendored) = ("vendor.example/team", "vendor.example/team/app:1");
@@ -401,22 +400,26 @@ impl Lab {
             ),
             case(
                 "remapIdentity.type",
-                asked(remap("quay.io/team", vendor), vendored),
+                asked(remap_identity("quay.io/team", vendor), vendored),
                 no,
-                asked(remap("quay.io/team", vendor), &tag),
+                asked(remap_identity("quay.io/team", vendor), &tag),
             ),
             case(
                 "remapIdentity.prefix",
-                asked(remap("quay.io/team", vendor), vendored),
+                asked(remap_identity("quay.io/team", vendor), vendored),
                 no,
-                asked(remap("quay.io/tea", vendor), vendored),
+                asked(remap_identity("quay.io/tea", vendor), vendored),
             ),
             case(
                 "remapIdentity.signedPrefix",
-                asked(remap("quay.io/team", vendor), vendored),
+                asked(remap_identity("quay.io/team", vendor), vendored),
                 no,
-                asked(remap("quay.io/team", "vendor.example/other"), vendored),
+                asked(remap_identity("quay.io/team", "vendor.example/other"), vendored),
             ),
         ]
     }
+}
+
+fn remap_identity(prefix: &str, signed_prefix: &str) -> Value {
+    json!({"type": "remapIdentity", "prefix": prefix, "signedPrefix": signed_prefix})
 }

@@ -58,8 +58,8 @@ fn all_hold(keys: impl Iterator<Item = FormatKey>, cases: &[Case]) {
         for (expected, outcome) in [&case.first, &case.second] {
             let holds = match (expected, outcome) {
                 (Expected::Allow, Outcome::Allow) => true,
-                (Expected::Deny(part), Outcome::Deny(text)) => text.contains(part),
-                (Expected::Unloadable(part), Outcome::Unloadable(text)) => text.contains(part),
+                (Expected::Deny(part), Outcome::Deny(text))
+                | (Expected::Unloadable(part), Outcome::Unloadable(text)) => text.contains(part),
                 (Expected::Allow | Expected::Deny(_) | Expected::Unloadable(_), _) => false,
             };
             assert!(holds, "{}: expected {expected:?}, found {outcome:?}", case.key);

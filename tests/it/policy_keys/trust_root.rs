@@ -28,7 +28,7 @@ pub(super) fn trust_root(sigstore: &FakeSigstore) -> Value {
     };
     // Rekor v2 is known by more than its key, which this format cannot state.
     json!({
-        "apiVersion": "policy.sigstore.dev/v1alpha1", "kind": "TrustRoot", "metadata": {"name": "root"},
+        "apiVersion": "policy.sigstore.dev/v1alpha1", "kind": "TrustRoot", "metadata": {"name": "root"}, "status": {},
         "spec": {"sigstoreKeys": {
             "certificateAuthorities": list("certificateAuthorities").iter().map(authority).collect::<Vec<_>>(),
             "tLogs": [log(&list("tlogs")[0])],
@@ -51,135 +51,121 @@ fn pem(label: &str, der: &Value) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
+/// A key, where in the document another value is put, that value, and what comes of it.
+type Row = (&'static str, &'static str, Value, Expected);
+
 #[test]
 fn t_15_every_key_of_a_trust_root_is_enforced() {
     let lab = Lab::new();
     let (ours, theirs) = (trust_root(&lab.sigstore), trust_root(&lab.other));
     let bundle = lab.bundle().timestamped().build().material();
-    let says = |root: Value| asked_under(&lab, root, &bundle);
-    let edited = |edit: &dyn Fn(&mut Value)| {
-        let mut root = ours.clone();
-        edit(&mut root);
-        says(root)
-    };
-    let good = || says(ours.clone());
-    let no = Expected::Deny("failed policy");
-    let top = |key: &'static str, value: Value, expected: Expected| {
-        case(key, good(), expected, edited(&|root| root[key] = value.clone()))
-    };
-    let mut cases: Vec<Case> = vec![
-        top("apiVersion", "policy.sigstore.dev/v1beta1".into(), Expected::Unloadable("unsupported value")),
-        top("kind", "Root".into(), Expected::Unloadable("only ClusterImagePolicy and TrustRoot")),
-        top("metadata", json!({"name": "other"}), Expected::Unloadable("root")),
-        top("spec", theirs["spec"].clone(), no),
-        top("status", json!([]), Expected::Unloadable("an object is expected")),
-        case(
-            "spec.sigstoreKeys",
-            good(),
-            no,
-            edited(&|root| root["spec"]["sigstoreKeys"] = theirs["spec"]["sigstoreKeys"].clone()),
-        ),
-    ];
-    // Another Sigstore's list in the place of ours, and another one's key or chain in the place of ours.
-    for (list, list_key, content, content_key) in [
-        (
-            "certificateAuthorities",
-            "spec.sigstoreKeys.certificateAuthorities",
-            "certChain",
-            "spec.sigstoreKeys.certificateAuthorities[].certChain",
-        ),
-        ("tLogs", "spec.sigstoreKeys.tLogs", "publicKey", "spec.sigstoreKeys.tLogs[].publicKey"),
-        ("ctLogs", "spec.sigstoreKeys.ctLogs", "publicKey", "spec.sigstoreKeys.ctLogs[].publicKey"),
-        (
-            "timestampAuthorities",
-            "spec.sigstoreKeys.timestampAuthorities",
-            "certChain",
-            "spec.sigstoreKeys.timestampAuthorities[].certChain",
-        ),
-    ] {
-        let other = &theirs["spec"]["sigstoreKeys"][list];
-        cases.push(case(list_key, good(), no, edited(&|root| root["spec"]["sigstoreKeys"][list] = other.clone())));
-        cases.push(case(
-            content_key,
-            good(),
-            no,
-            edited(&|root| root["spec"]["sigstoreKeys"][list][0][content] = other[0][content].clone()),
-        ));
-    }
-    // These are for people and decide nothing, so the wrong value is one that they cannot have.
-    let unloadable = |key: &'static str, pointer: &str, value: Value, why: &'static str| {
-        let bad = edited(&|root| *root.pointer_mut(&format!("/spec/sigstoreKeys/{pointer}")).unwrap() = value.clone());
-        case(key, good(), Expected::Unloadable(why), bad)
-    };
-    cases.extend([
-        unloadable(
-            "spec.sigstoreKeys.certificateAuthorities[].subject",
-            "certificateAuthorities/0/subject",
-            json!([]),
-            "an object is expected",
-        ),
-        unloadable(
-            "spec.sigstoreKeys.certificateAuthorities[].subject.organization",
-            "certificateAuthorities/0/subject/organization",
-            json!(1),
-            "a string is expected",
-        ),
-        unloadable(
-            "spec.sigstoreKeys.certificateAuthorities[].subject.commonName",
-            "certificateAuthorities/0/subject/commonName",
-            json!(1),
-            "a string is expected",
-        ),
-        unloadable(
-            "spec.sigstoreKeys.certificateAuthorities[].uri",
-            "certificateAuthorities/0/uri",
-            "fulcio".into(),
-            "no http or https address",
-        ),
-        unloadable(
-            "spec.sigstoreKeys.timestampAuthorities[].subject",
-            "timestampAuthorities/0/subject",
-            json!([]),
-            "an object is expected",
-        ),
-        unloadable(
-            "spec.sigstoreKeys.timestampAuthorities[].subject.organization",
-            "timestampAuthorities/0/subject/organization",
-            json!(1),
-            "a string is expected",
-        ),
-        unloadable(
-            "spec.sigstoreKeys.timestampAuthorities[].subject.commonName",
-            "timestampAuthorities/0/subject/commonName",
-            json!(1),
-            "a string is expected",
-        ),
-        unloadable(
-            "spec.sigstoreKeys.timestampAuthorities[].uri",
-            "timestampAuthorities/0/uri",
-            "tsa".into(),
-            "no http or https address",
-        ),
-        unloadable("spec.sigstoreKeys.tLogs[].baseURL", "tLogs/0/baseURL", "rekor".into(), "no http or https address"),
-        unloadable(
-            "spec.sigstoreKeys.tLogs[].hashAlgorithm",
-            "tLogs/0/hashAlgorithm",
-            "md5".into(),
-            "unsupported value",
-        ),
-        unloadable("spec.sigstoreKeys.ctLogs[].baseURL", "ctLogs/0/baseURL", "ct".into(), "no http or https address"),
-        unloadable(
-            "spec.sigstoreKeys.ctLogs[].hashAlgorithm",
-            "ctLogs/0/hashAlgorithm",
-            "md5".into(),
-            "unsupported value",
-        ),
-    ]);
+    let rows = [envelope(&theirs), trusted(&theirs), for_people()].concat();
+    let cases: Vec<Case> = rows
+        .into_iter()
+        .map(|(key, pointer, value, expected)| {
+            let mut edited = ours.clone();
+            *edited.pointer_mut(pointer).unwrap() = value;
+            case(key, asked_under(&lab, &ours, &bundle), expected, asked_under(&lab, &edited, &bundle))
+        })
+        .collect();
     all_hold(trust_root_keys(), &cases);
 }
 
+fn envelope(theirs: &Value) -> Vec<Row> {
+    let no = Expected::Deny("failed policy");
+    vec![
+        ("apiVersion", "/apiVersion", "policy.sigstore.dev/v1beta1".into(), Expected::Unloadable("unsupported value")),
+        ("kind", "/kind", "Root".into(), Expected::Unloadable("only ClusterImagePolicy and TrustRoot")),
+        ("metadata", "/metadata", json!({"name": "other"}), Expected::Unloadable("root")),
+        ("status", "/status", json!([]), Expected::Unloadable("an object is expected")),
+        ("spec", "/spec", theirs["spec"].clone(), no),
+        ("spec.sigstoreKeys", "/spec/sigstoreKeys", theirs["spec"]["sigstoreKeys"].clone(), no),
+    ]
+}
+
+/// Another Sigstore's list in the place of ours, and another one's key or chain in the place of ours.
+fn trusted(theirs: &Value) -> Vec<Row> {
+    let rows = [
+        ("spec.sigstoreKeys.certificateAuthorities", "/spec/sigstoreKeys/certificateAuthorities"),
+        (
+            "spec.sigstoreKeys.certificateAuthorities[].certChain",
+            "/spec/sigstoreKeys/certificateAuthorities/0/certChain",
+        ),
+        ("spec.sigstoreKeys.tLogs", "/spec/sigstoreKeys/tLogs"),
+        ("spec.sigstoreKeys.tLogs[].publicKey", "/spec/sigstoreKeys/tLogs/0/publicKey"),
+        ("spec.sigstoreKeys.ctLogs", "/spec/sigstoreKeys/ctLogs"),
+        ("spec.sigstoreKeys.ctLogs[].publicKey", "/spec/sigstoreKeys/ctLogs/0/publicKey"),
+        ("spec.sigstoreKeys.timestampAuthorities", "/spec/sigstoreKeys/timestampAuthorities"),
+        ("spec.sigstoreKeys.timestampAuthorities[].certChain", "/spec/sigstoreKeys/timestampAuthorities/0/certChain"),
+    ];
+    let other = |pointer| theirs.pointer(pointer).unwrap().clone();
+    rows.map(|(key, pointer)| (key, pointer, other(pointer), Expected::Deny("failed policy"))).to_vec()
+}
+
+/// These decide nothing, so the wrong value is one that they cannot have.
+fn for_people() -> Vec<Row> {
+    let text = || Expected::Unloadable("a string is expected");
+    let object = || Expected::Unloadable("an object is expected");
+    let address = || Expected::Unloadable("no http or https address");
+    let word = || Expected::Unloadable("unsupported value");
+    vec![
+        (
+            "spec.sigstoreKeys.certificateAuthorities[].subject",
+            "/spec/sigstoreKeys/certificateAuthorities/0/subject",
+            json!([]),
+            object(),
+        ),
+        (
+            "spec.sigstoreKeys.certificateAuthorities[].subject.organization",
+            "/spec/sigstoreKeys/certificateAuthorities/0/subject/organization",
+            json!(1),
+            text(),
+        ),
+        (
+            "spec.sigstoreKeys.certificateAuthorities[].subject.commonName",
+            "/spec/sigstoreKeys/certificateAuthorities/0/subject/commonName",
+            json!(1),
+            text(),
+        ),
+        (
+            "spec.sigstoreKeys.certificateAuthorities[].uri",
+            "/spec/sigstoreKeys/certificateAuthorities/0/uri",
+            "x".into(),
+            address(),
+        ),
+        (
+            "spec.sigstoreKeys.timestampAuthorities[].subject",
+            "/spec/sigstoreKeys/timestampAuthorities/0/subject",
+            json!([]),
+            object(),
+        ),
+        (
+            "spec.sigstoreKeys.timestampAuthorities[].subject.organization",
+            "/spec/sigstoreKeys/timestampAuthorities/0/subject/organization",
+            json!(1),
+            text(),
+        ),
+        (
+            "spec.sigstoreKeys.timestampAuthorities[].subject.commonName",
+            "/spec/sigstoreKeys/timestampAuthorities/0/subject/commonName",
+            json!(1),
+            text(),
+        ),
+        (
+            "spec.sigstoreKeys.timestampAuthorities[].uri",
+            "/spec/sigstoreKeys/timestampAuthorities/0/uri",
+            "x".into(),
+            address(),
+        ),
+        ("spec.sigstoreKeys.tLogs[].baseURL", "/spec/sigstoreKeys/tLogs/0/baseURL", "x".into(), address()),
+        ("spec.sigstoreKeys.tLogs[].hashAlgorithm", "/spec/sigstoreKeys/tLogs/0/hashAlgorithm", "md5".into(), word()),
+        ("spec.sigstoreKeys.ctLogs[].baseURL", "/spec/sigstoreKeys/ctLogs/0/baseURL", "x".into(), address()),
+        ("spec.sigstoreKeys.ctLogs[].hashAlgorithm", "/spec/sigstoreKeys/ctLogs/0/hashAlgorithm", "md5".into(), word()),
+    ]
+}
+
 /// What a policy says that trusts that root in everything: certificates, log and time.
-fn asked_under(lab: &Lab, root: Value, candidate: &SignatureMaterial) -> Outcome {
+fn asked_under(lab: &Lab, root: &Value, candidate: &SignatureMaterial) -> Outcome {
     let mut keyless = keyless();
     keyless["trustRootRef"] = "root".into();
     let authority = json!({
@@ -187,5 +173,5 @@ fn asked_under(lab: &Lab, root: Value, candidate: &SignatureMaterial) -> Outcome
         "rfc3161timestamp": {"trustRootRef": "root"},
     });
     let spec = json!({"images": [{"glob": "**"}], "authorities": [authority]});
-    lab.documents_say(&[root, policy(spec)], vec![candidate.clone()])
+    lab.documents_say(&[root.clone(), policy(spec)], vec![candidate.clone()])
 }
