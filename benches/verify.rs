@@ -1,7 +1,7 @@
 //! What it costs to verify one candidate, by kind: from its bytes to a verified signature, JSON and statement included.
 //!
 //! `cargo bench --bench verify`. The numbers are in `docs/performance.md`.
-#![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark that cannot do its work has nothing to say")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot do its work has nothing to say")]
 
 use std::hint::black_box;
 

@@ -190,7 +190,7 @@ impl<'a> Finder<'a> {
             [] => vec![expected.signer.to_owned()],
             keys => keys.iter().map(|key| key.fingerprint().to_string()).collect(),
         };
-        if let Some((key, places)) = self.known_maker(material, expected.keys)? {
+        if let Some((key, places)) = self.known_maker(material, expected.keys).ok()? {
             // What the same scope wants as well is no wrong signature.
             let is_elsewhere = places.iter().all(|place| place != expected.place);
             let (found, listed) = (key.fingerprint().to_string(), places.to_vec());
@@ -214,19 +214,19 @@ impl<'a> Finder<'a> {
         })
     }
 
-    /// The key that made it, of those that the policy lists and that are not wanted here; `None` when the checks ran out.
+    /// The key that made it, of those that the policy lists and that are not wanted here.
     fn known_maker(
         &self,
         material: &SignatureMaterial,
         expected: &[PublicKey],
-    ) -> Option<Option<(&PublicKey, &[String])>> {
+    ) -> Result<Option<(&PublicKey, &[String])>, OutOfChecks> {
         for (key, places) in self.known.0.iter().filter(|(key, _)| !expected.contains(key)) {
-            self.spend(1)?;
+            self.spend(1).ok_or(OutOfChecks)?;
             if made_by(material, self.subject, std::slice::from_ref(key)).is_some() {
-                return Some(Some((key, places)));
+                return Ok(Some((key, places)));
             }
         }
-        Some(None)
+        Ok(None)
     }
 
     /// Takes checks from what is left; `None` when there are not so many.
@@ -274,6 +274,9 @@ fn any(expected: &[String]) -> String {
         [first, more @ ..] => format!("{first} or one of {} others", more.len()),
     }
 }
+
+/// A denial gets so many checks, and no more.
+struct OutOfChecks;
 
 #[cfg(test)]
 mod tests {

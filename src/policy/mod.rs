@@ -202,7 +202,7 @@ impl PolicySet {
                 kinds: [MaterialKind::Signatures, MaterialKind::Attestations, MaterialKind::Bundles].into(),
                 ..Wanted::default()
             }),
-            plan => plan,
+            plan @ (Plan::WithoutMaterial | Plan::NeedsMaterial(_) | Plan::WantsMaterial(_)) => plan,
         }
     }
 
@@ -230,7 +230,7 @@ impl PolicySet {
         let bundles_without_identity = self.bundles_without_identity(image, digest);
         let finder = &Finder::new(&self.known_keys, self.trust_root(), digest, now);
         let searched = self.formats.registries_d.searched(image);
-        let question = Question { image, digest, material, bundles_without_identity, searched, now, finder };
+        let question = Question { image, digest, material, searched, bundles_without_identity, now, finder };
         let mut verdict = self.formats.evaluate(question)?;
         if let (Mode::Audit, Some(root)) = (self.mode(image, digest), self.trust_root()) {
             signers::report(&mut verdict.evidence.0, question, root);

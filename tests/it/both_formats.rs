@@ -120,9 +120,9 @@ async fn both_formats_must_be_satisfied_and_the_one_that_denies_speaks() {
     let lab = Lab::new().await;
     lab.sign(&["a"]);
     let (a, b) = (all("a", &[keyless("a", "")]), all("b", &[keyless("b", "")]));
-    assert_eq!(lab.pull(Some(ACCEPT_ANYTHING), &[a.clone()]).await.0, 200);
-    assert_refused(&lab.pull(Some(ACCEPT_ANYTHING), &[b.clone()]).await, "failed policy: b");
-    assert_refused(&lab.pull(Some(REJECT), &[a.clone()]).await, "is rejected by policy");
+    assert_eq!(lab.pull(Some(ACCEPT_ANYTHING), std::slice::from_ref(&a)).await.0, 200);
+    assert_refused(&lab.pull(Some(ACCEPT_ANYTHING), std::slice::from_ref(&b)).await, "failed policy: b");
+    assert_refused(&lab.pull(Some(REJECT), std::slice::from_ref(&a)).await, "is rejected by policy");
     let keyed = json!({"default": [key_requirement(&lab.sigstore.key("k"))]}).to_string();
     let refused = lab.pull(Some(&keyed), &[a]).await;
     assert_eq!(refused.0, 403);
@@ -133,12 +133,12 @@ async fn both_formats_must_be_satisfied_and_the_one_that_denies_speaks() {
 async fn what_no_policy_covers_is_decided_by_no_match_and_beside_policy_json_by_its_default() {
     let lab = Lab::new().await;
     let other = policy("other", "elsewhere.test/**", &[fixed("fail")], "");
-    assert_refused(&lab.pull(None, &[other.clone()]).await, "no matching policies");
+    assert_refused(&lab.pull(None, std::slice::from_ref(&other)).await, "no matching policies");
     for (no_match, status) in [("deny", 403), ("allow", 200), ("warn", 200)] {
-        let setup = lab.setup(None, &[other.clone()]).set("policy.no_match", no_match);
+        let setup = lab.setup(None, std::slice::from_ref(&other)).set("policy.no_match", no_match);
         assert_eq!(pull(setup).await.0, status, "{no_match}");
     }
-    assert_eq!(lab.pull(Some(ACCEPT_ANYTHING), &[other.clone()]).await.0, 200, "it abstains");
+    assert_eq!(lab.pull(Some(ACCEPT_ANYTHING), std::slice::from_ref(&other)).await.0, 200, "it abstains");
     assert_refused(&lab.pull(Some(REJECT), &[other]).await, "is rejected by policy");
     assert_eq!(lab.registry.count("GET", "*/manifests/sha256-*"), 0, "no signature was looked for");
 }
@@ -172,7 +172,7 @@ async fn signatures_in_another_repository_count_for_the_authority_that_names_it_
     let signature = lab.sigstore.sign_as(&format!("{HOST}/{NAME}"), &lab.digest(), &Lab::identity("a"), Flaw::None);
     attach_signatures(&lab.registry, "team/signatures", &lab.digest(), &[signature]);
     let elsewhere = keyless("a", &format!("      source:\n        - oci: {HOST}/team/signatures\n"));
-    assert_eq!(lab.pull(None, &[all("elsewhere", &[elsewhere.clone()])]).await.0, 200);
+    assert_eq!(lab.pull(None, &[all("elsewhere", std::slice::from_ref(&elsewhere))]).await.0, 200);
     assert_refused(&lab.pull(None, &[all("here", &[keyless("a", "")])]).await, "no signatures found");
     // Not even when another policy has it fetched.
     let both = lab.pull(None, &[all("elsewhere", &[elsewhere]), all("here", &[keyless("a", "")])]).await;
@@ -207,7 +207,7 @@ async fn a_plain_signature_in_a_bundle_counts_and_an_attestation_in_its_place_do
     let bundles = all("bundles", &[keyless("a", "      signatureFormat: bundle\n")]);
     let scan = lab.sigstore.bundle_by(&Lab::identity("a"), &lab.digest()).predicate(SCAN, json!({})).build();
     attach_bundles(&lab.registry, NAME, &lab.image.manifest, &[scan]);
-    assert_refused(&lab.pull(None, &[bundles.clone()]).await, "no matching signatures");
+    assert_refused(&lab.pull(None, std::slice::from_ref(&bundles)).await, "no matching signatures");
     let plain = lab.sigstore.bundle_by(&Lab::identity("a"), &lab.digest()).build();
     attach_bundles(&lab.registry, NAME, &lab.image.manifest, &[plain]);
     assert_eq!(lab.pull(None, &[bundles]).await.0, 200);
@@ -221,7 +221,10 @@ async fn a_rule_of_the_whole_policy_counts_who_signed() {
                 \"b@team.test\"\n      }\n";
     let two = policy("two", "**", &[keyless("a", ""), keyless("b", "")], rule);
     lab.sign(&["a"]);
-    assert_refused(&lab.pull(None, &[two.clone()]).await, "failed policy: two: the policy's Rego rule says no");
+    assert_refused(
+        &lab.pull(None, std::slice::from_ref(&two)).await,
+        "failed policy: two: the policy's Rego rule says no",
+    );
     lab.sign(&["a", "b"]);
     assert_eq!(lab.pull(None, &[two]).await.0, 200);
 }
@@ -233,7 +236,7 @@ async fn a_rule_that_fails_is_no_answer_and_admits_nothing() {
     let rule = "  policy:\n    type: rego\n    data: |\n      package sigstore\n      isCompliant {\n        \
                 not to_number(input.authorityMatches.a.signatures[0].subject) > 5\n      }\n";
     let failing = policy("failing", "**", &[keyless("a", "")], rule);
-    let (status, text) = lab.pull(None, &[failing.clone()]).await;
+    let (status, text) = lab.pull(None, std::slice::from_ref(&failing)).await;
     assert_eq!(status, 503, "{text}");
     assert!(text.contains("sealgate cannot decide: the policy failing could not be evaluated"), "{text}");
     // What another policy denies is an answer.

@@ -40,7 +40,7 @@ impl Scene {
                 "keyed" => sigstore.sign_keyed(&sigstore.key("k"), &reference, &digest, Flaw::None),
                 _ => continue,
             };
-            attach_signatures(&registry, "acme/app", &digest, &[signature.clone()]);
+            attach_signatures(&registry, "acme/app", &digest, std::slice::from_ref(&signature));
             signed.insert(tag, (digest, signature));
         }
         let scene = Self { registry, sigstore, signed, dir: tempfile::tempdir().unwrap() };

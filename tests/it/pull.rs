@@ -207,8 +207,8 @@ async fn all_grants_of_a_blob_together_take_no_longer_than_one_verdict() {
     lab.hang(".sig");
     tokio::time::pause();
     assert!(is_undecided(&lab.blob(&image.layers[0]).await));
-    // The first takes eight seconds, the second the rest of the ten.
-    assert!((1..=2).contains(&lab.asked("GET", ".sig")), "asked {} times", lab.asked("GET", ".sig"));
+    // The first takes eight seconds, the second the rest of the ten; for the other three there is no time.
+    assert!(lab.asked("GET", ".sig") <= 2, "asked {} times", lab.asked("GET", ".sig"));
     // None of them was taken away.
     tokio::time::resume();
     lab.registry.heal();

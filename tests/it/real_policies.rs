@@ -216,7 +216,7 @@ fn a_real_signature_with_a_tag_is_good_for_that_tag_under_the_strict_default() {
 fn real_keyed_images_are_refused_under_another_key_and_where_a_log_entry_is_missing() {
     let Some(collection) = Collection::open() else { return };
     let rows = [
-        ("key-rekor-valid", collection.keyed("cosign.pub", true), KEY, Reason::NoLogEntry),
+        ("key-rekor-valid", collection.keyed("cosign.pub", true), KEY, Reason::WrongKey),
         ("key-rekor-valid", collection.keyed("cosign.pub", false), KEY, Reason::BadSignature),
         ("key-rekor-valid", collection.keyed("some-rsa-key.pub", false), KEY, Reason::BadSignature),
         ("valid", collection.keyed("cosign2.pub", false), SAMPLE, Reason::BadSignature),

@@ -73,7 +73,7 @@ impl Image {
             let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
             match json["mediaType"].as_str() {
                 Some(media_type) => {
-                    registry.put_manifest(REPOSITORY, &Content::new(Algorithm::Sha256, media_type, bytes))
+                    registry.put_manifest(REPOSITORY, &Content::new(Algorithm::Sha256, media_type, bytes));
                 }
                 None => {
                     registry.put_blob(REPOSITORY, bytes);

@@ -206,18 +206,16 @@ impl<'a> Examination<'a> {
             }
             candidates.push(record);
         }
-        let outcome = match accepted {
-            // One accepted signature is enough.
-            Some(signature) => Outcome::Signed { signer: signer(&signature.signer), not_after: signature.not_after },
-            None => {
-                if let Wants::Sigstore(SigstoreSigned { trust, .. }) = wants {
-                    let expected = Expected { keys: trust.keys(), signer: wants.signer(), place: self.place };
-                    self.question.finder.explain(&mut candidates, expected);
-                }
-                self.summary(wants, &candidates, non_signatures)
-            }
-        };
-        (outcome, candidates)
+        // One accepted signature is enough.
+        if let Some(signature) = accepted {
+            let outcome = Outcome::Signed { signer: signer(&signature.signer), not_after: signature.not_after };
+            return (outcome, candidates);
+        }
+        if let Wants::Sigstore(SigstoreSigned { trust, .. }) = wants {
+            let expected = Expected { keys: trust.keys(), signer: wants.signer(), place: self.place };
+            self.question.finder.explain(&mut candidates, expected);
+        }
+        (self.summary(wants, &candidates, non_signatures), candidates)
     }
 
     fn candidate(&mut self, index: usize, candidate: &'a SignatureMaterial, wants: Wants<'_>) -> Candidate<'a> {

@@ -14,7 +14,7 @@ struct Scene {
     now: Timestamp,
     /// The trust root that it serves first.
     first: String,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn root_json(seed: u64) -> String {
@@ -38,7 +38,7 @@ impl Scene {
             proxy: None,
             addresses: Addresses::Loopback,
         };
-        Self { tuf, settings, now, first, _dir: dir }
+        Self { tuf, settings, now, first, dir: dir }
     }
 
     async fn update(&self) -> Result<Update, TufError> {
@@ -323,7 +323,7 @@ async fn t14_cve_2026_24137_cve_2026_24686_no_name_leads_out_of_the_folder_on_di
     let entry = serde_json::json!({"length": 1, "hashes": {"sha256": "00"}});
     scene.tuf.publish_targets(&serde_json::json!({"../trusted_root.json": entry, "/trusted_root.json": entry}));
     assert!(matches!(scene.refused().await, Error::TargetNotFound(_)));
-    let outside: Vec<_> = std::fs::read_dir(scene._dir.path()).unwrap().collect();
+    let outside: Vec<_> = std::fs::read_dir(scene.dir.path()).unwrap().collect();
     assert_eq!(outside.len(), 1, "{outside:?}");
 }
 
@@ -404,7 +404,7 @@ async fn a_redirect_is_not_followed_and_a_repository_that_is_away_is_no_refusal(
     assert!(matches!(scene.update().await, Err(TufError::Unreachable { .. })));
     scene.tuf.remove("timestamp.json");
     assert!(matches!(scene.update().await, Err(TufError::Unreachable { .. })));
-    let Scene { tuf, settings, now, first: _, _dir } = scene;
+    let Scene { tuf, settings, now, first: _, dir } = scene;
     drop(tuf);
     assert!(matches!(update(&settings, now).await, Err(TufError::Unreachable { .. })));
     assert!(stored(&settings).is_ok());

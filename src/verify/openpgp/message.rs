@@ -34,6 +34,7 @@ pub(super) fn read(message: &[u8]) -> Result<SignedMessage, OpenPgpError> {
     parts.finish()
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "any other error is that of a broken packet")]
 fn packets(message: &[u8]) -> Result<Vec<Packet>, OpenPgpError> {
     let mut packets = Vec::new();
     let mut rest = message;
@@ -60,6 +61,7 @@ fn packets(message: &[u8]) -> Result<Vec<Packet>, OpenPgpError> {
     Ok(packets)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "any other failure is that of broken data")]
 fn decompressed(compressed: &CompressedData) -> Result<Vec<u8>, OpenPgpError> {
     let unsupported = OpenPgpError::Unsupported { what: "this compression algorithm" };
     let broken = OpenPgpError::InvalidData { why: "the compressed data is broken" };

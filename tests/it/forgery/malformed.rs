@@ -32,7 +32,7 @@ fn malformed_timestamps_are_refused_cleanly() {
     tokens.push(
         (0..10_000).fold(Vec::new(), |inner, _| if inner.len() < 60_000 { element(0x30, &inner) } else { inner }),
     );
-    tokens.push(element(0x30, &element(0x06, &[0x81; 200_000])));
+    tokens.push(element(0x30, &element(0x06, &vec![0x81; 200_000])));
     tokens.push(element(0x30, &element(0x06, &b"1.2.840.".repeat(20_000))));
     tokens.push([0x30, 0x80].repeat(50_000));
     for token in tokens {

@@ -8,7 +8,7 @@ async fn a_repository_of_an_upstream_that_is_not_configured_is_no_answer() {
     let repository = Repository::new("other.test".parse().unwrap(), "a".parse().unwrap()).unwrap();
     let source = AlternateSource { repository, tag_prefix: None, kinds: [Signatures].into() };
     let wanted = Wanted { sources: [source].into(), ..Wanted::default() };
-    let found = bench.find_wanted(&wanted, Duration::from_secs(60)).await;
+    let found = bench.find_wanted(&wanted, Duration::from_mins(1)).await;
     assert!(found.no_evidence().is_some());
 }
 
@@ -114,7 +114,9 @@ async fn v_21_what_is_listed_and_not_there_or_no_bundle_is_skipped_and_reported(
     let garbage = Content::new(crate::oci::Algorithm::Sha256, crate::oci::MediaType::OciManifest.as_str(), "{}");
     bench.registry.put_manifest(REPOSITORY, &garbage);
     let mut list: Vec<Value> = images.iter().map(BuiltImage::descriptor).collect();
-    images.iter().for_each(|image| bench.registry.put_untagged(REPOSITORY, image));
+    for image in &images {
+        bench.registry.put_untagged(REPOSITORY, image);
+    }
     list.extend([gone.descriptor(), garbage.descriptor()]);
     let mut called_manifest = index.descriptor();
     called_manifest["mediaType"] = json!(crate::oci::MediaType::OciManifest.as_str());

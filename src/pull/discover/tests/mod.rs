@@ -31,7 +31,7 @@ use crate::verify::{Place, Source as MaterialSource};
 const HOST: &str = "registry.test";
 const REPOSITORY: &str = "team/app";
 const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_mins(1);
 
 /// An image in a registry, and a puller that looks for its signatures.
 struct Bench {
@@ -61,7 +61,7 @@ impl Bench {
     }
 
     async fn find(&self, kinds: &[MaterialKind]) -> Arc<Discovered> {
-        self.find_wanted(&wanted(kinds), Duration::from_secs(60)).await
+        self.find_wanted(&wanted(kinds), Duration::from_mins(1)).await
     }
 
     async fn find_wanted(&self, wanted: &Wanted, budget: Duration) -> Arc<Discovered> {

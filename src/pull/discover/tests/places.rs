@@ -119,7 +119,7 @@ async fn other_repositories_have_material_too() {
         kinds: ALL.into_iter().collect(),
     };
     let wanted = Wanted { sources: [source].into(), ..wanted(&[Signatures]) };
-    let found = bench.find_wanted(&wanted, Duration::from_secs(60)).await;
+    let found = bench.find_wanted(&wanted, Duration::from_mins(1)).await;
     assert!(is_clean(&found));
     assert_eq!(contents(&found.material), ["own", "other signature", "other attestation", "other bundle"]);
     let elsewhere = Some(format!("{HOST}/{other}"));
@@ -129,7 +129,7 @@ async fn other_repositories_have_material_too() {
     bench.keep(&found).await;
     let bench = bench.restart();
     bench.registry.go_down();
-    let stored = bench.find_wanted(&wanted, Duration::from_secs(60)).await;
+    let stored = bench.find_wanted(&wanted, Duration::from_mins(1)).await;
     assert_eq!(contents(&stored.material), contents(&found.material));
 }
 
