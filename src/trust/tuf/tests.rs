@@ -38,7 +38,7 @@ impl Scene {
             proxy: None,
             addresses: Addresses::Loopback,
         };
-        Self { tuf, settings, now, first, dir: dir }
+        Self { tuf, settings, now, first, dir }
     }
 
     async fn update(&self) -> Result<Update, TufError> {
@@ -404,7 +404,7 @@ async fn a_redirect_is_not_followed_and_a_repository_that_is_away_is_no_refusal(
     assert!(matches!(scene.update().await, Err(TufError::Unreachable { .. })));
     scene.tuf.remove("timestamp.json");
     assert!(matches!(scene.update().await, Err(TufError::Unreachable { .. })));
-    let Scene { tuf, settings, now, first: _, dir } = scene;
+    let Scene { tuf, settings, now, first: _, dir: _dir } = scene;
     drop(tuf);
     assert!(matches!(update(&settings, now).await, Err(TufError::Unreachable { .. })));
     assert!(stored(&settings).is_ok());

@@ -114,7 +114,6 @@ struct Statement {
 }
 
 impl Statement {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "one kind of subpacket is looked for among many")]
     fn of(signature: &Signature, created: pgp::types::Timestamp) -> Self {
         let flags = signature.config().and_then(|config| {
             config.hashed_subpackets().find_map(|subpacket| {
@@ -227,7 +226,6 @@ fn is_acceptable(signature: &Signature) -> bool {
     )
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "their enum may grow; what has no name here may not sign")]
 fn too_weak(key: &impl KeyDetails) -> Option<&'static str> {
     match key.version() {
         KeyVersion::V4 | KeyVersion::V6 => {}

@@ -61,7 +61,6 @@ fn packets(message: &[u8]) -> Result<Vec<Packet>, OpenPgpError> {
     Ok(packets)
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "any other failure is that of broken data")]
 fn decompressed(compressed: &CompressedData) -> Result<Vec<u8>, OpenPgpError> {
     let unsupported = OpenPgpError::Unsupported { what: "this compression algorithm" };
     let broken = OpenPgpError::InvalidData { why: "the compressed data is broken" };

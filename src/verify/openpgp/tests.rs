@@ -1,5 +1,8 @@
 //! Keys and messages with one thing wrong, and bytes that nobody made.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "every other refusal is a failed test")]
+#![expect(clippy::print_stdout, reason = "seeds are to be seen")]
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -263,9 +266,9 @@ fn no_changed_byte_makes_another_signed_statement_and_none_panics() {
         let mut message = messages[which].clone();
         let at = at.index(message.len());
         if insert {
-            message.insert(at, byte)
+            message.insert(at, byte);
         } else {
-            message[at] = byte
+            message[at] = byte;
         }
         if let Ok(verified) = keys.verify(&candidate(message), &subject(), holder.now) {
             // What is not signed may change, such as a date beside the data; what is signed may not.
