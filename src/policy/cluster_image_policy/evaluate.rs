@@ -7,57 +7,19 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::record::{AttestationRecord, AuthorityRecord, Outcome, PolicyRecord};
+use super::record::{AttestationRecord, AuthorityRecord, Outcome, PolicyRecord, closest};
 use super::rego::{Rego, Ruling};
 use super::resolve::{Attestation, Authority, AuthorityKind, ClusterImagePolicies, Policy, Signed};
+use super::rule_input::{as_policy_controller, attested};
 use super::{CipMode, SignatureFormat, StaticAction};
 use crate::clock::Timestamp;
 use crate::limits::CANDIDATES_MAX;
-use crate::oci::{Algorithm, Digest, ImageReference, Reference};
+use crate::oci::{Algorithm, Digest};
 use crate::policy::containers_policy::{Question, signer};
 use crate::policy::evidence::CandidateRecord;
 use crate::policy::finding::Expected;
-use crate::policy::{EvaluateError, Reason, RestsOn, Wanted};
-use crate::verify::{Place, SignatureMaterial, Signer, VerifiedSignature, VerifiedStatement, VerifyError};
-
-/// What the policies that cover an image need, before anything is looked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::policy) enum Needs {
-    /// No policy covers it.
-    NotCovered,
-    /// The answer is certain: no.
-    Denied,
-    /// The answer is certain once it is asked for.
-    Nothing,
-    /// This, to decide.
-    Material(Wanted),
-    /// This, to warn; it is admitted either way.
-    ForWarnings(Wanted),
-}
-
-/// What deciding about `image` needs.
-pub(in crate::policy) fn needs(policies: &ClusterImagePolicies, image: &ImageReference) -> Needs {
-    let covering: Vec<&Policy> = policies.covering(image).collect();
-    if covering.is_empty() {
-        return Needs::NotCovered;
-    }
-    if covering.iter().any(|policy| policy.denies_everything()) {
-        return Needs::Denied;
-    }
-    if matches!(&image.reference, Reference::Digest(digest) if digest.algorithm() != Algorithm::Sha256) {
-        return Needs::Nothing;
-    }
-    let wanted = |mode| {
-        let of_mode = covering.iter().filter(|policy| policy.document.mode == mode);
-        of_mode.fold(Wanted::default(), |wanted, policy| wanted.and(policy.wanted(image)))
-    };
-    let (enforce, warn) = (wanted(CipMode::Enforce), wanted(CipMode::Warn));
-    match (enforce.is_empty(), warn.is_empty()) {
-        (true, true) => Needs::Nothing,
-        (true, false) => Needs::ForWarnings(warn),
-        (false, _) => Needs::Material(enforce.and(warn)),
-    }
-}
+use crate::policy::{EvaluateError, Reason, RestsOn};
+use crate::verify::{Place, SignatureMaterial, VerifiedSignature, VerifiedStatement, VerifyError};
 
 /// What the policies that cover an image say.
 #[derive(Debug)]
@@ -524,59 +486,11 @@ fn denied(records: &[AuthorityRecord<'_, '_>]) -> Outcome {
     Outcome::Denied { reason, text: texts.join("; ") }
 }
 
-/// Of several reasons the one that came closest.
-fn closest(reasons: impl Iterator<Item = Reason>) -> Option<Reason> {
-    let reasons: Vec<Reason> = reasons.collect();
-    let order = [
-        Reason::PolicyRule,
-        Reason::IdentityMismatch,
-        Reason::RotatedKey,
-        Reason::WrongKey,
-        Reason::Expired,
-        Reason::NoLogEntry,
-        Reason::NoAttestation,
-        Reason::TooManySignatures,
-        Reason::BadSignature,
-    ];
-    order.into_iter().find(|reason| reasons.contains(reason)).or_else(|| reasons.first().copied())
-}
-
 fn no(who: &str, why: Option<String>) -> String {
     match why {
         Some(why) => format!("{who} says no: {why}"),
         None => format!("{who} says no"),
     }
-}
-
-/// A signature as policy-controller shows it to a rule.
-fn as_policy_controller(candidate: &SignatureMaterial, signature: &VerifiedSignature) -> Value {
-    let mut fields = serde_json::Map::new();
-    let mut add = |name: &str, text: &str| {
-        if !text.is_empty() {
-            fields.insert(name.to_owned(), json!(text));
-        }
-    };
-    add("id", &Digest::sha256(candidate.bytes()).to_string());
-    if let Signer::Certificate { issuer, subjects, workflow } = &signature.signer {
-        add("subject", subjects.first().map(String::as_str).unwrap_or_default());
-        add("issuer", issuer.as_deref().unwrap_or_default());
-        for (name, claim) in [
-            ("githubWorkflowTrigger", &workflow.trigger),
-            ("githubWorkflowSha", &workflow.sha),
-            ("githubWorkflowName", &workflow.name),
-            ("githubWorkflowRepo", &workflow.repository),
-            ("githubWorkflowRef", &workflow.reference),
-        ] {
-            add(name, claim.as_deref().unwrap_or_default());
-        }
-    }
-    Value::Object(fields)
-}
-
-fn attested(candidate: &SignatureMaterial, statement: &VerifiedStatement) -> Value {
-    let mut value = as_policy_controller(candidate, &statement.signature);
-    crate::policy::evidence::set(&mut value, "predicateType", json!(statement.statement.predicate_type));
-    value
 }
 
 const UNSUPPORTED_DIGEST: &str = "signatures bind sha256 digests; pull the image by tag or by its sha256 digest";

@@ -10,10 +10,12 @@ mod evaluate;
 mod glob;
 mod keys;
 mod lint;
+mod needs;
 mod reader;
 mod record;
 mod rego;
 mod resolve;
+mod rule_input;
 mod shape;
 mod trust_root;
 
@@ -25,8 +27,9 @@ pub use keys::{cluster_image_policy_keys, trust_root_keys};
 pub use resolve::ClusterImagePolicies;
 pub use trust_root::TrustRootDocument;
 
-pub(super) use evaluate::{Answer, Conclusion, Needs, evaluate, needs};
+pub(super) use evaluate::{Answer, Conclusion, evaluate};
 pub(super) use lint::lint;
+pub(super) use needs::{Needs, needs};
 
 #[cfg(test)]
 mod tests;

@@ -159,4 +159,21 @@ fn set_outcome(value: &mut Value, outcome: &Outcome, not_evaluated: &str) {
     set(value, "outcome", json!(outcome));
 }
 
+/// Of several reasons the one that came closest.
+pub(super) fn closest(reasons: impl Iterator<Item = Reason>) -> Option<Reason> {
+    let reasons: Vec<Reason> = reasons.collect();
+    let order = [
+        Reason::PolicyRule,
+        Reason::IdentityMismatch,
+        Reason::RotatedKey,
+        Reason::WrongKey,
+        Reason::Expired,
+        Reason::NoLogEntry,
+        Reason::NoAttestation,
+        Reason::TooManySignatures,
+        Reason::BadSignature,
+    ];
+    order.into_iter().find(|reason| reasons.contains(reason)).or_else(|| reasons.first().copied())
+}
+
 const ENOUGH: &str = "not evaluated: an earlier one is enough";

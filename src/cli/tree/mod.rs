@@ -5,9 +5,13 @@
 //! looks the same for a verdict reached here and for one of a running mirror. What a newer mirror tells beyond that is shown as it
 //! stands, never left out.
 
+mod keys;
+
 use std::fmt::{self, Display, Formatter};
 
 use serde_json::{Map, Value};
+
+use keys::{ASKED_KEYS, CANDIDATE_KEYS, CHILD_KEYS, DOCUMENT_KEYS, SIGNER_KEYS};
 
 use super::output::Shown;
 use crate::limits::{GIB, KIB, MIB};
@@ -400,78 +404,6 @@ fn columns(text: &str) -> usize {
 /// What Fulcio recorded about a workflow, with short names; the rest is in the JSON.
 const CLAIMS_SHOWN: [(&str, &str); 3] =
     [("githubWorkflowRepository", "repo"), ("githubWorkflowRef", "ref"), ("githubWorkflowTrigger", "trigger")];
-/// Shown above the tree, or by a branch of it.
-const DOCUMENT_KEYS: &[&str] = &[
-    "image",
-    "digest",
-    "decided",
-    "decision",
-    "reason",
-    "text",
-    "format",
-    "scope",
-    "json_path",
-    "requirements",
-    "policies",
-    "cluster_image_policies",
-    "index",
-    "children",
-    "image_size",
-    "admitted_by",
-    "signers",
-    "other_signatures",
-    "skipped",
-    "other_attachments",
-    "more_candidates",
-];
-const ASKED_KEYS: &[&str] = &[
-    "json_path",
-    "type",
-    "name",
-    "authority",
-    "means",
-    "trust",
-    "outcome",
-    "reason",
-    "text",
-    "predicate_type",
-    "policies",
-    "requirements",
-    "authorities",
-    "attestations",
-    "candidates",
-];
-const CANDIDATE_KEYS: &[&str] = &[
-    "place",
-    "format",
-    "manifest",
-    "layer",
-    "outcome",
-    "reason",
-    "text",
-    "finding",
-    "signer",
-    "docker_reference",
-    "predicate_type",
-    "log",
-    "timestamps",
-    "not_after",
-    "notes",
-];
-const SIGNER_KEYS: &[&str] = &[
-    "place",
-    "format",
-    "kind",
-    "signer",
-    "docker_reference",
-    "predicate_type",
-    "log",
-    "timestamps",
-    "not_after",
-    "notes",
-];
-const CHILD_KEYS: &[&str] = &["digest", "platform", "verdict", "decision", "reason", "text"];
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
