@@ -217,8 +217,8 @@ fn real_keyed_images_are_refused_under_another_key_and_where_a_log_entry_is_miss
     let Some(collection) = Collection::open() else { return };
     let rows = [
         ("key-rekor-valid", collection.keyed("cosign.pub", true), KEY, Reason::WrongKey),
-        ("key-rekor-valid", collection.keyed("cosign.pub", false), KEY, Reason::BadSignature),
-        ("key-rekor-valid", collection.keyed("some-rsa-key.pub", false), KEY, Reason::BadSignature),
+        ("key-rekor-valid", collection.keyed("cosign.pub", false), KEY, Reason::WrongKey),
+        ("key-rekor-valid", collection.keyed("some-rsa-key.pub", false), KEY, Reason::WrongKey),
         ("valid", collection.keyed("cosign2.pub", false), SAMPLE, Reason::BadSignature),
         ("valid", collection.keyed("cosign.pub", true), SAMPLE, Reason::NoLogEntry),
         ("valid-2", collection.keyed("cosign.pub", true), SAMPLE, Reason::NoLogEntry),
