@@ -193,10 +193,8 @@ impl Decisions {
         if place == Place::Evidence
             && let Some(digest) = verdict.evidence
             && let Some(document) = self.read_evidence(digest).await
-            && let Some(material) = listed_material(&document)
         {
-            verdict.material = material;
-            verdict.material_complete = document.get(COMPLETE) == Some(&Value::Bool(true));
+            verdict = with_listed_material(verdict, &document);
         }
         verdict
     }
@@ -225,7 +223,7 @@ impl Decisions {
 }
 
 /// Whether a record stays; verdicts stay beyond their end, to be reached again offline and to be listed.
-fn is_kept(found: &Found, now: Timestamp) -> bool {
+pub(super) fn is_kept(found: &Found, now: Timestamp) -> bool {
     match found.kind {
         // Nothing of another verifier can be hit any more.
         Kind::Verdict if verdict_key(&found.echo).is_none() => false,
@@ -240,6 +238,15 @@ fn bounded(mut verdict: StoredVerdict) -> StoredVerdict {
     if verdict.material.len() > VERDICT_MATERIAL_MAX {
         verdict.material.truncate(VERDICT_MATERIAL_MAX);
         verdict.material_complete = false;
+    }
+    verdict
+}
+
+/// The verdict with the material that its evidence file lists.
+pub(super) fn with_listed_material(mut verdict: StoredVerdict, document: &Value) -> StoredVerdict {
+    if let Some(material) = listed_material(document) {
+        verdict.material = material;
+        verdict.material_complete = document.get(COMPLETE) == Some(&Value::Bool(true));
     }
     verdict
 }

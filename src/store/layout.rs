@@ -97,7 +97,7 @@ impl Layout {
     /// # Errors
     /// [`StoreError::Locked`] when another process holds it.
     pub(super) fn lock(&self) -> Result<File, StoreError> {
-        let path = self.root.join("lock");
+        let path = self.root.join(LOCK);
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -227,6 +227,8 @@ fn random() -> u64 {
     }
 }
 
+/// Locked by the process that uses the directory.
+pub(super) const LOCK: &str = "lock";
 const STAGED_PREFIX: &str = "fill-";
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;

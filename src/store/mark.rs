@@ -29,7 +29,7 @@ pub(super) fn write_mark(directory: &Path, name: &str, mark: i64) -> io::Result<
 
 /// The key of the records' MACs: 64 hexadecimal digits in a file of its own, made up where there is none.
 pub(super) fn mac_key(directory: &Path) -> io::Result<[u8; 32]> {
-    let name = "verdict.key";
+    let name = MAC_KEY;
     let known = read_small(directory, name)?;
     if let Some(text) = &known {
         let mut key = [0; 32];
@@ -49,6 +49,19 @@ pub(super) fn mac_key(directory: &Path) -> io::Result<[u8; 32]> {
     Ok(key)
 }
 
+/// The key that [`mac_key`] made; nothing is made here.
+///
+/// # Errors
+/// Also when there is none, or something else in its file.
+pub(super) fn known_mac_key(directory: &Path) -> io::Result<[u8; 32]> {
+    let text = read_small(directory, MAC_KEY)?;
+    let text = text.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{MAC_KEY} is not there")))?;
+    let mut key = [0; 32];
+    let decoded = hex::decode_to_slice(text.trim(), &mut key);
+    decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{MAC_KEY}: {error}")))?;
+    Ok(key)
+}
+
 fn mark_text(name: &str, mark: i64) -> String {
     format!("{mark} {}\n", Digest::sha256(format!("{name} {mark}").as_bytes()).hex())
 }
@@ -60,6 +73,7 @@ fn read_small(directory: &Path, name: &str) -> io::Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
+const MAC_KEY: &str = "verdict.key";
 const SMALL_FILE_BYTES_MAX: u64 = 4096;
 
 /// The largest time seen, by this process and the ones before it.

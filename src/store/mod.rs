@@ -16,6 +16,7 @@ mod layout;
 mod ledger;
 mod mapped;
 mod mark;
+mod reading;
 mod record;
 mod records;
 mod staging;
@@ -31,6 +32,7 @@ pub use blobs::BlobFile;
 pub use error::StoreError;
 pub use grants::{Grant, GrantKind};
 pub use mapped::FileRegion;
+pub use reading::{read_content, read_verdicts};
 pub use staging::{Staged, StagedReader};
 pub use tags::TagPointer;
 pub use verdict::{StoredVerdict, VerdictFilter, VerdictId, VerdictIdError, VerdictKey};
@@ -222,7 +224,8 @@ impl Store {
         self.inner.decisions.put(verdict, evidence).await;
     }
 
-    /// Verdicts by the filter, newest first; also expired ones from the bounded history.
+    /// Verdicts by the filter, newest first; also expired ones from the bounded history. Those of the processes before this
+    /// one are read in the background after a start: until then they are missing. See [`read_verdicts`].
     pub async fn verdicts(&self, filter: &VerdictFilter) -> Vec<Arc<StoredVerdict>> {
         let (decisions, filter) = (Arc::clone(&self.inner.decisions), filter.clone());
         off_thread(move || decisions.list(&filter)).await.unwrap_or_default()

@@ -226,6 +226,17 @@ pub(super) fn open(
     }
 }
 
+/// Opens the copy, below `copied`, of the database of `data_dir`; nothing is moved or begun anew.
+pub(super) fn open_copy(copied: &Path, data_dir: &Path) -> io::Result<Database> {
+    let codec = Codec::new(&mark::known_mac_key(data_dir)?);
+    match open_engine(&copied.join(DIRECTORY), VERDICT_STORE_OPEN) {
+        Ok(db) => Ok(Database { db, codec, telemetry: Telemetry::default(), records: Arc::default() }),
+        Err(Failure::Locked) => Err(io::ErrorKind::ResourceBusy.into()),
+        Err(Failure::NotNow(error)) => Err(error),
+        Err(Failure::Broken(why)) => Err(io::Error::other(format!("the verdict database does not open: {why}"))),
+    }
+}
+
 /// Why the engine did not open.
 #[derive(Debug)]
 enum Failure {
@@ -314,7 +325,9 @@ fn quarantined(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Carries the form of its records: another form gets another directory, and this one is left alone.
-const DIRECTORY: &str = "verdicts-v1";
+pub(super) const DIRECTORY: &str = "verdicts-v1";
+/// Where the engine puts values that do not fit into its log, below [`DIRECTORY`].
+pub(super) const LARGE_VALUES: &str = "blobs";
 const QUARANTINE: &str = "verdicts.quarantine-";
 /// Memory for the engine's pages; the hot values have their own.
 const CACHE_BYTES: u64 = 16 * crate::limits::MIB;
