@@ -108,6 +108,8 @@ fn describe(verdict: &StoredVerdict, state: &State) -> Value {
         "text": verdict.text,
         "image_bytes": verdict.image_size.map(|size| size.bytes),
         "layers": verdict.image_size.map(|size| size.layers),
+        "material": verdict.material.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "material_complete": verdict.material_complete,
         "issued": verdict.issued.to_string(),
         "not_after": verdict.not_after.to_string(),
         "status": status,

@@ -8,6 +8,7 @@ mod config;
 mod logging;
 mod output;
 mod policy;
+mod replay;
 mod serve;
 mod suggest;
 mod tree;

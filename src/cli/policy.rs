@@ -21,6 +21,8 @@ pub(super) enum Command {
     Explain(ExplainArguments),
     /// Print policies that ask for the signers found on these images
     Suggest(super::suggest::Arguments),
+    /// Print which stored verdicts would flip under another policy; asks no registry
+    Replay(super::replay::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -49,6 +51,7 @@ pub(super) fn run(command: &Command) -> Result<Status, CliError> {
         Command::Check(arguments) => check(arguments),
         Command::Explain(arguments) => explain(arguments),
         Command::Suggest(arguments) => super::suggest::run(arguments),
+        Command::Replay(arguments) => super::replay::run(arguments),
     }
 }
 

@@ -87,6 +87,16 @@ pub enum Clients {
 /// The first [`ConfigError`] in the order of the file.
 pub(super) fn check(source: &Source, files: &mut Files, built_in: BuiltIn) -> Result<Loaded, ConfigError> {
     let document: Document = toml::from_str(source.text()).map_err(|error| source.syntax(&error))?;
+    check_document(source, files, document, built_in)
+}
+
+/// As [`check`], for a document that says something else than its source.
+pub(super) fn check_document(
+    source: &Source,
+    files: &mut Files,
+    document: Document,
+    built_in: BuiltIn,
+) -> Result<Loaded, ConfigError> {
     let mut warnings = Vec::new();
     let tls = document.server.tls.as_ref().map(|tls| self::tls(source, files, tls)).transpose()?;
     let server = server(source, files, &document)?;

@@ -66,6 +66,28 @@ fn is_there(path: &Path) -> bool {
     }
 }
 
+/// What stands in for a part of the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replacement {
+    /// Another policy.json.
+    ContainersPolicy(PathBuf),
+    /// Other ClusterImagePolicies.
+    ClusterImagePolicies(PathBuf),
+    /// Another configuration with everything in it.
+    Configuration(PathBuf),
+}
+
+impl Replacement {
+    /// By the file's ending: `.toml`, `.yaml` or `.yml`; everything else is a policy.json.
+    pub fn by_name(path: &Path) -> Self {
+        match path.extension().and_then(std::ffi::OsStr::to_str) {
+            Some("toml") => Self::Configuration(path.to_owned()),
+            Some("yaml" | "yml") => Self::ClusterImagePolicies(path.to_owned()),
+            _ => Self::ContainersPolicy(path.to_owned()),
+        }
+    }
+}
+
 impl Config {
     /// Reads and checks the configuration, its policy and every file that both name.
     ///
@@ -73,6 +95,29 @@ impl Config {
     /// [`ConfigError`] for the first thing that is wrong.
     pub fn load(origin: &Origin) -> Result<Loaded, ConfigError> {
         Self::load_noting(origin, &mut Vec::new())
+    }
+
+    /// As [`Self::load`], under another policy.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn load_replacing(origin: &Origin, replacement: &Replacement) -> Result<Loaded, ConfigError> {
+        let (source, base, built_in) = read_source(origin, &mut Vec::new())?;
+        let mut document: Document = toml::from_str(source.text()).map_err(|error| source.syntax(&error))?;
+        let mut files = Files::relative_to(base);
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let built_in = match replacement {
+            Replacement::Configuration(path) => return Self::load(&Origin::File(path.clone())),
+            Replacement::ContainersPolicy(path) => {
+                document.policy.containers_policy = absolute(path);
+                BuiltIn::No
+            }
+            Replacement::ClusterImagePolicies(path) => {
+                document.policy.cluster_image_policies = vec![absolute(path).display().to_string()];
+                built_in
+            }
+        };
+        checked::check_document(&source, &mut files, document, built_in)
     }
 
     /// As [`Self::load`]; `seen` gets each file that was looked at, also when loading fails.

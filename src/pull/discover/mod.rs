@@ -11,7 +11,7 @@ mod listing;
 mod place;
 mod stored;
 
-pub use stored::stored_material;
+pub use stored::{restore_material, stored_material};
 
 pub(super) use place::SIMPLE_SIGNING;
 

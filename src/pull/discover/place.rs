@@ -9,7 +9,7 @@ use crate::upstream::Interest;
 /// The media type of cosign's simple signing payloads.
 pub(in crate::pull) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// The media type of DSSE envelopes, cosign's legacy attestations.
-const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
+pub(super) const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
 /// The media types of sigstore bundles v0.3; no older version counts among referrers.
 const BUNDLES: [&str; 2] =
     ["application/vnd.dev.sigstore.bundle.v0.3+json", "application/vnd.dev.sigstore.bundle+json;version=0.3"];

@@ -8,13 +8,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::listing::Listing;
 use super::place::{self, At};
 use super::{Discovered, FoundPlace, Search, has_size};
 use crate::clock::Timestamp;
-use crate::oci::{Algorithm, Digest, Manifest, MediaType, Repository, Tag};
+use crate::oci::{Algorithm, Digest, Manifest, ManifestKind, MediaType, Repository, Tag};
 use crate::policy::{Material, Wanted};
 use crate::pull::Puller;
 use crate::pull::lookaside;
@@ -55,6 +56,38 @@ pub async fn stored_material(
         search.material.candidates.extend(kept.into_iter().map(SignatureMaterial::OpenPgp));
     }
     Some(search.material).filter(|material| !material.candidates.is_empty())
+}
+
+/// Puts signature manifests that lie elsewhere where [`stored_material`] finds them; their layers are kept by the caller.
+/// What is no signature manifest is left out.
+pub async fn restore_material(store: &Store, repository: &Repository, subject: &Digest, manifests: Vec<Bytes>) {
+    let mut referrers = Vec::new();
+    for bytes in manifests {
+        let digest = Digest::sha256(&bytes);
+        store.keep_content(&digest, bytes).await;
+        let Some(manifest) = stored_manifest(store, &digest).await else { continue };
+        let ManifestKind::Image(image) = &manifest.parsed().kind else { continue };
+        let has = |media_type: &str| image.layers.iter().any(|layer| layer.media_type == media_type);
+        let suffix = if has(super::SIMPLE_SIGNING) {
+            "sig"
+        } else if has(place::DSSE) {
+            "att"
+        } else {
+            referrers.push(Arc::new(manifest));
+            continue;
+        };
+        let pointer = TagPointer { digest, media_type: Some(manifest.parsed().media_type), checked: Timestamp::MAX };
+        if let Ok(tag) = format!("{}-{}.{suffix}", subject.algorithm().as_str(), subject.hex()).parse::<Tag>() {
+            store.put_tag(repository, &tag, pointer).await;
+        }
+    }
+    if !referrers.is_empty() {
+        let bytes = list_document(&referrers);
+        let digest = Digest::sha256(bytes.as_bytes());
+        store.keep_content(&digest, bytes.into()).await;
+        let pointer = TagPointer { digest, media_type: Some(MediaType::OciIndex), checked: Timestamp::MAX };
+        store.put_referrers_list(repository, subject, pointer).await;
+    }
 }
 
 /// Adds what the store keeps of a place to what was found there.

@@ -78,3 +78,34 @@ async fn an_error_takes_nothing_away() {
         assert_eq!(bench.find(&ALL).await.material.candidates.len(), 3, "{place}");
     }
 }
+
+#[tokio::test]
+async fn what_lies_elsewhere_by_digest_alone_is_restored_to_the_places_it_came_from() {
+    let bench = Bench::new().await;
+    bench.put_signatures(&["signature"]);
+    bench.put_attestations(&["attestation"]);
+    bench.put_bundle("bundle 1");
+    bench.put_bundle("bundle 2");
+    let found = bench.find(&ALL).await;
+    bench.keep(&found).await;
+    let elsewhere = Bench::new().await.store;
+    for content in contents(&found.material) {
+        elsewhere.keep_content(&Digest::sha256(content.as_bytes()), content.to_owned().into()).await;
+    }
+    let mut manifests = vec![Bytes::from_static(b"no manifest"), Bytes::from(bench.subject.bytes.clone())];
+    for digest in found.manifest_digests() {
+        manifests.push(bench.store.content(&digest).await.unwrap());
+    }
+    restore_material(&elsewhere, &repository(REPOSITORY), &bench.subject.digest, manifests).await;
+    for kinds in [&ALL[..], &[Signatures], &[Attestations], &[Bundles]] {
+        let restored =
+            stored_material(&elsewhere, &repository(REPOSITORY), &bench.subject.digest, &wanted(kinds)).await.unwrap();
+        let kept = bench.stored(kinds).await.unwrap();
+        let sorted = |material: &Material| {
+            let mut all: Vec<String> = contents(material).into_iter().map(str::to_owned).collect();
+            all.sort();
+            all
+        };
+        assert_eq!(sorted(&restored), sorted(&kept), "{kinds:?}");
+    }
+}
