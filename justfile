@@ -39,6 +39,10 @@ demo:
 clients:
     tests/clients/run
 
+# Signatures by the real cosign, where it is at hand.
+interop:
+    tests/interop/run
+
 # A binary that needs no library of the system, for the image
 static:
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target x86_64-unknown-linux-gnu

@@ -26,7 +26,7 @@ use crate::telemetry::Telemetry;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The other policy: a policy.json or a ClusterImagePolicy YAML, which replaces that format, or a configuration (.toml),
-    /// whose whole [policy] is used
+    /// whose whole `policy` section is used
     #[arg(long = "with", value_name = "FILE")]
     with: PathBuf,
     /// Admin listener of the mirror, asked when it runs; the default is `server.admin_listen` of the configuration

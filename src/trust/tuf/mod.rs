@@ -1,7 +1,7 @@
 //! Fetching the trust root by TUF (The Update Framework), from the Sigstore project's repository or a mirror of one's own.
 //!
 //! `sigstore-tuf` judges: root chain, signature thresholds, versions that never go back, expiry, lengths and hashes. We
-//! fetch for it ([`repository`]) and keep what it accepted ([`state`]), so that the next refresh cannot be led back behind
+//! fetch for it (`repository`) and keep what it accepted (`state`), so that the next refresh cannot be led back behind
 //! this one, and a start without network can check everything again. Only the top-level targets role may name the trust
 //! root; delegations are not followed. Follows the TUF specification 1.0, section 5.
 

@@ -92,7 +92,7 @@ async fn what_lies_elsewhere_by_digest_alone_is_restored_to_the_places_it_came_f
     for content in contents(&found.material) {
         elsewhere.keep_content(&Digest::sha256(content.as_bytes()), content.to_owned().into()).await;
     }
-    let mut manifests = vec![Bytes::from_static(b"no manifest"), Bytes::from(bench.subject.bytes.clone())];
+    let mut manifests = vec![Bytes::from_static(b"no manifest"), bench.subject.bytes.clone()];
     for digest in found.manifest_digests() {
         manifests.push(bench.store.content(&digest).await.unwrap());
     }
