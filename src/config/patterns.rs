@@ -1,6 +1,7 @@
 //! Files by name or by pattern: `*` and `?` in the parts of a path, as a shell expands them.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use super::files::Files;
@@ -57,7 +58,15 @@ pub(super) fn expand(files: &mut Files, pattern: &str) -> Result<Vec<PathBuf>, P
             | Component::ParentDir => found.into_iter().map(|path| path.join(part)).collect(),
         };
     }
-    found.retain(|path| files.path(path).is_file());
+    // What cannot be looked at, such as a link to nowhere, stays and is an error when it is read: a policy that vanishes
+    // must not be one less to satisfy.
+    found.retain(|path| {
+        let path = files.path(path);
+        match std::fs::symlink_metadata(&path) {
+            Ok(_) => !path.is_dir(),
+            Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+        }
+    });
     found.sort();
     if found.is_empty() {
         return Err(PatternError::NoMatch(pattern.to_owned()));
@@ -83,7 +92,10 @@ fn matching(files: &mut Files, directory: &Path, pattern: &OsStr) -> Result<Vec<
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(&looked_into).map_err(unreadable)?.take(ENTRIES_MAX) {
+    for (number, entry) in std::fs::read_dir(&looked_into).map_err(unreadable)?.enumerate() {
+        if number >= ENTRIES_MAX {
+            return Err(unreadable(std::io::Error::other(format!("it has more than {ENTRIES_MAX} entries"))));
+        }
         let name = entry.map_err(unreadable)?.file_name();
         let (Some(text), Some(pattern)) = (name.to_str(), pattern.to_str()) else { continue };
         let hidden = text.starts_with('.') && !pattern.starts_with('.');
@@ -200,5 +212,16 @@ mod tests {
         ] {
             assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn a_link_to_nowhere_is_not_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("b.yaml")).unwrap();
+        std::fs::create_dir(folder.path().join("c.yaml")).unwrap();
+        let mut files = Files::relative_to(folder.path().to_owned());
+        let found = expand(&mut files, "*.yaml").unwrap();
+        assert_eq!(found, [PathBuf::from("a.yaml"), PathBuf::from("b.yaml")], "reading b.yaml says what is wrong");
     }
 }

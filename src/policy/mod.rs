@@ -242,8 +242,10 @@ impl PolicySet {
     /// Whether a policy scope names this very digest (design §2, "Tag, then digest").
     pub fn has_digest_scope(&self, image: &ImageReference) -> bool {
         let has_scope = |policy: &ContainersPolicy| policy.has_scope(image);
+        let names = |policies: &ClusterImagePolicies| policies.names_digest(image);
         matches!(image.reference, Reference::Digest(_))
-            && self.formats.containers_policy.as_ref().is_some_and(has_scope)
+            && (self.formats.containers_policy.as_ref().is_some_and(has_scope)
+                || self.formats.cluster_image_policies.as_ref().is_some_and(names))
     }
 
     /// The mode for that image, after overrides (digest beats tag beats repository beats namespace).

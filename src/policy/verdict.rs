@@ -178,6 +178,8 @@ pub struct Material {
     pub other_attachments: usize,
     /// There were more candidates than are examined.
     pub more: bool,
+    /// Something could not be read, so that there may be more than this.
+    pub incomplete: bool,
 }
 
 /// A candidate that could not be read.

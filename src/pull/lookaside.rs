@@ -30,7 +30,9 @@ pub(super) struct Lookaside {
     pub(super) more: bool,
     /// Why it may not be all that lies there.
     pub(super) missing: Option<NoEvidence>,
-    /// It is what the store kept, since the server did not answer.
+    /// The last number about which the server has answered.
+    answered: usize,
+    /// Some of it is what the store kept, since the server did not answer.
     pub(super) from_store: bool,
 }
 
@@ -49,12 +51,13 @@ impl Puller {
         if found.missing.is_none() {
             forget_withdrawn(store, base, repository, digest, &found.signatures).await;
         } else {
-            // As with tags and referrers: what was there at the last allow may allow again, and nothing more.
+            // As with tags and referrers: what was there at the last allow may allow again, and nothing more. What the
+            // server has just said outranks it, so only those from the first unanswered number on are taken.
             let kept = kept(store, base, repository, digest).await;
-            if kept.len() > found.signatures.len() {
-                found.signatures = kept;
-                found.from_store = true;
-            }
+            let unanswered = kept.into_iter().filter(|one| one.source.layer >= found.answered);
+            let before = found.signatures.len();
+            found.signatures.extend(unanswered);
+            found.from_store = found.signatures.len() > before;
         }
         found
     }
@@ -74,6 +77,9 @@ impl Puller {
             let read = timeout_at(deadline, self.read_signature(base, &url, repository)).await;
             let read = read.unwrap_or_else(|_| Err(UpstreamError::Timeout { upstream: repository.host().clone() }));
             let address = url.to_string();
+            if matches!(read, Ok(_) | Err(UpstreamError::Bad { reason: "too_large", .. })) {
+                found.answered = number;
+            }
             match read {
                 Ok(None) => break,
                 Ok(Some(_)) | Err(UpstreamError::Bad { reason: "too_large", .. }) if number > CANDIDATES_MAX => {

@@ -65,7 +65,7 @@ use proof::Proof;
 use trust_root::Fingerprint;
 
 /// Part of each verdict's key: changes whenever an answer of this module could.
-pub const VERIFIER_VERSION: &str = "2+sigstore-verify-0.15.1";
+pub const VERIFIER_VERSION: &str = "3+sigstore-verify-0.15.1+pgp-0.21";
 
 /// What one `sigstoreSigned` requirement trusts. Clones share it.
 #[derive(Debug, Clone)]

@@ -50,6 +50,7 @@ mod parts;
 mod peers;
 mod policy_examples;
 mod policy_keys;
+mod policy_rules;
 mod policy_vectors;
 mod program;
 mod protocol;

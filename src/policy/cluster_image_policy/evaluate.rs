@@ -200,6 +200,16 @@ impl<'a> Examination<'a> {
             matches.insert(name.to_owned(), one.matched.clone());
         }
         let Some(rule) = &policy.rule else { return Outcome::Satisfied(all) };
+        // A rule may ask that something is not there, so it must not decide on a part of what there is.
+        let material = self.question.material;
+        if material.more {
+            let text = "too many signatures: the policy's Rego rule must see them all".to_owned();
+            return Outcome::Denied { reason: Reason::TooManySignatures, text };
+        }
+        if material.incomplete {
+            let why = "not all signatures could be read, and the policy's Rego rule must see them all".to_owned();
+            return Outcome::NoAnswer { why };
+        }
         match self.rule(rule, &json!({ "authorityMatches": matches })) {
             Ok(Ruling::Passes { warning }) => {
                 all.warnings.extend(warning);

@@ -10,7 +10,7 @@ use super::{
     AttestationDocument, AuthorityDocument, CipError, CipMode, ClusterImagePolicyDocument, Origin, PolicyFile,
     SignatureFormat, SignerDocument, SourceDocument, StaticAction, TrustRootDocument,
 };
-use crate::oci::{Digest, ImageReference, Repository};
+use crate::oci::{Digest, ImageReference, Reference, Repository};
 use crate::policy::finding::KnownKeys;
 use crate::policy::{AlternateSource, MaterialKind, RestsOn, Wanted};
 use crate::verify::{AuthorityTrust, LogRule, Signers, SigstoreRoot, TextPattern, TimestampRule};
@@ -102,6 +102,13 @@ impl ClusterImagePolicies {
     /// Those that cover the image; all of them must be satisfied.
     pub(in crate::policy) fn covering(&self, image: &ImageReference) -> impl Iterator<Item = &Policy> {
         self.policies.iter().filter(|policy| policy.document.images.iter().any(|glob| glob.covers(image)))
+    }
+
+    /// Whether a policy names the very digest that was asked for, and covers it.
+    pub(in crate::policy) fn names_digest(&self, image: &ImageReference) -> bool {
+        let Reference::Digest(digest) = &image.reference else { return false };
+        let end = format!("@{digest}");
+        self.covering(image).any(|policy| policy.document.images.iter().any(|glob| glob.text.ends_with(&end)))
     }
 
     /// How many there are.
@@ -283,7 +290,7 @@ impl Policy {
         let mut lines = vec![format!("policy {name:?} {mode:?}")];
         lines.extend(images.iter().map(|glob| format!("glob {:?}", glob.text)));
         lines.extend(self.authorities.iter().flat_map(Authority::canonical));
-        lines.extend(self.rule.iter().map(|rule| format!("rule {}", rule.module())));
+        lines.extend(self.rule.iter().map(|rule| format!("policy rule {}", rule.module())));
         lines
     }
 }
@@ -335,7 +342,7 @@ impl Authority {
                 lines.extend(signed.source.iter().map(place));
                 for Attestation { name, predicate_type, rule } in &signed.attestations {
                     lines.push(format!("attestation {name:?} {predicate_type:?}"));
-                    lines.extend(rule.iter().map(|rule| format!("rule {}", rule.module())));
+                    lines.extend(rule.iter().map(|rule| format!("attestation rule {}", rule.module())));
                 }
             }
         }

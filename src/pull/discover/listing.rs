@@ -188,7 +188,8 @@ impl Puller {
         }
         if let Some(cause) = selected.missing {
             listing.miss(cause);
-        } else {
+        } else if !selected.more {
+            // Of a list that was cut nobody knows what is not on it.
             let listed = selected.first.iter().chain(&selected.perhaps).map(|listed| listed.digest).collect();
             stored::forget_unlisted(&self.parts.store, &repository, subject, &listed).await;
         }

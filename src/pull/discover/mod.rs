@@ -230,7 +230,8 @@ impl Search {
         self.material.candidates.extend(found.signatures.into_iter().map(SignatureMaterial::OpenPgp));
     }
 
-    fn finish(self, at: Timestamp) -> Discovered {
+    fn finish(mut self, at: Timestamp) -> Discovered {
+        self.material.incomplete = self.missing.is_some();
         let places = self.places.into_iter().filter(|place| !place.manifests.is_empty()).collect();
         Discovered { material: self.material, missing: self.missing, at, places, lookaside: self.lookaside }
     }
