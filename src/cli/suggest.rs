@@ -216,10 +216,13 @@ impl Signed {
 }
 
 /// The policies.
+#[derive(Default)]
 struct Suggestion {
     /// Scope by scope.
     docker: BTreeMap<String, Value>,
     policy_notes: Vec<String>,
+    /// How many policies have the name.
+    names: BTreeMap<String, usize>,
     /// YAML, one document a repository.
     cluster_image_policies: String,
 }
@@ -231,8 +234,7 @@ impl Suggestion {
             let signed = looked.signers.iter().filter_map(Signed::of);
             by_repository.entry(looked.image.repository.to_string()).or_default().extend(signed);
         }
-        let mut suggestion =
-            Self { docker: BTreeMap::new(), policy_notes: Vec::new(), cluster_image_policies: String::new() };
+        let mut suggestion = Self::default();
         for (repository, signed) in by_repository.iter().filter(|(_, signed)| !signed.is_empty()) {
             suggestion.scope(repository, signed, trust);
             suggestion.policy(repository, signed);
@@ -282,6 +284,10 @@ impl Suggestion {
     fn policy(&mut self, repository: &str, signed: &BTreeSet<Signed>) {
         let name: String =
             repository.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '-' }).collect();
+        // Two repositories may come to one name, and names are unique.
+        let number =
+            self.names.entry(name.clone()).and_modify(|number| *number = number.saturating_add(1)).or_insert(1);
+        let name = if *number > 1 { format!("{name}-{number}") } else { name };
         let mut yaml = format!(
             "---\napiVersion: policy.sigstore.dev/v1beta1\nkind: ClusterImagePolicy\nmetadata:\n  name: {}\nspec:\n  images:\n",
             quoted(&name.to_ascii_lowercase())
@@ -379,7 +385,10 @@ fn seen(looked: &Looked) -> Vec<String> {
         });
     }
     if looked.signers.is_empty() && looked.others.is_empty() {
-        lines.push("nothing is signed: no signature, attestation or bundle was found".to_owned());
+        lines.push(
+            "nothing is signed by cosign: no signature, attestation or bundle was found (OpenPGP is not looked for)"
+                .to_owned(),
+        );
     } else if looked.signers.is_empty() {
         lines.push("nobody signed it whom the trust root knows".to_owned());
     }

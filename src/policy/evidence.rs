@@ -171,7 +171,7 @@ pub(super) fn signer(signer: &Signer) -> Value {
                 ("githubWorkflowTrigger", &workflow.trigger),
                 ("githubWorkflowSha", &workflow.sha),
                 ("githubWorkflowName", &workflow.name),
-                ("githubWorkflowRepository", &workflow.repository),
+                ("githubWorkflowRepo", &workflow.repository),
                 ("githubWorkflowRef", &workflow.reference),
             ];
             for (name, claim) in claims {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::artefact::{Place, is_artefact};
 use super::grants::{Admits, Held, basis_of};
 use super::manifest::UnverifiedManifest;
-use super::verdict::{Basis, Extent, Look, Standing, undecided_reason};
+use super::verdict::{Basis, Depth, Extent, Standing, undecided_reason};
 use super::{PullError, Puller, Snapshot};
 use crate::oci::{Digest, ImageReference, MediaType, Reference, Tag};
 use crate::policy::MultiArch;
@@ -194,7 +194,7 @@ impl Puller {
         let standing = if passes_ungated(snapshot, image, &manifest) {
             LEAF_ONLY_INDEX
         } else {
-            let answer = self.verdict(snapshot, &basis, Look::IndexBelow(0)).await;
+            let answer = self.verdict(snapshot, &basis, Depth::TOP).await;
             let standing = self.standing(snapshot, &basis, &answer)?;
             self.sized(snapshot, &basis, &manifest, standing).await?
         };

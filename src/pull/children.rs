@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::manifest::UnverifiedManifest;
-use super::verdict::{Basis, Look, Reached, Unreached};
+use super::verdict::{Basis, Depth, Reached, Unreached};
 use super::{PullError, Puller, Snapshot};
 use crate::limits::{CHILDREN_EXAMINED_MAX, INDEX_DEPTH_MAX, MATERIAL_CONCURRENCY};
 use crate::oci::{Descriptor, Digest, ImageReference, ManifestError, MediaType, Repository};
@@ -32,16 +32,15 @@ impl Puller {
         deadline: Instant,
         snapshot: &Arc<Snapshot>,
         basis: &Basis,
-        look: Look,
+        depth: Depth,
         own: &Verdict,
     ) -> Result<Option<Reached>, Unreached> {
         let rule = snapshot.policy.multi_arch(&basis.image);
-        let above = match (rule, look) {
-            (MultiArch::LeafOnly, _) => return Ok(None),
-            // Nothing that is trusted under one algorithm is trusted under another.
-            _ if own.reason == Reason::UnsupportedDigest => return Ok(None),
-            (MultiArch::IndexOrEveryLeaf | MultiArch::IndexOrAnyLeaf, Look::IndexBelow(above)) => above,
-        };
+        // Nothing that is trusted under one algorithm is trusted under another.
+        if rule == MultiArch::LeafOnly || own.reason == Reason::UnsupportedDigest {
+            return Ok(None);
+        }
+        let Depth(above) = depth;
         let index = self.unverified(&basis.image.repository, &basis.digest);
         let index = match timeout_at(deadline, index).await.map_err(|_| too_late(basis, CHILDREN_TOO_LATE))? {
             Ok((index, _)) => index,
@@ -117,9 +116,9 @@ impl Puller {
         Box::pin(async move {
             // Its bytes say what it is, not its descriptor: one that lies would else have a denial kept for a child that its
             // own children admit.
-            let look = Look::IndexBelow(above.saturating_add(1));
+            let depth = Depth(above.saturating_add(1));
             let basis = child_basis(snapshot, &index.image, &child.digest);
-            (child, self.verdict(snapshot, &basis, look).await)
+            (child, self.verdict(snapshot, &basis, depth).await)
         })
     }
 

@@ -11,7 +11,7 @@ use super::artefact::is_artefact;
 use super::children::{child_basis, satisfies_policy};
 use super::hot::GrantedKey;
 use super::manifest::UnverifiedManifest;
-use super::verdict::{Basis, Extent, Look, Standing, Unreached};
+use super::verdict::{Basis, Depth, Extent, Standing, Unreached};
 use super::{PullError, Puller, Snapshot};
 use crate::limits::VERDICT_BUDGET;
 use crate::oci::{Descriptor, Digest, Repository};
@@ -218,7 +218,7 @@ impl Puller {
         if Instant::now() >= deadline {
             return late();
         }
-        let verdict = timeout_at(deadline, self.verdict(snapshot, basis, Look::IndexBelow(0))).await;
+        let verdict = timeout_at(deadline, self.verdict(snapshot, basis, Depth::TOP)).await;
         verdict.unwrap_or_else(|_| late())
     }
 

@@ -46,7 +46,7 @@ use self::hot::Hot;
 use self::manifest::UnverifiedManifest;
 use self::referrers::Listed;
 use self::resolve::Asked;
-use self::verdict::Unreached;
+use self::verdict::{Depth, Unreached};
 use crate::clock::Clock;
 use crate::limits::{MATERIAL_CONCURRENCY, VERIFY_WORKERS_MAX};
 use crate::oci::{Digest, Host, Reference, Repository, Tag};
@@ -108,7 +108,7 @@ struct Parts {
     verify_permits: Arc<Semaphore>,
     resolving: Flights<(Repository, Tag), Result<Asked, PullError>>,
     fetching: Flights<(Repository, Reference), Result<Arc<UnverifiedManifest>, PullError>>,
-    deciding: Flights<VerdictKey, Result<Arc<StoredVerdict>, Unreached>>,
+    deciding: Flights<(VerdictKey, Depth), Result<Arc<StoredVerdict>, Unreached>>,
     checking: Flights<(Repository, Digest), Result<bool, PullError>>,
     listing: Flights<(Repository, Digest), Result<Listed, PullError>>,
     /// One for each artefact blob that is held in memory while it is looked at.

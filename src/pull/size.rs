@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::children::{too_late, unread};
 use super::manifest::UnverifiedManifest;
-use super::verdict::{Basis, Look, Reached, Standing, Unreached, denied};
+use super::verdict::{Basis, Depth, Reached, Standing, Unreached, denied};
 use super::{PullError, Puller, Snapshot};
 use crate::oci::ImageSize;
 use crate::policy::{Decision, Evidence, PolicySet, Reason};
@@ -85,12 +85,12 @@ impl Puller {
         deadline: Instant,
         snapshot: &Snapshot,
         basis: &Basis,
-        look: Look,
+        depth: Depth,
     ) -> Result<Option<ImageSize>, Unreached> {
         let repository = &basis.image.repository;
         let bound = snapshot.policy.max_image_bytes(&basis.image, &basis.digest);
-        let manifest = match (bound, look) {
-            (Some(_), Look::IndexBelow(0)) => {
+        let manifest = match (bound, depth) {
+            (Some(_), Depth::TOP) => {
                 let manifest = timeout_at(deadline, self.unverified(repository, &basis.digest)).await;
                 match manifest.map_err(|_| too_late(basis, "the manifest could not be read in time"))? {
                     Ok((manifest, _)) => Some(manifest),

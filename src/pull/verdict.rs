@@ -82,11 +82,13 @@ pub(super) struct Standing {
     pub(super) extent: Extent,
 }
 
-/// Whether the digest may be that of an index, which its children can admit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
-    /// It may; so many indexes lie above it.
-    IndexBelow(usize),
+/// How many indexes lie above a digest that is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Depth(pub(super) usize);
+
+impl Depth {
+    /// What was asked for itself.
+    pub(super) const TOP: Self = Self(0);
 }
 
 /// How far an admission reaches.
@@ -114,7 +116,7 @@ impl Puller {
         &self,
         snapshot: &Arc<Snapshot>,
         basis: &Basis,
-        look: Look,
+        depth: Depth,
     ) -> Result<Arc<StoredVerdict>, Unreached> {
         let started = Instant::now();
         if let Some(verdict) = self.known_verdict(snapshot, basis).await {
@@ -123,9 +125,9 @@ impl Puller {
         }
         let work = || {
             let (puller, snapshot, basis) = (self.clone(), Arc::clone(snapshot), basis.clone());
-            async move { puller.reach(&snapshot, &basis, look).await }
+            async move { puller.reach(&snapshot, &basis, depth).await }
         };
-        match self.parts.deciding.join(basis.key(snapshot), work).await {
+        match self.parts.deciding.join((basis.key(snapshot), depth), work).await {
             Ok(result) => result,
             Err(lost) => Err(Unreached::Other(lost.into())),
         }
@@ -135,7 +137,7 @@ impl Puller {
         &self,
         snapshot: &Arc<Snapshot>,
         basis: &Basis,
-        look: Look,
+        depth: Depth,
     ) -> Result<Arc<StoredVerdict>, Unreached> {
         // Another run may have ended between the caller's look and this one's start.
         if let Some(verdict) = self.known_verdict(snapshot, basis).await {
@@ -167,7 +169,7 @@ impl Puller {
         let reached = match own.decision {
             // Without material there is nothing that a child could have and its index has not.
             Decision::Deny if needed.is_some() => {
-                match self.through_children(deadline, snapshot, basis, look, &own).await? {
+                match self.through_children(deadline, snapshot, basis, depth, &own).await? {
                     Some(reached) => reached,
                     None => Reached::own(own),
                 }
@@ -179,11 +181,9 @@ impl Puller {
         {
             return Err(missing.clone().into());
         }
-        let image_size = self.image_size(deadline, snapshot, basis, look).await?;
+        let image_size = self.image_size(deadline, snapshot, basis, depth).await?;
         let reached = match TooLarge::check(&snapshot.policy, basis, image_size) {
-            Some(too_large) if reached.decision == Decision::Allow && look == Look::IndexBelow(0) => {
-                too_large.deny(reached)
-            }
+            Some(too_large) if reached.decision == Decision::Allow && depth == Depth::TOP => too_large.deny(reached),
             Some(_) | None => reached,
         };
         let verdict = StoredVerdict { image_size, ..self.stored_form(snapshot, basis, &reached, found.as_deref()) };
@@ -195,7 +195,10 @@ impl Puller {
         {
             self.keep_material(&basis.digest, found).await;
         }
-        self.parts.store.put_verdict(StoredVerdict::clone(&verdict), &reached.evidence).await;
+        // That it lies too deep below one index says nothing about it elsewhere.
+        if depth == Depth::TOP || reached.reason != Reason::TooManyChildren {
+            self.parts.store.put_verdict(StoredVerdict::clone(&verdict), &reached.evidence).await;
+        }
         self.parts.telemetry.verify_took(VerifySource::Computed, started.elapsed());
         Ok(verdict)
     }

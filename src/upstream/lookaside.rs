@@ -27,7 +27,7 @@ pub(super) struct Lookasides {
     clients: Mutex<Vec<(Key, HttpClient)>>,
 }
 
-/// What a client is good for: a host that the operator named, or any that one of those redirects to.
+/// What a client is good for: a server that the operator named, or any that one of those redirects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Key {
     Named(String),
@@ -40,8 +40,8 @@ impl Lookasides {
     }
 
     fn client(&self, base: &Url, url: &Url) -> Option<HttpClient> {
-        let named = base.host() == url.host();
-        let key = if named { Key::Named(url.host_str()?.to_owned()) } else { Key::Elsewhere };
+        let named = base.origin() == url.origin();
+        let key = if named { Key::Named(url.origin().ascii_serialization()) } else { Key::Elsewhere };
         let mut clients = self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some((_, client)) = clients.iter().find(|(known, _)| *known == key) {
             return Some(client.clone());
@@ -89,7 +89,11 @@ async fn follow(client: &Client, base: &Url, max: u64) -> Result<Option<Bytes>, 
     let _turn = client.turn().await?;
     let mut url = base.clone();
     for _hop in 0..=REDIRECTS_MAX {
-        let http = if client.reach.endpoint().host() == url.host() {
+        // The registry's own host is reached as the registry is; a redirect to another port of it is one to anywhere.
+        let endpoint = client.reach.endpoint();
+        let is_registry =
+            endpoint.origin() == url.origin() || (url.origin() == base.origin() && endpoint.host() == url.host());
+        let http = if is_registry {
             client.elsewhere.clone()
         } else {
             client.lookasides.client(base, &url).ok_or_else(|| bad("protocol"))?
@@ -111,7 +115,9 @@ async fn follow(client: &Client, base: &Url, max: u64) -> Result<Option<Bytes>, 
             404 => return Ok(None),
             301 | 302 | 303 | 307 | 308 => {
                 let location = header(&LOCATION).ok_or_else(|| bad("redirect"))?;
-                url = redirected(&url, location).ok_or_else(|| bad("redirect_blocked"))?;
+                let to = redirected(&url, location);
+                let to = to.filter(|to| to.origin() == base.origin() || client.reach.may_redirect_to(to));
+                url = to.ok_or_else(|| bad("redirect_blocked"))?;
             }
             status @ (401 | 403) => return Err(UpstreamError::Refused { upstream: server, status }),
             429 => {

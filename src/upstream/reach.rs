@@ -108,6 +108,13 @@ impl Reach {
         if self.usual_port(&to) { Ok(to) } else { Err(Blocked::Port) }
     }
 
+    /// Whether `redirect_hosts` lets anything lead there: all may where it is empty.
+    pub(super) fn may_redirect_to(&self, to: &Url) -> bool {
+        self.redirect_hosts.is_empty()
+            || self.is_endpoint(to)
+            || self.redirect_hosts.iter().any(|rule| self.rule_fits(rule, to))
+    }
+
     fn checked(&self, mut url: Url, bytes: usize) -> Result<Url, Blocked> {
         if bytes > UPSTREAM_URL_BYTES_MAX || url.as_str().len() > UPSTREAM_URL_BYTES_MAX {
             return Err(Blocked::Malformed);

@@ -172,7 +172,7 @@ pub struct WorkflowClaims {
     pub sha: Option<String>,
     /// `githubWorkflowName`
     pub name: Option<String>,
-    /// `githubWorkflowRepository`
+    /// `githubWorkflowRepo`
     pub repository: Option<String>,
     /// `githubWorkflowRef`
     pub reference: Option<String>,

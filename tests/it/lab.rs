@@ -49,6 +49,8 @@ pub(crate) enum Policy {
     SignedTag(&'static str),
     /// A signature, and never this digest.
     RejectDigest(Digest),
+    /// A signature, by a scope of its own for this digest.
+    SignedDigest(Digest),
     /// A keyless signature by the lab's signer.
     Keyless,
     /// As `Signed`, where a bundle that names no image binds by its digest.
@@ -641,6 +643,7 @@ fn settings(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> PolicySe
         Policy::Keyless => json!({"default": [sigstore.fulcio_requirement(EMAIL, ISSUER)]}),
         Policy::SignedTag(tag) => scoped(&accept, format!("{HOST}/{REPOSITORY}:{tag}"), &signed),
         Policy::RejectDigest(digest) => scoped(&signed, format!("{HOST}/{REPOSITORY}@{digest}"), &reject),
+        Policy::SignedDigest(digest) => scoped(&signed, format!("{HOST}/{REPOSITORY}@{digest}"), &signed),
         Policy::Signed
         | Policy::Bundles
         | Policy::AnyLeaf
@@ -685,7 +688,8 @@ fn settings(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> PolicySe
         | Policy::Keyless
         | Policy::AcceptAnything
         | Policy::SignedTag(_)
-        | Policy::RejectDigest(_) => {}
+        | Policy::RejectDigest(_)
+        | Policy::SignedDigest(_) => {}
     }
     settings
 }

@@ -222,6 +222,23 @@ async fn v_24_indexes_nest_four_deep_and_no_deeper() {
 }
 
 #[tokio::test]
+async fn what_lies_too_deep_below_one_index_is_not_too_deep_by_itself() {
+    let lab = Lab::new(Policy::Signed).await;
+    let leaf = lab.image("leaf");
+    lab.sign(&leaf.digest);
+    let mut levels = vec![lab.index(&[&leaf])];
+    while levels.len() < INDEX_DEPTH_MAX + 1 {
+        let below = lab.index(&[levels.last().unwrap()]);
+        levels.push(below);
+    }
+    // With a scope of its own it is judged under one key, wherever it lies.
+    lab.reload(Policy::SignedDigest(levels[0].digest));
+    lab.tag("deep", &levels[INDEX_DEPTH_MAX]);
+    assert_eq!(denied_for(lab.pull("deep").await), Reason::TooManyChildren);
+    lab.pull_digest(&levels[0].digest).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_index_whose_nested_index_is_not_there_is_denied_and_not_missing() {
     let lab = Lab::new(Policy::Signed).await;
     let leaf = lab.image("leaf");

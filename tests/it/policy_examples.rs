@@ -130,6 +130,34 @@ async fn only_images_built_by_our_github_workflow_are_served() {
 }
 
 #[tokio::test]
+async fn what_fulcio_recorded_about_the_workflow_decides_too() {
+    let stage = Stage::new().await;
+    let sha = "0123456789abcdef0123456789abcdef01234567";
+    let good = Identity::github("acme/app", "release.yml", "refs/heads/main", "push", sha);
+    let with = |extension: u64, value: &str| {
+        let mut other = good.clone();
+        other.extensions.insert(extension, value.to_owned());
+        other
+    };
+    // Fulcio's extensions .1.2 trigger, .1.4 name, .1.5 repository, .1.6 ref.
+    let others = [with(2, "pull_request"), with(4, "Test"), with(5, "acme/other"), with(6, "refs/heads/dev")];
+    for (seed, identity) in (1..).zip(std::iter::once(&good).chain(&others)) {
+        let image = stage.image("acme/app", seed);
+        let bundle = stage.sigstore.bundle_by(identity, &image.digest()).build();
+        attach_bundles(&stage.registry, "acme/app", &image.manifest, &[bundle]);
+    }
+    let mirror = stage.under(&example("github-claims.yaml")).await;
+    let expected = [
+        ("ghcr.io/acme/app:v1", true),
+        ("ghcr.io/acme/app:v2", false),
+        ("ghcr.io/acme/app:v3", false),
+        ("ghcr.io/acme/app:v4", false),
+        ("ghcr.io/acme/app:v5", false),
+    ];
+    serves(mirror, &expected).await;
+}
+
+#[tokio::test]
 async fn build_provenance_decides_by_what_it_says() {
     let stage = Stage::new().await;
     let generator = github("slsa-framework/slsa-github-generator", "generator_container_slsa3.yml", "refs/tags/v2.0.0");
@@ -270,6 +298,7 @@ async fn audit_comes_first_and_enforcing_by_scope_later() {
 fn every_example_on_the_page_has_its_test() {
     let tested: BTreeMap<&str, Value> = BTreeMap::from([
         ("github-workflow.yaml", json!("only_images_built_by_our_github_workflow_are_served")),
+        ("github-claims.yaml", json!("what_fulcio_recorded_about_the_workflow_decides_too")),
         ("github-provenance.yaml", json!("build_provenance_decides_by_what_it_says")),
         ("our-keys.json", json!("both_of_our_keys_are_accepted_while_one_replaces_the_other")),
         ("our-keys.toml", json!("both_of_our_keys_are_accepted_while_one_replaces_the_other")),

@@ -403,7 +403,7 @@ fn columns(text: &str) -> usize {
 
 /// What Fulcio recorded about a workflow, with short names; the rest is in the JSON.
 const CLAIMS_SHOWN: [(&str, &str); 3] =
-    [("githubWorkflowRepository", "repo"), ("githubWorkflowRef", "ref"), ("githubWorkflowTrigger", "trigger")];
+    [("githubWorkflowRepo", "repo"), ("githubWorkflowRef", "ref"), ("githubWorkflowTrigger", "trigger")];
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

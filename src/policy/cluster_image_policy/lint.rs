@@ -142,7 +142,7 @@ impl AuthorityDocument {
             );
             say(Severity::Note, "attestations", text);
         }
-        if self.format == SignatureFormat::Legacy && self.attestations.is_empty() {
+        if self.format == SignatureFormat::Legacy {
             let is_static = matches!(self.signer, SignerDocument::Static { .. });
             if !is_static {
                 let text = "legacy is what cosign wrote before version 3; what it writes by default since then counts only \

@@ -7,6 +7,7 @@ mod attestation;
 mod authority;
 mod document;
 mod evaluate;
+mod examine;
 mod glob;
 mod keys;
 mod lint;

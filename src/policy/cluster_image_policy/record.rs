@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::CipMode;
-use super::evaluate::Satisfied;
+use super::examine::Satisfied;
 use super::resolve::{Authority, AuthorityKind, Policy};
 use crate::policy::Reason;
 use crate::policy::evidence::{CandidateRecord, bounded, set};

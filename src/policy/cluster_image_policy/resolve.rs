@@ -3,7 +3,7 @@
 //! Where policy-controller would check less than the document seems to say, more is checked here (`docs/policy.md`, "Where
 //! Sealgate differs"): a keyless signature always needs a log entry, and a timestamp authority does not switch the log off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::rego::Rego;
 use super::{
@@ -20,6 +20,8 @@ use crate::verify::{AuthorityTrust, LogRule, Signers, SigstoreRoot, TextPattern,
 pub struct ClusterImagePolicies {
     /// Those that need no signature material first, else in the order of the files.
     policies: Vec<Policy>,
+    /// Those that their globs name.
+    digests: HashSet<Digest>,
 }
 
 /// One of them.
@@ -96,7 +98,9 @@ impl ClusterImagePolicies {
         }
         // Stable, so that the first that denies gives the text, and nothing is looked for when that is certain before.
         policies.sort_by_key(|policy| !policy.needs_no_material());
-        Ok(Self { policies })
+        let globs = policies.iter().flat_map(|policy| &policy.document.images);
+        let digests = globs.filter_map(|glob| glob.text.rsplit_once('@')?.1.parse().ok()).collect();
+        Ok(Self { policies, digests })
     }
 
     /// Those that cover the image; all of them must be satisfied.
@@ -106,9 +110,14 @@ impl ClusterImagePolicies {
 
     /// Whether a policy names the very digest that was asked for, and covers it.
     pub(in crate::policy) fn names_digest(&self, image: &ImageReference) -> bool {
+        // Asked for every digest that is pulled: one look-up, where no policy names any.
         let Reference::Digest(digest) = &image.reference else { return false };
+        if !self.digests.contains(digest) {
+            return false;
+        }
         let end = format!("@{digest}");
-        self.covering(image).any(|policy| policy.document.images.iter().any(|glob| glob.text.ends_with(&end)))
+        let mut globs = self.policies.iter().flat_map(|policy| &policy.document.images);
+        globs.any(|glob| glob.text.ends_with(&end) && glob.covers(image))
     }
 
     /// How many there are.
