@@ -242,6 +242,16 @@ mod tests {
     }
 
     #[test]
+    fn where_redirect_hosts_are_listed_a_lookaside_leads_nowhere_else() {
+        let to = |reach: &Reach, url: &str| reach.may_redirect_to(&url.parse().unwrap());
+        let open = reach("https://registry.test", &[], &[]);
+        assert!(to(&open, "https://cdn.test/x"));
+        let listed = reach("https://registry.test", &[], &["cdn.test"]);
+        assert!(to(&listed, "https://cdn.test/x") && to(&listed, "https://registry.test/x"));
+        assert!(!to(&listed, "https://other.test/x") && !to(&listed, "https://registry.test:8443/x"));
+    }
+
+    #[test]
     fn two_tenants_of_one_public_suffix_are_strangers() {
         let tenant = reach("https://one.github.io", &[], &[]);
         assert!(tenant.realm("https://one.github.io/token").is_ok());

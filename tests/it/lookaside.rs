@@ -12,7 +12,7 @@ use sealgate::policy::{
 };
 use sealgate::testing::openpgp::{FakeOpenPgpKey, OpenPgpFlaw};
 use sealgate::testing::sigstore::{FakeBundle, FakeSigstore, key_requirement};
-use sealgate::testing::{Content, Fault, attach_bundles, put_lookaside};
+use sealgate::testing::{Content, FakeRegistry, Fault, attach_bundles, put_lookaside};
 use serde_json::{Value, json};
 
 use crate::lab::{Image, Lab, Policy, denied_for, is_undecided};
@@ -153,6 +153,16 @@ async fn a_redirect_within_the_server_is_followed() {
     scene.lab.registry.put_file(elsewhere, scene.sign(OpenPgpFlaw::None));
     scene.lab.registry.fault(Fault::on("/lookaside/*/signature-1").redirect(elsewhere));
     scene.lab.pull("1").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_port_of_the_server_is_one_to_anywhere() {
+    let (scene, other) = (Scene::new().await, FakeRegistry::start().await);
+    scene.put(&[scene.sign(OpenPgpFlaw::None)]);
+    let elsewhere = format!("{}/signature", other.url().trim_end_matches('/'));
+    scene.lab.registry.fault(Fault::on("/lookaside/*").redirect(&elsewhere));
+    assert!(is_undecided(&scene.lab.pull("1").await));
+    assert_eq!(other.connections(), 0, "nobody dials a loopback address that nobody named");
 }
 
 #[tokio::test]
