@@ -76,7 +76,7 @@ enum Command {
     Serve(ConfigArgument),
     /// Decide about one image as `serve` would, and print every reason
     Verify(verify::Arguments),
-    /// Check the policy, or explain what it asks of an image
+    /// Check, explain and replay the policy; suggest one for signed images
     #[command(subcommand)]
     Policy(policy::Command),
     /// Print the configuration that makes a container runtime pull through the mirror

@@ -232,7 +232,10 @@ impl PolicySet {
         let searched = self.formats.registries_d.searched(image);
         let question = Question { image, digest, material, searched, bundles_without_identity, now, finder };
         let mut verdict = self.formats.evaluate(question)?;
-        if let (Mode::Audit, Some(root)) = (self.mode(image, digest), self.trust_root()) {
+        // Nobody is reported as absent whom nobody looked for.
+        if let (Mode::Audit, Some(root)) = (self.mode(image, digest), self.trust_root())
+            && self.plan(image) != Plan::WithoutMaterial
+        {
             signers::report(&mut verdict.evidence.0, question, root);
         }
         evidence::fit(&mut verdict.evidence);

@@ -52,8 +52,8 @@ mod tests {
     use crate::limits::{CANDIDATES_MAX, EVIDENCE_DOCUMENT_BYTES_MAX};
     use crate::oci::Digest;
     use crate::policy::{
-        ContainersPolicy, ContainersPolicyDocument, Decision, Material, MaterialKind, Mode, Plan, PolicySet, Settings,
-        Verdict,
+        ContainersPolicy, ContainersPolicyDocument, Decision, Material, MaterialKind, Mode, Override, Plan, PolicySet,
+        Settings, Verdict,
     };
     use crate::testing::sigstore::{FakeSigstore, Flaw, Identity};
     use crate::verify::{SignatureMaterial, SigstoreRoot};
@@ -109,6 +109,23 @@ mod tests {
             assert_eq!(others[0]["key"], sigstore.key("k").fingerprint().to_string());
             assert_eq!(others[1]["key"], json!(null));
         }
+    }
+
+    #[test]
+    fn where_nobody_looked_nobody_is_said_to_be_absent() {
+        let now = Clock::System.now();
+        let sigstore = FakeSigstore::from_seed(7, now);
+        let document = ContainersPolicyDocument::parse(br#"{"default": [{"type": "reject"}]}"#).unwrap();
+        let policy = ContainersPolicy::resolve(document, &mut |_| Err("no files".to_owned())).unwrap();
+        // The digest is not known when it is planned what to look for.
+        let scope = Digest::sha256(b"manifest").to_string().parse().unwrap();
+        let policy = PolicySet::new(Settings {
+            containers_policy: Some(policy),
+            trust_root: Some(SigstoreRoot::from_json(sigstore.trusted_root_json().as_bytes()).unwrap()),
+            overrides: vec![Override { mode: Some(Mode::Audit), ..Override::of(scope) }],
+            ..Settings::default()
+        });
+        assert_eq!(decide(&policy.unwrap(), Vec::new(), now).evidence.0.get("signers"), None);
     }
 
     #[test]
