@@ -16,6 +16,7 @@ mod reader;
 mod record;
 mod rego;
 mod resolve;
+mod roots;
 mod rule_input;
 mod shape;
 mod trust_root;
