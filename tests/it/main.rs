@@ -59,6 +59,7 @@ mod real_bundles;
 mod real_policies;
 mod real_signatures;
 mod refusal;
+mod reliability;
 mod reload;
 mod restart;
 mod runtimes;
