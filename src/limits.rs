@@ -213,6 +213,8 @@ pub const TOKEN_LENGTH_MAX: usize = 16 * 1024;
 pub const TOKEN_LIFE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
 /// Age below which a refused token means that access is refused; an older one is replaced first.
 pub const TOKEN_FRESH: Duration = Duration::from_secs(10);
+/// Time until a token whose renewal failed, and which is still good, is renewed again.
+pub const TOKEN_RENEW_AGAIN: Duration = Duration::from_secs(10);
 /// Tokens kept for one upstream.
 pub const TOKENS_MAX: u64 = 10_000;
 /// Time a credential from a file or helper is kept.
@@ -229,6 +231,12 @@ pub const CREDENTIAL_BYTES_MAX: u64 = 64 * KIB;
 pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(10);
 /// Shortest and longest `Retry-After` that is believed.
 pub const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
+/// Calls that fail in a row until an upstream is left alone.
+pub const BREAKER_FAILURES: usize = 5;
+/// Shortest and longest time that an upstream which fails is left alone; it doubles from the one to the other.
+pub const BREAKER_PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// What a client is told to wait while one request finds out whether an upstream is back.
+pub const BREAKER_PROBE_WAIT: Duration = Duration::from_secs(1);
 /// Time a missing thing is remembered.
 pub const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(10);
 /// Missing things remembered.

@@ -318,6 +318,7 @@ fn outcome(error: &UpstreamError) -> FillOutcome {
         | UpstreamError::NotFound { .. }
         | UpstreamError::Refused { .. }
         | UpstreamError::RateLimited { .. }
+        | UpstreamError::Resting { .. }
         | UpstreamError::Timeout { .. }
         | UpstreamError::Failed { .. }
         | UpstreamError::Connect { .. } => FillOutcome::UpstreamError,
@@ -332,6 +333,7 @@ fn is_resumable(error: &UpstreamError) -> bool {
         UpstreamError::NotFound { .. }
         | UpstreamError::Refused { .. }
         | UpstreamError::RateLimited { .. }
+        | UpstreamError::Resting { .. }
         | UpstreamError::Failed { .. } => false,
     }
 }

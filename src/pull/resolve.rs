@@ -57,6 +57,7 @@ fn stale_cause(error: &UpstreamError) -> Option<StaleCause> {
     match error {
         UpstreamError::NotFound { .. } | UpstreamError::Refused { .. } => None,
         UpstreamError::RateLimited { .. } => Some(StaleCause::RateLimited),
+        UpstreamError::Resting { .. } => Some(StaleCause::BreakerOpen),
         UpstreamError::Timeout { .. } => Some(StaleCause::Timeout),
         UpstreamError::Connect { .. } => Some(StaleCause::Connect),
         UpstreamError::Failed { .. } | UpstreamError::Bad { .. } => Some(StaleCause::Server),

@@ -131,6 +131,13 @@ closed_sets! {
         Tls => "tls",
     }
 
+    /// How the breakers of an upstream stand: 0, 1 and 2 in the gauge.
+    BreakerState {
+        Closed => "closed",
+        HalfOpen => "half_open",
+        Open => "open",
+    }
+
     /// Why a stale answer was served.
     StaleCause {
         Timeout => "timeout",

@@ -14,8 +14,8 @@ mod table;
 mod tests;
 
 pub use labels::{
-    CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome, MethodLabel,
-    RouteLabel, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind, UpstreamOp, VerifySource,
+    BreakerState, CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome,
+    MethodLabel, RouteLabel, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind, UpstreamOp, VerifySource,
 };
 pub use request::RequestGuard;
 
@@ -135,6 +135,27 @@ impl Telemetry {
     /// A token was fetched, or not.
     pub fn token_fetched(&self, upstream: &Host, ok: bool) {
         self.metrics.upstream_token_fetches.increment(&[self.metrics.upstream(upstream), outcome_position(ok)]);
+    }
+
+    /// The breakers of an upstream came to stand so; the caller has the worst of them.
+    pub fn breaker_moved(&self, upstream: &Host, worst: BreakerState) {
+        let value = i64::try_from(worst.position()).unwrap_or_default();
+        self.metrics.upstream_breaker.set_at(&[self.metrics.upstream(upstream)], value);
+        tracing::info!(%upstream, state = worst.as_label(), "breaker");
+    }
+
+    /// An upstream said how many requests it allows.
+    pub fn rate_limit_seen(&self, upstream: &Host, requests: u64, remaining: u64, window: Option<Duration>) {
+        let places = [self.metrics.upstream(upstream)];
+        let value = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics.upstream_rate_limit.set_at(&places, value(requests));
+        self.metrics.upstream_rate_limit_remaining.set_at(&places, value(remaining));
+        self.metrics.upstream_rate_limit_window.set_at(&places, value(window.map_or(0, |window| window.as_secs())));
+    }
+
+    /// An upstream gave what it was asked for.
+    pub fn upstream_usable(&self, upstream: &Host, now: Timestamp) {
+        self.metrics.upstream_last_success.set_at(&[self.metrics.upstream(upstream)], now.unix_seconds());
     }
 
     /// A credential was withheld from a place it must not go to.

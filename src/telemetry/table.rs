@@ -143,6 +143,17 @@ table! {
         "Tokens asked of an upstream's token service.";
     UPSTREAM_CREDENTIALS_BLOCKED: Counter, "sealgate_upstream_credentials_blocked_total", [UPSTREAM],
         "Times that a credential was withheld from a place it must not go to.";
+    UPSTREAM_BREAKER: Gauge, "sealgate_upstream_breaker_state", [UPSTREAM],
+        "Whether the upstream is asked: 0 yes, 1 one request finds out, 2 not before its pause or limit has passed; the worst of \
+         all its endpoints and credentials.";
+    UPSTREAM_RATE_LIMIT: Gauge, "sealgate_upstream_ratelimit_limit", [UPSTREAM],
+        "Requests that the upstream last said it allows in one window (ratelimit-limit); 0: it has not said so.";
+    UPSTREAM_RATE_LIMIT_REMAINING: Gauge, "sealgate_upstream_ratelimit_remaining", [UPSTREAM],
+        "Requests that the upstream last said are left (ratelimit-remaining).";
+    UPSTREAM_RATE_LIMIT_WINDOW: Gauge, "sealgate_upstream_ratelimit_window_seconds", [UPSTREAM],
+        "Length of the window that the upstream last said its limit is for; 0: it has not said so.";
+    UPSTREAM_LAST_SUCCESS: Gauge, "sealgate_upstream_last_success_timestamp_seconds", [UPSTREAM],
+        "When the upstream last gave what it was asked for, in seconds since 1970; 0: not since the start.";
 
     VERDICTS: Counter, "sealgate_verdicts_total",
         [closed("decision", DecisionLabel::LABELS), closed("reason", REASON_LABELS)],

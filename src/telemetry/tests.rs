@@ -158,6 +158,24 @@ fn each_event_moves_its_own_series() {
     assert_eq!(value(&telemetry, "sealgate_policy_stale"), 0);
 }
 
+#[test]
+fn the_health_of_an_upstream_has_its_own_series() {
+    let hosts = hosts(2);
+    let (host, telemetry) = (hosts.last().unwrap(), Telemetry::new(&hosts));
+    telemetry.breaker_moved(host, BreakerState::Open);
+    telemetry.rate_limit_seen(host, 100, 76, Some(Duration::from_hours(6)));
+    telemetry.upstream_usable(host, Timestamp::from_unix_seconds(5));
+    for (series, wanted) in [
+        ("sealgate_upstream_breaker_state{upstream=\"registry-1.example\"}", 2),
+        ("sealgate_upstream_ratelimit_limit{upstream=\"registry-1.example\"}", 100),
+        ("sealgate_upstream_ratelimit_remaining{upstream=\"registry-1.example\"}", 76),
+        ("sealgate_upstream_ratelimit_window_seconds{upstream=\"registry-1.example\"}", 21_600),
+        ("sealgate_upstream_last_success_timestamp_seconds{upstream=\"registry-1.example\"}", 5),
+    ] {
+        assert_eq!(value(&telemetry, series), wanted, "{series}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_is_counted_once_with_its_time_and_bytes() {
     let telemetry = Telemetry::default();

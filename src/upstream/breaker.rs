@@ -1,32 +1,292 @@
-//! What a 429 means: nobody asks this upstream again before the time it names has passed.
+//! Whether an upstream is asked at all, by what it said and did to requests with the same credential.
+//!
+//! After a 429 nobody asks before the time that it names has passed; after a row of failures, not for a pause that doubles
+//! with each further one. Then one request goes first, the probe, and the others wait for what it says.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use moka::sync::Cache;
 use tokio::time::Instant;
 
+use super::UpstreamError;
 use crate::clock::Timestamp;
-use crate::limits::{RETRY_AFTER, RETRY_AFTER_DEFAULT};
+use crate::limits::{
+    BREAKER_FAILURES, BREAKER_PAUSE, BREAKER_PROBE_WAIT, CREDENTIALS_MAX, RETRY_AFTER, RETRY_AFTER_DEFAULT,
+    STALE_SOFT_DEADLINE,
+};
+use crate::oci::{Digest, Host};
+use crate::telemetry::{BreakerState, Telemetry};
 
-/// Open until a point in time; one for each upstream.
-#[derive(Debug, Default)]
+/// The breakers of one endpoint, one for each credential that it is shown.
+#[derive(Debug)]
+pub(super) struct Breakers {
+    /// By the fingerprint of the credential; `None` is for requests without one.
+    by_credential: Cache<Option<Digest>, Arc<Breaker>>,
+    board: Arc<Board>,
+}
+
+impl Breakers {
+    pub(super) fn new(board: Arc<Board>) -> Self {
+        Self { by_credential: Cache::new(CREDENTIALS_MAX), board }
+    }
+
+    pub(super) fn of(&self, credential: Option<Digest>) -> Arc<Breaker> {
+        self.by_credential.get_with(credential, || Arc::new(Breaker::new(Arc::clone(&self.board))))
+    }
+}
+
+/// How the breakers of one upstream stand, of all its endpoints and credentials; it keeps the gauge.
+#[derive(Debug)]
+pub(super) struct Board {
+    host: Host,
+    telemetry: Telemetry,
+    /// How many probe, how many are open.
+    count: Mutex<(usize, usize)>,
+}
+
+impl Board {
+    pub(super) fn new(host: Host, telemetry: Telemetry) -> Self {
+        Self { host, telemetry, count: Mutex::new((0, 0)) }
+    }
+
+    fn moved(&self, from: BreakerState, to: BreakerState) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        match from {
+            BreakerState::Closed => {}
+            BreakerState::HalfOpen => count.0 = count.0.saturating_sub(1),
+            BreakerState::Open => count.1 = count.1.saturating_sub(1),
+        }
+        match to {
+            BreakerState::Closed => {}
+            BreakerState::HalfOpen => count.0 = count.0.saturating_add(1),
+            BreakerState::Open => count.1 = count.1.saturating_add(1),
+        }
+        let worst = match *count {
+            (0, 0) => BreakerState::Closed,
+            (_, 0) => BreakerState::HalfOpen,
+            _ => BreakerState::Open,
+        };
+        self.telemetry.breaker_moved(&self.host, worst);
+    }
+}
+
+/// Closed, open until a point in time, or waiting for its probe.
+#[derive(Debug)]
 pub(super) struct Breaker {
-    open_until: Mutex<Option<Instant>>,
+    state: Mutex<State>,
+    board: Arc<Board>,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// So many calls in a row have failed.
+    Closed {
+        failures: usize,
+    },
+    Open {
+        until: Instant,
+        why: Why,
+    },
+    /// The probe is under way.
+    HalfOpen {
+        why: Why,
+    },
+}
+
+/// Why a breaker is not closed.
+#[derive(Debug, Clone)]
+enum Why {
+    /// A 429.
+    Limited,
+    /// Failures, the last of them this one; the pause after it.
+    Failing { last: Box<UpstreamError>, pause: Duration },
+}
+
+impl State {
+    fn shown(&self) -> BreakerState {
+        match self {
+            Self::Closed { .. } => BreakerState::Closed,
+            Self::Open { .. } => BreakerState::Open,
+            Self::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+}
+
+/// The right to make one call; what comes of it is told by [`Pass::conclude`].
+#[derive(Debug)]
+pub(super) struct Pass {
+    breaker: Arc<Breaker>,
+    began: Instant,
+    probe: bool,
+    concluded: bool,
 }
 
 impl Breaker {
-    /// How long to wait before asking again; `None`: ask.
-    pub(super) fn remaining(&self) -> Option<Duration> {
-        let until = (*self.open_until.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let left = until.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then_some(left)
+    fn new(board: Arc<Board>) -> Self {
+        Self { state: Mutex::new(State::Closed { failures: 0 }), board }
     }
 
-    /// Opens for that long, or longer where it already is.
-    pub(super) fn open(&self, wait: Duration) {
-        let until = Instant::now().checked_add(wait);
-        let mut open_until = self.open_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *open_until = (*open_until).max(until);
+    /// Whether to ask now.
+    ///
+    /// # Errors
+    /// Why not, and for how long, as the error that the call has.
+    pub(super) fn admit(self: &Arc<Self>, upstream: &Host) -> Result<Pass, UpstreamError> {
+        let now = Instant::now();
+        let (probe, refused) = self.change(|state| match state.clone() {
+            State::Closed { .. } => (false, None),
+            State::Open { until, why } if until > now => (false, Some((why, until.duration_since(now)))),
+            State::Open { why, .. } => {
+                *state = State::HalfOpen { why };
+                (true, None)
+            }
+            State::HalfOpen { why } => (false, Some((why, BREAKER_PROBE_WAIT))),
+        });
+        match refused {
+            None => Ok(Pass { breaker: Arc::clone(self), began: now, probe, concluded: false }),
+            Some((why, left)) => Err(why.refusal(upstream, left)),
+        }
+    }
+
+    /// Whether somebody else has learned meanwhile that nobody should ask.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(*self.lock(), State::Closed { .. })
+    }
+
+    fn conclude(&self, probe: bool, outcome: Outcome) {
+        let now = Instant::now();
+        self.change(|state| match (outcome, state.clone()) {
+            (Outcome::Limited(wait), before) => {
+                let until = now.checked_add(wait).unwrap_or(now);
+                let until = match before {
+                    State::Open { until: open, .. } => until.max(open),
+                    State::Closed { .. } | State::HalfOpen { .. } => until,
+                };
+                *state = State::Open { until, why: Why::Limited };
+            }
+            (Outcome::Answered, State::Closed { .. }) => *state = State::Closed { failures: 0 },
+            (Outcome::Answered, State::HalfOpen { .. }) if probe => *state = State::Closed { failures: 0 },
+            (Outcome::Failed(last), State::Closed { failures }) => {
+                let failures = failures.saturating_add(1);
+                *state = if failures < BREAKER_FAILURES {
+                    State::Closed { failures }
+                } else {
+                    State::failing(now, last, BREAKER_PAUSE.0)
+                };
+            }
+            (Outcome::Failed(last), State::HalfOpen { why }) if probe => {
+                let pause = match why {
+                    Why::Limited => BREAKER_PAUSE.0,
+                    Why::Failing { pause, .. } => pause.saturating_mul(2).min(BREAKER_PAUSE.1),
+                };
+                *state = State::failing(now, last, pause);
+            }
+            // The probe says nothing: the next caller is the next probe.
+            (Outcome::Nothing, State::HalfOpen { why }) if probe => *state = State::Open { until: now, why },
+            // Who began earlier knows less than what opened it.
+            (Outcome::Answered | Outcome::Failed(_), State::Open { .. } | State::HalfOpen { .. })
+            | (Outcome::Nothing, _) => {}
+        });
+    }
+
+    /// Changes the state, and shows what it became.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let before = state.shown();
+        let result = change(&mut state);
+        let after = state.shown();
+        if before != after {
+            self.board.moved(before, after);
+        }
+        result
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Breaker {
+    /// A breaker that is forgotten is not open.
+    fn drop(&mut self) {
+        self.change(|state| *state = State::Closed { failures: 0 });
+    }
+}
+
+impl State {
+    fn failing(now: Instant, last: Box<UpstreamError>, pause: Duration) -> Self {
+        Self::Open { until: now.checked_add(pause).unwrap_or(now), why: Why::Failing { last, pause } }
+    }
+}
+
+impl Why {
+    /// The error of a call that is not made. Whole seconds, rounded up: who comes back then finds it closed.
+    fn refusal(self, upstream: &Host, left: Duration) -> UpstreamError {
+        let retry_after = Duration::from_secs(left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0)));
+        let upstream = upstream.clone();
+        match self {
+            Self::Limited => UpstreamError::RateLimited { upstream, retry_after },
+            Self::Failing { last, .. } => UpstreamError::Resting { upstream, retry_after, last },
+        }
+    }
+}
+
+/// What a call says about the upstream.
+#[derive(Debug)]
+enum Outcome {
+    /// It answers, whatever it says.
+    Answered,
+    /// It cannot be reached, does not answer, or stands behind a gateway that cannot reach it. A 500 is no such thing: it may
+    /// be about one image alone.
+    Failed(Box<UpstreamError>),
+    Limited(Duration),
+    /// The call was given up.
+    Nothing,
+}
+
+impl Outcome {
+    fn of<T>(result: &Result<T, UpstreamError>) -> Self {
+        match result {
+            Ok(_) | Err(UpstreamError::NotFound { .. } | UpstreamError::Refused { .. } | UpstreamError::Bad { .. }) => {
+                Self::Answered
+            }
+            Err(UpstreamError::RateLimited { retry_after, .. }) => Self::Limited(*retry_after),
+            Err(error @ UpstreamError::Failed { status: 502..=504, .. }) => Self::Failed(Box::new(error.clone())),
+            Err(UpstreamError::Failed { .. }) => Self::Answered,
+            Err(error @ (UpstreamError::Connect { .. } | UpstreamError::Timeout { .. })) => {
+                Self::Failed(Box::new(error.clone()))
+            }
+            Err(UpstreamError::Resting { .. }) => Self::Nothing,
+        }
+    }
+}
+
+impl Pass {
+    /// Whether others wait for what this call says.
+    pub(super) const fn is_probe(&self) -> bool {
+        self.probe
+    }
+
+    /// Tells how the call went.
+    pub(super) fn conclude<T>(mut self, result: &Result<T, UpstreamError>) {
+        self.concluded = true;
+        self.breaker.conclude(self.probe, Outcome::of(result));
+    }
+}
+
+impl Drop for Pass {
+    /// Who asked has left. When that was after waiting for long, it is a failure like one of our own time limits.
+    fn drop(&mut self) {
+        if self.concluded {
+            return;
+        }
+        let outcome = if self.began.elapsed() < STALE_SOFT_DEADLINE {
+            Outcome::Nothing
+        } else {
+            let upstream = self.breaker.board.host.clone();
+            Outcome::Failed(Box::new(UpstreamError::Timeout { upstream }))
+        };
+        self.breaker.conclude(self.probe, outcome);
     }
 }
 
@@ -51,6 +311,41 @@ pub(super) fn limited_for(value: Option<&str>, now: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn host() -> Host {
+        "registry.test".parse().unwrap()
+    }
+
+    fn breakers() -> (Breakers, Telemetry) {
+        let telemetry = Telemetry::new(&[host()]);
+        (Breakers::new(Arc::new(Board::new(host(), telemetry.clone()))), telemetry)
+    }
+
+    fn failed() -> Result<(), UpstreamError> {
+        Err(UpstreamError::Connect { upstream: host(), reason: "connect" })
+    }
+
+    fn limited(seconds: u64) -> Result<(), UpstreamError> {
+        Err(UpstreamError::RateLimited { upstream: host(), retry_after: Duration::from_secs(seconds) })
+    }
+
+    /// One call with that result; `None` when the breaker does not let it through.
+    fn call(breaker: &Arc<Breaker>, result: &Result<(), UpstreamError>) -> Option<bool> {
+        let pass = breaker.admit(&host()).ok()?;
+        let probe = pass.is_probe();
+        pass.conclude(result);
+        Some(probe)
+    }
+
+    fn gauge(telemetry: &Telemetry) -> String {
+        let text = telemetry.render();
+        let series = "sealgate_upstream_breaker_state{upstream=\"registry.test\"} ";
+        text.lines().find_map(|line| line.strip_prefix(series)).unwrap().to_owned()
+    }
+
+    async fn advance(seconds: u64) {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date_and_clamped() {
@@ -77,14 +372,107 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_breaker_closes_when_its_time_has_passed() {
-        let breaker = Breaker::default();
-        assert_eq!(breaker.remaining(), None);
-        breaker.open(Duration::from_secs(20));
-        breaker.open(Duration::from_secs(5));
-        tokio::time::advance(Duration::from_secs(19)).await;
-        assert_eq!(breaker.remaining(), Some(Duration::from_secs(1)));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(breaker.remaining(), None);
+    async fn u09_after_a_429_nobody_asks_until_its_time_has_passed_and_then_one_does() {
+        let (breakers, telemetry) = breakers();
+        let breaker = breakers.of(None);
+        let early = breaker.admit(&host()).unwrap();
+        assert_eq!(call(&breaker, &limited(20)), Some(false));
+        // A shorter one, of a request that was under way, does not shorten it; and a success of one does not end it.
+        let (other, third) = (breakers.of(None), early);
+        other.conclude(false, Outcome::Limited(Duration::from_secs(5)));
+        third.conclude(&Ok::<_, UpstreamError>(()));
+        assert_eq!(gauge(&telemetry), "2");
+        advance(19).await;
+        let error = breaker.admit(&host()).unwrap_err();
+        let one = Duration::from_secs(1);
+        assert!(matches!(error, UpstreamError::RateLimited { retry_after, .. } if retry_after == one), "{error:?}");
+        advance(1).await;
+        let probe = breaker.admit(&host()).unwrap();
+        assert!(probe.is_probe());
+        assert_eq!(gauge(&telemetry), "1");
+        let waiting = breaker.admit(&host()).unwrap_err();
+        assert!(matches!(waiting, UpstreamError::RateLimited { .. }), "one probe at a time: {waiting:?}");
+        probe.conclude(&limited(7));
+        advance(6).await;
+        assert_eq!(call(&breaker, &Ok(())), None);
+        advance(1).await;
+        assert_eq!(call(&breaker, &Ok(())), Some(true));
+        assert_eq!(call(&breaker, &Ok(())), Some(false));
+        assert_eq!(gauge(&telemetry), "0");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_of_failures_opens_it_for_pauses_that_double_up_to_a_bound() {
+        let (breakers, _telemetry) = breakers();
+        let breaker = breakers.of(None);
+        for _ in 1..BREAKER_FAILURES {
+            assert_eq!(call(&breaker, &failed()), Some(false));
+        }
+        assert_eq!(call(&breaker, &Ok(())), Some(false), "one short of a row, and a success ends the row");
+        for _ in 0..BREAKER_FAILURES {
+            assert_eq!(call(&breaker, &failed()), Some(false));
+        }
+        let mut pause = BREAKER_PAUSE.0;
+        while pause < BREAKER_PAUSE.1.saturating_mul(2) {
+            let bounded = pause.min(BREAKER_PAUSE.1);
+            let error = breaker.admit(&host()).unwrap_err();
+            let expected = matches!(&error, UpstreamError::Resting { retry_after, .. } if *retry_after == bounded);
+            assert!(expected, "{error:?} {bounded:?}");
+            assert!(error.to_string().contains("no connection can be made"), "{error}");
+            tokio::time::advance(bounded.checked_sub(Duration::from_millis(1)).unwrap()).await;
+            assert_eq!(call(&breaker, &Ok(())), None);
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert_eq!(call(&breaker, &failed()), Some(true));
+            pause *= 2;
+        }
+        tokio::time::advance(BREAKER_PAUSE.1).await;
+        assert_eq!(call(&breaker, &Ok(())), Some(true));
+        assert_eq!(call(&breaker, &failed()), Some(false), "the row begins anew");
+        assert!(breaker.is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_given_up_at_once_makes_room_for_the_next_and_one_that_waited_has_failed() {
+        let (breakers, _telemetry) = breakers();
+        let breaker = breakers.of(None);
+        assert_eq!(call(&breaker, &limited(1)), Some(false));
+        advance(1).await;
+        drop(breaker.admit(&host()).unwrap());
+        let probe = breaker.admit(&host()).unwrap();
+        assert!(probe.is_probe());
+        tokio::time::advance(STALE_SOFT_DEADLINE).await;
+        drop(probe);
+        assert!(matches!(breaker.admit(&host()), Err(UpstreamError::Resting { .. })));
+    }
+
+    #[test]
+    fn what_answers_is_not_away() {
+        let answers = [
+            UpstreamError::NotFound { upstream: host() },
+            UpstreamError::Refused { upstream: host(), status: 401 },
+            UpstreamError::Bad { upstream: host(), reason: "protocol" },
+            UpstreamError::Failed { upstream: host(), status: 500, retry_after: None },
+            UpstreamError::Failed { upstream: host(), status: 501, retry_after: None },
+        ];
+        for error in answers {
+            assert!(matches!(Outcome::of(&Err::<(), _>(error.clone())), Outcome::Answered), "{error:?}");
+        }
+        for status in [502, 503, 504] {
+            let error = UpstreamError::Failed { upstream: host(), status, retry_after: None };
+            assert!(matches!(Outcome::of(&Err::<(), _>(error)), Outcome::Failed(_)), "{status}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_credential_has_a_breaker_of_its_own_and_one_that_is_forgotten_is_not_open() {
+        let (breakers, telemetry) = breakers();
+        let (one, other) = (Some(Digest::sha256(b"one")), Some(Digest::sha256(b"other")));
+        assert_eq!(call(&breakers.of(one), &limited(300)), Some(false));
+        assert_eq!(call(&breakers.of(one), &Ok(())), None);
+        assert_eq!(call(&breakers.of(other), &Ok(())), Some(false));
+        assert_eq!(call(&breakers.of(None), &Ok(())), Some(false));
+        assert_eq!(gauge(&telemetry), "2");
+        drop(breakers);
+        assert_eq!(gauge(&telemetry), "0");
     }
 }

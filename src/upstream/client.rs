@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
@@ -12,9 +11,10 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::authorization::{KnownChallenge, Shown};
-use super::breaker::{self, Breaker};
+use super::breaker::{self, Board, Breaker, Breakers};
 use super::credentials::CredentialSource;
 use super::lookaside::Lookasides;
+use super::rate_limit::RateLimit;
 use super::reach::Reach;
 use super::retry;
 use super::token::Tokens;
@@ -39,7 +39,7 @@ pub(super) struct Client {
     /// What the last 401 asked for, so that the next request brings it along.
     pub(super) challenge: Mutex<Option<Arc<KnownChallenge>>>,
     pub(super) telemetry: Telemetry,
-    breaker: Breaker,
+    breakers: Breakers,
     /// All requests.
     turns: Arc<Semaphore>,
     /// Blob transfers; the rest of `turns` is for requests that are over soon.
@@ -97,6 +97,7 @@ impl Client {
             })
             .map_err(|error| SettingsError(error.to_string()))
         };
+        let breakers = Breakers::new(Arc::new(Board::new(settings.host.clone(), telemetry.clone())));
         let elsewhere = http(None)?;
         let http = match settings.client_identity_pem {
             None => elsewhere.clone(),
@@ -112,7 +113,7 @@ impl Client {
             tokens: Tokens::new(),
             challenge: Mutex::new(None),
             telemetry,
-            breaker: Breaker::default(),
+            breakers,
             turns: Arc::new(Semaphore::new(UPSTREAM_CONCURRENCY)),
             blob_turns: Arc::new(Semaphore::new(UPSTREAM_BLOB_CONCURRENCY)),
             clock: Clock::System,
@@ -167,28 +168,49 @@ impl Client {
     /// # Errors
     /// [`UpstreamError`] for everything but a 2xx.
     pub(super) async fn answer(self: &Arc<Self>, call: &Call<'_>, turn: Turn) -> Result<Answer, UpstreamError> {
+        // Where a credential cannot be had, the request may not need one; if it does, that is said then.
+        let credential = self.credentials.of(call.name).await.ok().flatten();
+        let breaker = self.breakers.of(credential.map(|credential| credential.fingerprint()));
+        let pass = breaker.admit(&self.host)?;
+        let result = self.attempts(call, &breaker, pass.is_probe()).await;
+        pass.conclude(&result);
+        let Response { status, headers, body } = result?;
+        self.telemetry.upstream_usable(&self.host, self.clock.now());
+        checks::identity_encoding(&headers).map_err(|reason| self.bad(reason))?;
+        Ok(Answer { status, headers, body, turn })
+    }
+
+    /// Repeats what is worth it, unless others wait for what this call says, or somebody has learned that nobody should ask.
+    async fn attempts(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        breaker: &Breaker,
+        probe: bool,
+    ) -> Result<Response, UpstreamError> {
         let mut failures = 0;
         loop {
             let error = match Box::pin(self.attempt(call)).await {
-                Ok(Response { status, headers, body }) => {
-                    checks::identity_encoding(&headers).map_err(|reason| self.bad(reason))?;
-                    return Ok(Answer { status, headers, body, turn });
-                }
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
             failures += 1;
             let Some(pause) = retry::pause(failures, &error, self.timeouts().retry_pause, random_byte()) else {
                 return Err(error);
             };
-            self.telemetry.upstream_retried(&self.host);
+            if probe {
+                return Err(error);
+            }
             tokio::time::sleep(pause).await;
+            if !breaker.is_closed() {
+                return Err(error);
+            }
+            self.telemetry.upstream_retried(&self.host);
         }
     }
 
     /// Sends the call, and again while the upstream asks for something better than it was shown: after nothing, a kept
     /// token; after that, a fresh one.
     async fn attempt(self: &Arc<Self>, call: &Call<'_>) -> Result<Response, UpstreamError> {
-        self.check_breaker()?;
         let mut shown = self.known_authorization(call.name).await?;
         let mut exchange = self.follow(call, &shown).await?;
         for _ in 0..REAUTHORISATIONS_MAX {
@@ -246,6 +268,13 @@ impl Client {
             ) => CodeClass::Connect,
         };
         self.telemetry.upstream_answered(&self.host, op, class, began.elapsed());
+        if let Ok(response) = &result
+            && op != UpstreamOp::Token
+            && ours
+            && let Some(limit) = RateLimit::read(&response.headers)
+        {
+            self.telemetry.rate_limit_seen(&self.host, limit.requests, limit.remaining, limit.window);
+        }
         result
     }
 
@@ -260,7 +289,6 @@ impl Client {
             404 => Err(UpstreamError::NotFound { upstream }),
             429 => {
                 let retry_after = breaker::limited_for(wait, self.clock.now());
-                self.breaker.open(retry_after);
                 Err(UpstreamError::RateLimited { upstream, retry_after })
             }
             500..=599 => {
@@ -268,17 +296,6 @@ impl Client {
                 Err(UpstreamError::Failed { upstream, status: status.as_u16(), retry_after })
             }
             _ => Err(self.bad("protocol")),
-        }
-    }
-
-    pub(super) fn check_breaker(&self) -> Result<(), UpstreamError> {
-        match self.breaker.remaining() {
-            None => Ok(()),
-            // Whole seconds, rounded up: who comes back then finds it closed.
-            Some(left) => Err(UpstreamError::RateLimited {
-                upstream: self.host.clone(),
-                retry_after: Duration::from_secs(left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0))),
-            }),
         }
     }
 }

@@ -22,13 +22,23 @@ pub enum UpstreamError {
         /// 401 or 403.
         status: u16,
     },
-    /// 429, or its breaker is open.
+    /// 429, or the time that one named has not passed.
     #[error("{upstream} limits our requests; try again in {} s", retry_after.as_secs())]
     RateLimited {
         /// Which upstream.
         upstream: Host,
         /// Clamped to 1–300 s.
         retry_after: Duration,
+    },
+    /// It failed so often in a row that it is not asked for a while.
+    #[error("{upstream} is asked again in {} s, since {last}", retry_after.as_secs())]
+    Resting {
+        /// Which upstream.
+        upstream: Host,
+        /// Until then.
+        retry_after: Duration,
+        /// How it failed last.
+        last: Box<UpstreamError>,
     },
     /// No answer in time.
     #[error("{upstream} did not answer in time")]

@@ -3,7 +3,7 @@
 //! Each call ends in one of three ways: the thing, a clean "it is not there" ([`UpstreamError::NotFound`], `None` for
 //! referrers), or an error that says nothing about the thing. What upstream claims in headers is compared, never
 //! believed. Files: `client` sends (tokens, redirects, repetitions), `manifests`, `blobs`, `referrers` and `lists` judge the answers;
-//! `challenge`, `reach`, `retry`, `breaker` and `checks` decide without I/O. May import: `net`, `telemetry`, `oci`,
+//! `challenge`, `rate_limit`, `reach`, `retry`, `breaker` and `checks` decide without I/O. May import: `net`, `telemetry`, `oci`,
 //! `limits`, `clock`.
 
 mod authorization;
@@ -17,6 +17,7 @@ mod error;
 mod lists;
 mod lookaside;
 mod manifests;
+mod rate_limit;
 mod reach;
 mod referrers;
 mod retry;

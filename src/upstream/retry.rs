@@ -18,6 +18,7 @@ pub(super) fn pause(failures: usize, error: &UpstreamError, base: Duration, rand
         UpstreamError::NotFound { .. }
         | UpstreamError::Refused { .. }
         | UpstreamError::RateLimited { .. }
+        | UpstreamError::Resting { .. }
         | UpstreamError::Timeout { .. }
         | UpstreamError::Bad { .. } => false,
     };

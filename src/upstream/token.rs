@@ -16,7 +16,7 @@ use url::Url;
 
 use super::UpstreamError;
 use super::credentials::Secret;
-use crate::limits::{TOKEN_FRESH, TOKEN_LENGTH_MAX, TOKEN_LIFE, TOKENS_MAX};
+use crate::limits::{TOKEN_FRESH, TOKEN_LENGTH_MAX, TOKEN_LIFE, TOKEN_RENEW_AGAIN, TOKENS_MAX};
 use crate::oci::{Digest, RepositoryName, json};
 
 /// What a token is good for. Two tokens that differ in any of it are different tokens.
@@ -42,6 +42,8 @@ pub(super) struct Token {
     secret: Secret,
     fetched: Instant,
     life: Duration,
+    /// When renewing it failed.
+    not_renewed: Option<Instant>,
 }
 
 impl Token {
@@ -58,7 +60,7 @@ impl Token {
         let seconds = document.get("expires_in").and_then(Value::as_f64).unwrap_or_default();
         let life = Duration::try_from_secs_f64(seconds.clamp(0.0, 1e9)).unwrap_or_default();
         let life = life.clamp(TOKEN_LIFE.0, TOKEN_LIFE.1);
-        Some(Self { secret: Secret::new(text.to_owned()), fetched: Instant::now(), life })
+        Some(Self { secret: Secret::new(text.to_owned()), fetched: Instant::now(), life, not_renewed: None })
     }
 
     /// `Authorization: Bearer …`, marked so that no layer prints it.
@@ -78,9 +80,10 @@ impl Token {
         self.fetched.elapsed() < TOKEN_FRESH
     }
 
-    /// Young enough not to be renewed yet.
+    /// Young enough not to be renewed yet, or not again.
     fn lasts(&self) -> bool {
-        self.fetched.elapsed() < self.life.mul_f64(RENEW_AT)
+        let just_tried = self.not_renewed.is_some_and(|tried| tried.elapsed() < TOKEN_RENEW_AGAIN);
+        just_tried || self.fetched.elapsed() < self.life.mul_f64(RENEW_AT)
     }
 
     fn valid(&self) -> bool {
@@ -140,7 +143,12 @@ impl Tokens {
                 self.kept.insert(key.clone(), token.clone());
                 Ok(token)
             }
-            Err(error) => kept.ok_or(error),
+            Err(error) => {
+                let kept = kept.ok_or(error)?;
+                // Else each request of the rest of its life would ask a realm that is in trouble.
+                self.kept.insert(key.clone(), Token { not_renewed: Some(Instant::now()), ..kept.clone() });
+                Ok(kept)
+            }
         }
     }
 }
@@ -182,6 +190,10 @@ mod tests {
         assert_eq!(obtain(Ok(token("two", 100))).await, is("one"));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(obtain(Err(failure())).await, is("one"), "still valid when renewing fails");
+        assert_eq!(obtain(Ok(token("two", 100))).await, is("one"), "and not renewed again at once");
+        tokio::time::advance(TOKEN_RENEW_AGAIN.checked_sub(Duration::from_millis(1)).unwrap()).await;
+        assert_eq!(obtain(Ok(token("two", 100))).await, is("one"));
+        tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(obtain(Ok(token("two", 100))).await, is("two"));
         tokio::time::advance(Duration::from_secs(100)).await;
         assert_eq!(obtain(Err(failure())).await, None, "expired");

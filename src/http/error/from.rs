@@ -79,6 +79,7 @@ fn upstream(error: &UpstreamError) -> ApiError {
         UpstreamError::NotFound { .. } => ApiError::new(Failure::RepositoryUnknown, text),
         UpstreamError::Refused { .. } => ApiError::new(Failure::UpstreamRefused, text),
         UpstreamError::RateLimited { .. } => ApiError::new(Failure::UpstreamLimit, text),
+        UpstreamError::Resting { .. } => ApiError::new(Failure::UpstreamFailed, text).labelled("breaker_open"),
         UpstreamError::Timeout { .. } => ApiError::new(Failure::UpstreamTimeout, text),
         UpstreamError::Failed { .. } => ApiError::new(Failure::UpstreamFailed, text),
         UpstreamError::Connect { reason, .. } => ApiError::new(Failure::UpstreamFailed, text).labelled(reason),
@@ -98,7 +99,9 @@ fn bad(reason: &str) -> Failure {
 /// How long upstream wants us to wait.
 fn asked_to_wait(error: &UpstreamError) -> Option<Duration> {
     match error {
-        UpstreamError::RateLimited { retry_after, .. } => Some(*retry_after),
+        UpstreamError::RateLimited { retry_after, .. } | UpstreamError::Resting { retry_after, .. } => {
+            Some(*retry_after)
+        }
         UpstreamError::Failed { retry_after, .. } => *retry_after,
         UpstreamError::NotFound { .. }
         | UpstreamError::Refused { .. }

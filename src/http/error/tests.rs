@@ -25,6 +25,12 @@ fn denial() -> PullError {
     }))
 }
 
+fn resting() -> UpstreamError {
+    let last = UpstreamError::Connect { upstream: "docker.io".parse().unwrap(), reason: "connect" };
+    let retry_after = Duration::from_secs(4);
+    UpstreamError::Resting { upstream: "docker.io".parse().unwrap(), retry_after, last: Box::new(last) }
+}
+
 fn rate_limited() -> UpstreamError {
     UpstreamError::RateLimited { upstream: "docker.io".parse().unwrap(), retry_after: Duration::from_secs(7) }
 }
@@ -152,6 +158,7 @@ fn upstream_errors_keep_their_kind() {
         (UpstreamError::Refused { upstream: upstream.clone(), status: 401 }, Failure::UpstreamRefused),
         (rate_limited(), Failure::UpstreamLimit),
         (UpstreamError::Timeout { upstream: upstream.clone() }, Failure::UpstreamTimeout),
+        (resting(), Failure::UpstreamFailed),
         (UpstreamError::Failed { upstream: upstream.clone(), status: 504, retry_after: None }, Failure::UpstreamFailed),
         (UpstreamError::Connect { upstream: upstream.clone(), reason: "tls" }, Failure::UpstreamFailed),
         (UpstreamError::Bad { upstream: upstream.clone(), reason: "digest_mismatch" }, Failure::BadBytes),

@@ -261,6 +261,7 @@ fn is_about_the_content(error: &UpstreamError) -> bool {
         UpstreamError::Bad { reason, .. } => matches!(*reason, "digest_mismatch" | "size_mismatch" | "too_large"),
         UpstreamError::Refused { .. }
         | UpstreamError::RateLimited { .. }
+        | UpstreamError::Resting { .. }
         | UpstreamError::Timeout { .. }
         | UpstreamError::Failed { .. }
         | UpstreamError::Connect { .. } => false,

@@ -1,6 +1,7 @@
 //! The upstream client against registries that break one thing each (threats.md §4.2, U-01 to U-26).
 
 mod answers;
+mod health;
 mod lists;
 mod network;
 mod redirects;
@@ -36,6 +37,13 @@ fn impatient(settings: Settings) -> Upstream {
     let short = Duration::from_millis(200);
     let timeouts = Timeouts { first_byte: short, idle: short, ..quick() };
     client_with(settings, Network { timeouts, lookup: Lookup::System })
+}
+
+/// Moves the time of timers, not of the wall clock.
+pub(crate) async fn advance(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
 
 fn name() -> RepositoryName {
