@@ -74,6 +74,8 @@ pub const RELOAD_QUEUE: usize = 8;
 pub const TRUST_ROOT_AGE_WARNED: Duration = Duration::from_hours(180 * 24);
 /// Time before the last window of a kind ends from which it is warned of.
 pub const TRUST_WINDOW_WARNED: Duration = Duration::from_hours(30 * 24);
+/// An exemption that ends within this is warned about: long enough for its owner to act.
+pub const EXEMPTION_END_WARNED: Duration = Duration::from_hours(14 * 24);
 /// Bytes of one TUF root; the Sigstore project's has 6 KiB.
 pub const TUF_ROOT_BYTES_MAX: u64 = 512 * KIB;
 /// Bytes of a TUF timestamp, which names one file.

@@ -84,6 +84,8 @@ pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<Reloaded, String>> +
 pub struct Reloaded {
     /// Whether another policy is in force than before.
     pub policy_changed: bool,
+    /// Whether another trust root is in force than before.
+    pub trust_root_changed: bool,
     /// Keys that changed and take effect at the next start only.
     pub restart_needed: Vec<String>,
     /// What works but should not stay so.

@@ -143,6 +143,7 @@ impl App {
         let Loaded { mut config, snapshot } = loaded;
         let worries = config.trust_root.warnings(clock.now());
         config.warnings.extend(worries.into_iter().map(|worry| format!("trust root: {worry}")));
+        config.warnings.extend(snapshot.policy.lapsed(clock.now()).iter().map(ToString::to_string));
         let registry_listener = bind("server.listen", config.server.listen).await?;
         let admin_listener = bind("server.admin_listen", config.server.admin_listen).await?;
         let registry = registry_listener.local_addr().unwrap_or(config.server.listen);
@@ -157,7 +158,7 @@ impl App {
         let tasks = Tasks { work, ..Tasks::default() };
         let stop = Stop::default();
         let (reloads, requests) = reloads::channel();
-        let reloader = Reloader::new(origin, &config, Arc::clone(&snapshot), telemetry.clone());
+        let reloader = Reloader::new(origin, &config, Arc::clone(&snapshot), telemetry.clone(), clock.clone());
         let (tuf, stopped) = (reloader.tuf(), stop.background.clone());
         tasks.background.spawn(trust_refresh::run(tuf, reloads.clone(), clock.clone(), telemetry.clone(), stopped));
         tasks.background.spawn(reloads::run(reloader, requests, telemetry.clone(), stop.background.clone()));

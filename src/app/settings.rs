@@ -34,6 +34,7 @@ pub(super) fn reload(reloads: &Reloads) -> admin::Reload {
             let changes = reloads.reload().await?;
             Ok(admin::Reloaded {
                 policy_changed: changes.policy_changed,
+                trust_root_changed: changes.trust_root_changed,
                 restart_needed: changes.restart_needed,
                 warnings: changes.warnings,
             })

@@ -3,7 +3,8 @@
 use clap::Subcommand;
 
 use super::{CliError, ConfigArgument, Status, output};
-use crate::config::{Config, Document};
+use crate::clock::Clock;
+use crate::config::{Config, Document, Loaded};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -21,7 +22,8 @@ pub(super) fn run(command: &Command) -> Result<Status, CliError> {
 }
 
 fn check(argument: &ConfigArgument) -> Result<Status, CliError> {
-    let config = Config::load(&argument.origin())?.config;
+    let Loaded { mut config, snapshot } = Config::load(&argument.origin())?;
+    config.warnings.extend(snapshot.policy.lapsed(Clock::System.now()).iter().map(ToString::to_string));
     for warning in &config.warnings {
         output::warn(&format!("warning: {warning}\n"));
     }

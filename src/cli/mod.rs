@@ -7,6 +7,7 @@ mod client_config;
 mod config;
 mod logging;
 mod output;
+mod page;
 mod policy;
 mod replay;
 mod serve;

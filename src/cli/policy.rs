@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::config::counted;
-use super::{CliError, ConfigArgument, OutputFormat, Status, output};
+use super::{CliError, ConfigArgument, OutputFormat, Status, output, page, tree};
 use crate::clock::Clock;
 use crate::config::{Config, short};
 use crate::oci::ImageReference;
@@ -75,14 +75,14 @@ fn check(arguments: &CheckArguments) -> Result<Status, CliError> {
 }
 
 fn findings_text(origin: &str, fingerprint: &str, findings: &[Finding]) -> String {
-    let mut lines: Vec<String> = findings
-        .iter()
-        .map(|finding| format!("{}: {}: {}", finding.severity.as_str(), finding.json_path, finding.text))
-        .collect();
+    let shown = |finding: &Finding| {
+        let head = format!("{}: {}\n", finding.severity.as_str(), output::Shown(&finding.json_path));
+        head + page::wrapped("  ", "  ", &finding.text).as_str()
+    };
+    let lines: String = findings.iter().map(shown).collect();
     let count = |severity, noun| counted(findings.iter().filter(|finding| finding.severity == severity).count(), noun);
     let counts = [count(Severity::Error, "error"), count(Severity::Warning, "warning"), count(Severity::Note, "note")];
-    lines.push(format!("{origin} (fingerprint {fingerprint}): {}", counts.join(", ")));
-    lines.join("\n") + "\n"
+    format!("{lines}{origin} (fingerprint {fingerprint}): {}\n", counts.join(", "))
 }
 
 fn finding_json(finding: &Finding) -> Value {
@@ -121,7 +121,10 @@ fn explanation_text(image: &ImageReference, upstream: bool, origin: &str, explan
         }
     }
     rows.push(("signatures", plan(&explanation.plan).to_owned()));
-    rows.push(("platforms", multi_arch(explanation.multi_arch).to_owned()));
+    rows.push(("platforms", platforms(explanation.multi_arch).to_owned()));
+    if let Some(bytes) = explanation.max_image_bytes {
+        rows.push(("size", format!("at most {} in config and layers (max_image_bytes)", tree::bytes(bytes))));
+    }
     rows.push(("mode", mode_text(explanation.mode).to_owned()));
     if let Some(exemption) = explanation.exemption {
         let text = format!(
@@ -137,7 +140,7 @@ fn explanation_text(image: &ImageReference, upstream: bool, origin: &str, explan
         let text = format!("{} is not a configured upstream, so its images cannot be pulled", image.repository.host());
         rows.push(("upstream", text));
     }
-    format!("{image}\n{}", output::Table(&rows))
+    format!("{image}\n{}", page::Rows(&rows))
 }
 
 fn scope_rows(explained: &ScopeExplanation<'_>) -> Vec<(&'static str, String)> {
@@ -193,6 +196,7 @@ fn explanation_json(image: &ImageReference, upstream: bool, origin: &str, explan
         }),
         "needs_signatures": matches!(explanation.plan, Plan::NeedsMaterial(_)),
         "multi_arch": multi_arch(explanation.multi_arch),
+        "max_image_bytes": explanation.max_image_bytes,
         "mode": match explanation.mode { Mode::Enforce => "enforce", Mode::Audit => "audit" },
         "exemption": explanation.exemption.map(|exemption| json!({
             "scope": exemption.scope.as_str(),
@@ -226,6 +230,16 @@ fn mode_text(mode: Mode) -> &'static str {
     match mode {
         Mode::Enforce => "enforce: a denial refuses",
         Mode::Audit => "audit: a denial is recorded and the image served",
+    }
+}
+
+fn platforms(multi_arch: MultiArch) -> &'static str {
+    match multi_arch {
+        MultiArch::IndexOrEveryLeaf => {
+            "an index needs its own signature, or every image of it one (index-or-every-leaf)"
+        }
+        MultiArch::IndexOrAnyLeaf => "an index needs its own signature, or one image of it one (index-or-any-leaf)",
+        MultiArch::LeafOnly => "an index passes, each image of it is decided by itself (leaf-only)",
     }
 }
 

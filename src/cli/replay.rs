@@ -12,7 +12,7 @@ use url::Url;
 
 use super::admin_client::{AdminClient, Reply};
 use super::config::counted;
-use super::{CliError, ConfigArgument, OutputFormat, Status, output, runtime};
+use super::{CliError, ConfigArgument, OutputFormat, Status, output, page, runtime};
 use crate::app::AppError;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded, Replacement};
@@ -308,7 +308,8 @@ fn text(judged: &[(Known, Outcome)]) -> String {
                 ("cannot tell", why)
             }
         };
-        lines.push(format!("{}  {what}  {}\n{:18}{}\n", known.id, known.image, "", output::Shown(why)));
+        let indent = " ".repeat(18);
+        lines.push(format!("{}  {what}  {}\n{}", known.id, known.image, page::wrapped(&indent, &indent, why)));
     }
     lines.push(format!(
         "{}: {same} unchanged, {flips} flip, {unknown} cannot be told\n",

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::verify::unknown_upstream;
-use super::{CliError, ConfigArgument, OutputFormat, Status, output, runtime};
+use super::{CliError, ConfigArgument, OutputFormat, Status, output, page, runtime};
 use crate::app::Desk;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded};
@@ -396,7 +396,9 @@ fn seen(looked: &Looked) -> Vec<String> {
 }
 
 fn comment(text: &mut String, line: &str) {
-    push(text, &format!("# {}\n", output::Shown(line)));
+    let indent = line.len().saturating_sub(line.trim_start().len());
+    let first = format!("# {}", " ".repeat(indent));
+    push(text, &page::wrapped(&first, &format!("{first}  "), line));
 }
 
 fn push(text: &mut String, more: &str) {

@@ -4,7 +4,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{CliError, ConfigArgument, OutputFormat, Status, output, runtime};
+use super::{CliError, ConfigArgument, OutputFormat, Status, output, page, runtime};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{TrustConfig, short};
 use crate::trust::tuf::{self, StateError, TufError, Update};
@@ -156,7 +156,8 @@ fn root_text(root: &TrustRoot, warnings: &[String], now: Timestamp) -> String {
         }
         parts.extend(trusted.map(|trusted| trusted_text(trusted, now)));
     }
-    parts.extend(warnings.iter().map(|warning| format!("\n  warning: {warning}\n")));
+    let warning = |text: &String| format!("\n{}", page::wrapped("  warning: ", "    ", text));
+    parts.extend(warnings.iter().map(warning));
     parts.concat()
 }
 
@@ -168,12 +169,12 @@ fn trusted_text(trusted: &Trusted, now: Timestamp) -> String {
         Window::Current => "",
         Window::Ended => ", ended: what happened until then still counts",
     };
+    let window = format!("from {} until {}{state}", end(trusted.from, "ever"), end(trusted.until, "further notice"));
     format!(
-        "    {}  (fingerprint {})\n      from {} until {}{state}\n",
+        "    {}  (fingerprint {})\n{}",
         output::Shown(&trusted.name),
         short(&trusted.fingerprint),
-        end(trusted.from, "ever"),
-        end(trusted.until, "further notice"),
+        page::wrapped("      ", "      ", &window),
     )
 }
 

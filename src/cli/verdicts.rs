@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::admin_client::{AdminClient, Reply};
-use super::{CliError, OutputFormat, Status, output, runtime, tree};
+use super::{CliError, OutputFormat, Status, output, page, runtime, tree};
 use crate::config::short;
 use crate::oci::{Digest, DockerReference, ReferenceError, Repository};
 use crate::store::VerdictId;
@@ -149,7 +149,7 @@ fn show_text(verdict: &Value) -> String {
     rows.extend(policy.ok().map(|policy| ("policy", format!("fingerprint {}", short(&policy)))));
     rows.push(("id", field("id")));
     rows.retain(|(_, text)| !text.is_empty());
-    let head = format!("{}\n{}\n{}", field("image"), field("digest"), tree::Rows(&rows));
+    let head = format!("{}\n{}\n{}", field("image"), field("digest"), page::Rows(&rows));
     match verdict.get("evidence") {
         None | Some(Value::Null) => head,
         Some(evidence) => format!("{head}\n  what was looked at\n{}", tree::Looked(evidence)),

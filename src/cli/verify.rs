@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use serde_json::{Value, json};
 
-use super::{CliError, ConfigArgument, OutputFormat, Status, output, runtime, tree};
+use super::{CliError, ConfigArgument, OutputFormat, Status, output, page, runtime, tree};
 use crate::app::Desk;
 use crate::clock::Clock;
 use crate::config::{Config, short};
@@ -248,11 +248,29 @@ impl Report {
     fn next(&self) -> Option<String> {
         match self.decision {
             Some(Decision::Allow) => None,
-            Some(Decision::Deny) => {
-                Some(format!("`sealgate policy explain {}` shows what the policy asks of it", self.image))
-            }
+            Some(Decision::Deny) => Some(denied_next(&self.reason, &self.image)),
             None => Some("no verdict was reached; mend the cause above and try again".to_owned()),
         }
+    }
+}
+
+/// What to do about a denial, by its reason's label; docs/errors.md has more.
+fn denied_next(reason: &str, image: &ImageReference) -> String {
+    match reason {
+        "no_signature" | "no_attestation" => {
+            "have the image signed as the policy wants it, or pull one that is; a [[policy.exemption]] lets it pass for a time"
+                .to_owned()
+        }
+        "wrong_key" => {
+            "ask its publisher whose key that is; list it in the policy only when they confirm it".to_owned()
+        }
+        "rotated_key" => {
+            "list the key here too, or have the image signed again with the key that is listed here".to_owned()
+        }
+        "identity_mismatch" => format!(
+            "compare found and wanted; `sealgate policy suggest {image}` writes a policy for the signers that are there"
+        ),
+        _ => format!("`sealgate policy explain {image}` shows what the policy asks of it"),
     }
 }
 
@@ -262,12 +280,12 @@ impl Display for Report {
         if let Some(digest) = &self.digest {
             writeln!(formatter, "{digest}")?;
         }
-        write!(formatter, "{}", tree::Rows(&self.rows()))?;
+        write!(formatter, "{}", page::Rows(&self.rows()))?;
         if let Some(evidence) = &self.evidence {
             write!(formatter, "\n  what was looked at\n{}", tree::Looked(evidence))?;
         }
         match self.next() {
-            Some(next) => write!(formatter, "\n{}", tree::Rows(&[("next", next)])),
+            Some(next) => write!(formatter, "\n{}", page::Rows(&[("next", next)])),
             None => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::watch::Watch;
 use super::{Config, ConfigError, Document, Loaded, Origin, ReadFile};
+use crate::clock::Clock;
 use crate::pull::Snapshot;
 use crate::telemetry::{Telemetry, TrustPart, TrustRootKind};
 use crate::trust::{Role, TrustRoot, TrustSource, tuf};
@@ -23,6 +24,7 @@ pub struct Reloader {
     snapshot: Arc<ArcSwap<Snapshot>>,
     tuf: watch::Sender<Option<tuf::Settings>>,
     telemetry: Telemetry,
+    clock: Clock,
 }
 
 /// What the process was started with: the keys that need a restart still have these values.
@@ -51,12 +53,18 @@ pub struct Changes {
 
 impl Reloader {
     /// Reloads `origin` into `snapshot`, which was made from `config`.
-    pub fn new(origin: Origin, config: &Config, snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Telemetry) -> Self {
+    pub fn new(
+        origin: Origin,
+        config: &Config,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        telemetry: Telemetry,
+        clock: Clock,
+    ) -> Self {
         let running = Running { document: config.document.clone(), read: config.read.clone() };
         let watch = Mutex::new(Watch::over(config.seen.clone()));
         let tuf = watch::Sender::new(config.tuf.clone());
         report_trust(&telemetry, &config.trust_root);
-        Self { origin, running, watch, snapshot, tuf, telemetry }
+        Self { origin, running, watch, snapshot, tuf, telemetry, clock }
     }
 
     /// Where the trust root is fetched from now, and that it changed.
@@ -94,6 +102,8 @@ impl Reloader {
         let fingerprint = snapshot.policy.fingerprint();
         let policy_changed = fingerprint != self.snapshot.load().policy.fingerprint();
         let trust_root_changed = snapshot.trust_root != self.snapshot.load().trust_root;
+        let mut warnings = config.warnings;
+        warnings.extend(snapshot.policy.lapsed(self.clock.now()).iter().map(ToString::to_string));
         self.snapshot.store(Arc::new(snapshot));
         report_trust(&self.telemetry, &config.trust_root);
         self.tuf.send_if_modified(|tuf| std::mem::replace(tuf, config.tuf.clone()) != config.tuf);
@@ -103,7 +113,7 @@ impl Reloader {
             trust_root: short(&config.trust_root.fingerprint),
             trust_root_changed,
             restart_needed,
-            warnings: config.warnings,
+            warnings,
         }
     }
 }

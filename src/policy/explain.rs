@@ -21,6 +21,8 @@ pub struct Explanation<'a> {
     pub mode: Mode,
     /// How the image's index relates to its children.
     pub multi_arch: MultiArch,
+    /// Most bytes that the image may have; none: no bound.
+    pub max_image_bytes: Option<u64>,
     /// The exemption in force, as far as the reference tells.
     pub exemption: Option<&'a Exemption>,
 }
@@ -68,6 +70,7 @@ impl PolicySet {
         let formats = &self.formats;
         let covering = formats.cluster_image_policies.as_ref().map(|policies| covering(policies, image));
         let uncovered = formats.containers_policy.is_none() && covering.as_ref().is_some_and(Vec::is_empty);
+        let max_image_bytes = overrides::overridden(&self.overrides, image, None, |over| over.max_image_bytes);
         let mode = overrides::overridden(&self.overrides, image, None, |over| over.mode);
         Explanation {
             containers_policy: formats.containers_policy.as_ref().map(|policy| scope(policy, image)),
@@ -76,6 +79,7 @@ impl PolicySet {
             plan: self.plan(image),
             mode: mode.unwrap_or(self.mode),
             multi_arch: self.multi_arch(image),
+            max_image_bytes: max_image_bytes.filter(|bytes| *bytes > 0),
             exemption: overrides::exempted(&self.exemptions, image, None, now),
         }
     }

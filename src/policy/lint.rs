@@ -1,8 +1,11 @@
 //! Findings of `sealgate policy check`: what loads and does not mean what it seems to mean.
 
-use super::PolicySet;
+use std::fmt;
+
 use super::containers_policy::Trap;
+use super::{Exemption, PolicySet};
 use crate::clock::Timestamp;
+use crate::limits::EXEMPTION_END_WARNED;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +40,13 @@ pub struct Finding {
     pub text: String,
 }
 
+impl fmt::Display for Finding {
+    /// Where, and what; not how much it matters.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.json_path, self.text)
+    }
+}
+
 impl Finding {
     pub(super) fn new(severity: Severity, json_path: impl Into<String>, text: impl Into<String>) -> Self {
         Self { severity, json_path: json_path.into(), text: text.into() }
@@ -65,10 +75,26 @@ impl PolicySet {
             if let Some(trap) = exemption.scope.trap() {
                 findings.push(Finding::of_scope(format!("policy.exemption[{index}].scope"), trap));
             }
-            if exemption.is_expired(now) {
-                let text = format!("expired on {} and is inert; remove it", exemption.expires);
-                findings.push(Finding::new(Severity::Warning, format!("policy.exemption[{index}].expires"), text));
-            }
+        }
+        findings.extend(self.lapsed(now));
+        findings
+    }
+
+    /// What time has made useless or soon will, worth a word whenever the policy is loaded.
+    pub fn lapsed(&self, now: Timestamp) -> Vec<Finding> {
+        let mut findings = self.formats.containers_policy.as_ref().map(|one| one.lapsed(now)).unwrap_or_default();
+        for (index, exemption) in self.exemptions.iter().enumerate() {
+            let Exemption { scope, owner, expires, .. } = exemption;
+            let text = if exemption.is_expired(now) {
+                format!("the exemption of {scope} expired on {expires} and is inert; remove it (its owner: {owner})")
+            } else if *expires <= now.plus(EXEMPTION_END_WARNED) {
+                format!(
+                    "the exemption of {scope} expires on {expires}, and policy decides from then on; its owner: {owner}"
+                )
+            } else {
+                continue;
+            };
+            findings.push(Finding::new(Severity::Warning, format!("policy.exemption[{index}].expires"), text));
         }
         findings
     }

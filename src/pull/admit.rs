@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::artefact::{Place, is_artefact};
 use super::grants::{Admits, Held, basis_of};
 use super::manifest::UnverifiedManifest;
-use super::verdict::{Basis, Depth, Extent, Standing, undecided_reason};
+use super::verdict::{Basis, Depth, Extent, Standing};
 use super::{PullError, Puller, Snapshot};
 use crate::oci::{Digest, ImageReference, MediaType, Reference, Tag};
 use crate::policy::MultiArch;
@@ -218,8 +218,8 @@ fn decided(admitted: &Result<AdmittedManifest, PullError>) -> Option<(DecisionLa
     match admitted {
         Ok(admitted) => Some((admitted.standing.decision, admitted.standing.reason)),
         Err(PullError::Denied(denial)) => Some((DecisionLabel::Deny, denial.reason.as_label())),
-        Err(PullError::Undecided { reason, cause }) => {
-            Some((DecisionLabel::Undecided, undecided_reason(reason, cause.as_ref())))
+        Err(PullError::Undecided { hindrance, cause, .. }) => {
+            Some((DecisionLabel::Undecided, hindrance.as_label(cause.as_ref())))
         }
         Err(PullError::Overloaded) => Some((DecisionLabel::Undecided, "overloaded")),
         Err(PullError::Lost) => Some((DecisionLabel::Undecided, "internal")),

@@ -34,6 +34,8 @@ pub enum PullError {
     Undecided {
         /// What is missing, one line.
         reason: String,
+        /// What kind of thing stood in the way.
+        hindrance: Hindrance,
         /// The cause, when it was an upstream.
         #[source]
         cause: Option<UpstreamError>,
@@ -59,6 +61,34 @@ pub enum PullError {
     /// The task that did the work panicked; not served.
     #[error("internal error")]
     Lost,
+}
+
+/// What stands in the way of an answer; a closed set for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hindrance {
+    /// Evidence could not be read.
+    Evidence,
+    /// The clock stepped back, so certificates cannot be judged.
+    Clock,
+    /// A policy's own rule in Rego failed, or did not end in time.
+    PolicyRule,
+    /// The signatures could not be verified in time.
+    Timeout,
+    /// Something failed inside.
+    Internal,
+}
+
+impl Hindrance {
+    /// The metric label, where `cause` is the upstream's failure.
+    pub(super) fn as_label(self, cause: Option<&UpstreamError>) -> &'static str {
+        match (self, cause) {
+            (Self::Clock, _) => "clock",
+            (Self::PolicyRule, _) => Reason::PolicyRule.as_label(),
+            (Self::Timeout, _) | (Self::Evidence, Some(UpstreamError::Timeout { .. })) => "timeout",
+            (Self::Evidence, _) => "upstream_error",
+            (Self::Internal, _) => "internal",
+        }
+    }
 }
 
 impl From<super::flight::Lost> for PullError {

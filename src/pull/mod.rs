@@ -28,7 +28,7 @@ mod verdict;
 pub use admit::AdmittedManifest;
 pub use blob::{AdmittedBlob, BlobHead, Delivery};
 pub use discover::{restore_material, stored_material};
-pub use error::{Denial, PullError, UpstreamError};
+pub use error::{Denial, Hindrance, PullError, UpstreamError};
 pub use referrers::ReferrersDocument;
 pub use tags::TagList;
 

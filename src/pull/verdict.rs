@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::discover::{Discovered, NoEvidence};
 use super::size::TooLarge;
-use super::{Denial, PullError, Puller, Snapshot};
+use super::{Denial, Hindrance, PullError, Puller, Snapshot};
 use crate::clock::Timestamp;
 use crate::limits::{
     DENIED_MATERIAL_BYTES_MAX, DISCOVERY_BUDGET, REFUSAL_LINE_BYTES_MAX, REPORT_DISCOVERY_BUDGET, VERDICT_BUDGET,
@@ -57,6 +57,13 @@ pub(super) enum Unreached {
     Other(PullError),
 }
 
+impl Unreached {
+    /// Without any upstream's fault.
+    fn because(hindrance: Hindrance, reason: &str) -> Self {
+        Self::Other(PullError::Undecided { reason: reason.to_owned(), hindrance, cause: None })
+    }
+}
+
 impl From<NoEvidence> for Unreached {
     fn from(NoEvidence { looked_for, cause }: NoEvidence) -> Self {
         Self::Evidence { reason: format!("{looked_for} could not be read: {cause}"), cause }
@@ -66,7 +73,9 @@ impl From<NoEvidence> for Unreached {
 impl From<Unreached> for PullError {
     fn from(unreached: Unreached) -> Self {
         match unreached {
-            Unreached::Evidence { reason, cause } => Self::Undecided { reason, cause: Some(cause) },
+            Unreached::Evidence { reason, cause } => {
+                Self::Undecided { reason, hindrance: Hindrance::Evidence, cause: Some(cause) }
+            }
             Unreached::Other(error) => error,
         }
     }
@@ -163,8 +172,7 @@ impl Puller {
         // Asked of every verdict, so that the largest time seen is known.
         let went_back = self.parts.store.time_went_back(self.parts.clock.now());
         if went_back && own.rests_on == RestsOn::Certificates {
-            let reason = CLOCK_STEPPED_BACK.to_owned();
-            return Err(Unreached::Other(PullError::Undecided { reason, cause: None }));
+            return Err(Unreached::because(Hindrance::Clock, CLOCK_STEPPED_BACK));
         }
         let reached = match own.decision {
             // Without material there is nothing that a child could have and its index has not.
@@ -223,8 +231,6 @@ impl Puller {
         basis: &Basis,
         found: Option<Arc<Discovered>>,
     ) -> Result<Verdict, Unreached> {
-        let no_answer =
-            |reason: &str| Unreached::Other(PullError::Undecided { reason: reason.to_owned(), cause: None });
         let permit = timeout_at(deadline, Arc::clone(&self.parts.verify_permits).acquire_owned()).await;
         let Ok(Ok(permit)) = permit else { return Err(Unreached::Other(PullError::Overloaded)) };
         let (snapshot, basis, now) = (Arc::clone(snapshot), basis.clone(), self.parts.clock.now());
@@ -235,12 +241,14 @@ impl Puller {
         };
         match judged(&self.parts.tasks, permit, deadline, work).await {
             Ok(Ok(verdict)) => Ok(verdict),
-            Ok(Err(error)) => Err(no_answer(&error.to_string())),
+            Ok(Err(error)) => Err(Unreached::because(Hindrance::PolicyRule, &error.to_string())),
             Err(Unjudged::Panicked) => {
                 self.parts.telemetry.panicked("policy::evaluate");
-                Err(no_answer("the verification failed inside sealgate"))
+                Err(Unreached::because(Hindrance::Internal, "the verification failed inside sealgate"))
             }
-            Err(Unjudged::TooLate) => Err(no_answer("the signatures could not be verified in time")),
+            Err(Unjudged::TooLate) => {
+                Err(Unreached::because(Hindrance::Timeout, "the signatures could not be verified in time"))
+            }
         }
     }
 
@@ -300,7 +308,7 @@ impl Puller {
             Err(Unreached::Evidence { cause, .. }) => {
                 self.relaxed(snapshot, basis, DecisionLabel::AuditUndecided).map(|decision| Standing {
                     decision,
-                    reason: undecided_reason("", Some(cause)),
+                    reason: Hindrance::Evidence.as_label(Some(cause)),
                     verdict: None,
                     extent: Extent::Whole,
                 })
@@ -354,16 +362,6 @@ async fn judged<T: Send + 'static>(
 
 /// Why certificates are not judged.
 const CLOCK_STEPPED_BACK: &str = "the clock stepped back, so certificates cannot be judged";
-
-/// The reason label of what could not be decided.
-pub(super) fn undecided_reason(reason: &str, cause: Option<&UpstreamError>) -> &'static str {
-    match cause {
-        None if reason == CLOCK_STEPPED_BACK => "clock",
-        None => "internal",
-        Some(UpstreamError::Timeout { .. }) => "timeout",
-        Some(_) => "upstream_error",
-    }
-}
 
 pub(super) fn denied(basis: &Basis, verdict: &StoredVerdict) -> PullError {
     PullError::Denied(Box::new(Denial {

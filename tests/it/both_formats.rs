@@ -243,3 +243,35 @@ async fn a_rule_that_fails_is_no_answer_and_admits_nothing() {
     let denied = lab.pull(None, &[failing, all("closed", &[keyless("b", "")])]).await;
     assert_refused(&denied, "failed policy: closed");
 }
+
+/// A rule that fails is no bug of the mirror: `internal` would send people looking for one.
+#[tokio::test]
+async fn an_answer_that_a_rule_withholds_counts_as_the_rules() {
+    let lab = Lab::new().await;
+    lab.sign(&["dev"]);
+    let rule = |module: &str| {
+        let module = format!("package sigstore\n{module}\n");
+        let rule = format!("  policy:\n    type: rego\n    data: {}\n", serde_json::Value::from(module));
+        policy("a", "**", &[keyless("dev", "")], &rule)
+    };
+    for (module, status, decision) in [
+        ("isCompliant { input.authorityMatches }", 200, "allow"),
+        ("isCompliant { input.nothing }", 403, "deny"),
+        (
+            "isCompliant = true { input.authorityMatches }\nisCompliant = false { input.authorityMatches }",
+            503,
+            "undecided",
+        ),
+        ("isCompliant = 1", 503, "undecided"),
+    ] {
+        let mirror = lab.setup(None, &[rule(module)]).start().await;
+        let (answered, text) = pull_from(&mirror).await;
+        assert_eq!(answered, status, "{module}: {text}");
+        let reason = if status == 200 { "verified" } else { "policy_rule" };
+        let counted = |reason: &str| {
+            mirror.metric(&format!("sealgate_verdicts_total{{decision=\"{decision}\",reason=\"{reason}\"}}"))
+        };
+        assert_eq!((counted(reason), counted("internal")), (Some(1.0), Some(0.0)), "{module}: {text}");
+        mirror.stop().await;
+    }
+}

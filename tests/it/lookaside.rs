@@ -97,7 +97,7 @@ async fn any_of_several_signatures_is_enough_and_none_is_a_clean_no() {
 #[tokio::test]
 async fn a_signature_by_somebody_else_or_for_something_else_admits_nothing() {
     for (signature, reason) in
-        [(0, Reason::BadSignature), (1, Reason::BadSignature), (2, Reason::IdentityMismatch), (3, Reason::Expired)]
+        [(0, Reason::WrongKey), (1, Reason::BadSignature), (2, Reason::IdentityMismatch), (3, Reason::Expired)]
     {
         let scene = Scene::new().await;
         let digest = scene.image.digest;

@@ -26,6 +26,7 @@ mod both_formats;
 mod bundle_forgery;
 mod catalogue;
 mod cli;
+mod cli_openpgp;
 mod cli_replay;
 mod cli_serve;
 mod cli_suggest;

@@ -232,9 +232,9 @@ fn a_refusal_says_what_containers_image_says() {
 
     let wrong = recorded.signed_by("public-key-2.gpg", &Value::Null);
     let unknown = "Key not found for key ID e932f44b23e8dd43 in signature";
-    assert_eq!(text(&wrong, &valid), (unknown.to_owned(), Reason::BadSignature));
+    assert_eq!(text(&wrong, &valid), (unknown.to_owned(), Reason::WrongKey));
     let two = format!("None of the signatures were accepted, reasons: {unknown}; {unknown}");
-    assert_eq!(text(&wrong, &recorded.image("dir-img-valid-2")), (two, Reason::BadSignature));
+    assert_eq!(text(&wrong, &recorded.image("dir-img-valid-2")), (two, Reason::WrongKey));
 
     // To a requirement for cosign's signatures these are none, but they are counted.
     let sigstore = recorded.0.parent().unwrap().join("sigstore/cosign.pub");

@@ -1,5 +1,7 @@
 //! Reloading while running: what changes, what stays, and what is said about it.
 
+use sealgate::clock::Clock;
+use sealgate::testing::sigstore::FakeSigstore;
 use sealgate::testing::{ACCEPT_ANYTHING, REJECT, TestCa, TestSealgate};
 
 #[tokio::test]
@@ -40,6 +42,33 @@ async fn the_admin_api_reloads_and_a_form_of_another_site_cannot() {
     mirror.write_policy("no JSON");
     let answer = mirror.admin_request("POST", "/api/v1/reload", &headers).await;
     assert_eq!(answer.status, 409, "{}", answer.text());
+    mirror.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_says_whether_another_trust_root_is_in_force() {
+    let root = |seed| FakeSigstore::from_seed(seed, Clock::System.now()).trusted_root_json();
+    let mirror = TestSealgate::with_policy(REJECT)
+        .upstream("docker.io", "http://127.0.0.1:9")
+        .file("root.json", root(1))
+        .set("policy.trusted_root", "root.json")
+        .start()
+        .await;
+    let headers = [("Content-Length", "0"), ("Sealgate-Admin", "1")];
+    let reload = async || {
+        let answer = mirror.admin_request("POST", "/api/v1/reload", &headers).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let in_force = async || mirror.admin_get("/api/v1/policy").await.json()["trust_root"].clone();
+    let (before, same) = (in_force().await, reload().await);
+    assert_eq!((&same["trust_root"], &same["trust_root_changed"]), (&before, &false.into()), "{same}");
+    mirror.write("root.json", root(2));
+    let changed = reload().await;
+    assert_eq!(changed["trust_root_changed"], true, "{changed}");
+    assert_ne!(changed["trust_root"], before);
+    assert_eq!(changed["trust_root"], in_force().await);
+    assert_eq!(reload().await["trust_root_changed"], false);
     mirror.stop().await;
 }
 

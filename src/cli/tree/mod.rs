@@ -14,36 +14,26 @@ use serde_json::{Map, Value};
 use keys::{ASKED_KEYS, CANDIDATE_KEYS, CHILD_KEYS, DOCUMENT_KEYS, SIGNER_KEYS};
 
 use super::output::Shown;
+use super::page::{Page, with_short_digests};
 use crate::limits::{GIB, KIB, MIB};
 
-/// Columns of a terminal.
-const WIDTH: usize = 80;
 /// Units that make large numbers readable, the largest first.
 const UNITS: [(u64, &str); 3] = [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")];
-/// Hexadecimal digits of a digest that are shown.
-const DIGEST_SHOWN: usize = 12;
 
 /// The size of an image, for people.
 pub(super) fn size(bytes: u64, layers: usize) -> String {
+    let noun = if layers == 1 { "layer" } else { "layers" };
+    format!("{} in its config and {layers} {noun}", self::bytes(bytes))
+}
+
+/// A number of bytes, exactly and readably.
+pub(super) fn bytes(bytes: u64) -> String {
     let unit = UNITS.iter().find(|(unit, _)| bytes >= *unit);
     let rounded = unit.map(|(unit, name)| {
         let tenths = u128::from(bytes).saturating_mul(10).checked_div(u128::from(*unit)).unwrap_or_default();
         format!(" ({}.{} {name})", tenths / 10, tenths % 10)
     });
-    let noun = if layers == 1 { "layer" } else { "layers" };
-    format!("{bytes} bytes{} in its config and {layers} {noun}", rounded.unwrap_or_default())
-}
-
-/// Names and what they are, below each other; long texts go on under themselves.
-#[derive(Debug)]
-pub(super) struct Rows<'a>(pub(super) &'a [(&'static str, String)]);
-
-impl Display for Rows<'_> {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let mut page = Page::default();
-        page.rows(self.0, "  ", "  ");
-        formatter.write_str(&page.0)
-    }
+    format!("{bytes} bytes{}", rounded.unwrap_or_default())
 }
 
 /// The evidence of a verdict.
@@ -54,9 +44,9 @@ impl Display for Looked<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let mut page = Page::default();
         for part in parts(self.0) {
-            page.root(&part);
+            root(&mut page, &part);
         }
-        formatter.write_str(&page.0)
+        page.fmt(formatter)
     }
 }
 
@@ -118,7 +108,12 @@ fn asked(value: &Value) -> Node {
     let outcome = text(value, "outcome").unwrap_or_default();
     let name = ["type", "name", "authority"].iter().find_map(|key| text(value, key)).unwrap_or_default();
     let mut node = Node::of(headline(&outcome, &name));
-    node.fact("wants", text(value, "means"));
+    // The type stands in the headline already.
+    let means = text(value, "means").map(|means| match means.strip_suffix(&format!(" ({name})")) {
+        Some(means) => means.to_owned(),
+        None => means,
+    });
+    node.fact("wants", means);
     node.fact("type", text(value, "predicate_type"));
     for key in ["policies", "requirements", "authorities", "attestations"] {
         node.below.extend(nodes(value, key));
@@ -307,98 +302,24 @@ fn leaf(value: &Value) -> Option<String> {
     }
 }
 
-/// Long runs of hexadecimal digits after an algorithm's name, as their first few.
-fn with_short_digests(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut left = text;
-    while let Some(at) = ["sha256:", "sha256-"].iter().filter_map(|name| left.find(name)).min() {
-        let (before, from) = left.split_at_checked(at.saturating_add("sha256:".len())).unwrap_or((left, ""));
-        let digits = from.find(|char: char| !char.is_ascii_hexdigit()).unwrap_or(from.len());
-        shown.push_str(before);
-        let (digest, after) = from.split_at_checked(digits).unwrap_or((from, ""));
-        match digest.get(..DIGEST_SHOWN) {
-            Some(start) if digits == 64 => {
-                shown.push_str(start);
-                shown.push('…');
-            }
-            _ => shown.push_str(digest),
-        }
-        left = after;
-    }
-    shown + left
+fn root(page: &mut Page, node: &Node) {
+    page.line("  ", "    ", &node.line);
+    inner(page, node, "  ");
 }
 
-/// Lines of at most [`WIDTH`] columns.
-#[derive(Debug, Default)]
-struct Page(String);
-
-impl Page {
-    fn root(&mut self, node: &Node) {
-        self.line("  ", "    ", &node.line);
-        self.inner(node, "  ");
-    }
-
-    fn branch(&mut self, node: &Node, indent: &str, last: bool) {
-        let (first, inner) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-        let inner = format!("{indent}{inner}");
-        self.line(&format!("{indent}{first}"), &format!("{inner}  "), &node.line);
-        self.inner(node, &inner);
-    }
-
-    fn inner(&mut self, node: &Node, indent: &str) {
-        let bar = if node.below.is_empty() { "  " } else { "│ " };
-        let facts = format!("{indent}{bar}");
-        self.rows(&node.facts, &facts, &facts);
-        for (index, child) in node.below.iter().enumerate() {
-            self.branch(child, indent, index.saturating_add(1) == node.below.len());
-        }
-    }
-
-    fn rows(&mut self, rows: &[(&'static str, String)], first: &str, next: &str) {
-        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        for (name, text) in rows {
-            self.line(
-                &format!("{first}{name:width$}  "),
-                &format!("{next}{:width$}  ", ""),
-                &with_short_digests(&Shown(text).to_string()),
-            );
-        }
-    }
-
-    /// A text after `first`, going on after `next` where it does not fit.
-    fn line(&mut self, first: &str, next: &str, text: &str) {
-        let mut line = first.to_owned();
-        let mut is_fresh = true;
-        for word in text.split_whitespace() {
-            let gap = usize::from(!is_fresh);
-            if !is_fresh && columns(&line) + gap + columns(word) > WIDTH {
-                self.end(&line);
-                next.clone_into(&mut line);
-                is_fresh = true;
-            }
-            if !is_fresh {
-                line.push(' ');
-            }
-            for char in word.chars() {
-                if columns(&line) >= WIDTH.max(columns(next) + 1) {
-                    self.end(&line);
-                    next.clone_into(&mut line);
-                }
-                line.push(char);
-            }
-            is_fresh = false;
-        }
-        self.end(&line);
-    }
-
-    fn end(&mut self, line: &str) {
-        self.0.push_str(line.trim_end());
-        self.0.push('\n');
-    }
+fn branch(page: &mut Page, node: &Node, indent: &str, last: bool) {
+    let (first, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+    let below = format!("{indent}{below}");
+    page.line(&format!("{indent}{first}"), &format!("{below}  "), &node.line);
+    inner(page, node, &below);
 }
 
-fn columns(text: &str) -> usize {
-    text.chars().count()
+fn inner(page: &mut Page, node: &Node, indent: &str) {
+    let bar = if node.below.is_empty() { "  " } else { "│ " };
+    page.rows(&node.facts, &format!("{indent}{bar}"));
+    for (index, child) in node.below.iter().enumerate() {
+        branch(page, child, indent, index.saturating_add(1) == node.below.len());
+    }
 }
 
 /// What Fulcio recorded about a workflow, with short names; the rest is in the JSON.
@@ -454,19 +375,6 @@ mod tests {
         assert_eq!(size(1_610_612_735, 12), "1610612735 bytes (1.4 GiB) in its config and 12 layers");
     }
 
-    #[test]
-    fn only_digests_are_cut() {
-        let hex = "0".repeat(64);
-        assert_eq!(with_short_digests(&format!("sha256-{hex}.sig layer 1")), "sha256-000000000000….sig layer 1");
-        assert_eq!(
-            with_short_digests(&format!("a sha256:{hex} b sha256:{hex}")),
-            "a sha256:000000000000… b sha256:000000000000…"
-        );
-        for whole in ["sha256:", "sha256:00ff", "none", ""] {
-            assert_eq!(with_short_digests(whole), whole);
-        }
-    }
-
     proptest! {
         #[test]
         fn no_line_is_wider_than_a_terminal_and_nothing_begins_a_line_of_its_own(
@@ -474,12 +382,10 @@ mod tests {
         ) {
             let shown = Looked(&evidence(&identity)).to_string();
             for line in shown.lines() {
-                prop_assert!(line.chars().count() <= WIDTH, "{line}");
+                prop_assert!(line.chars().count() <= 80, "{line}");
                 prop_assert!(line.starts_with("  "), "{line:?}");
             }
             prop_assert!(!shown.contains(|char: char| char.is_control() && char != '\n'));
-            let rows = Rows(&[("reason", identity)]).to_string();
-            prop_assert!(rows.lines().all(|line| line.chars().count() <= WIDTH && line.starts_with("  ")));
         }
     }
 }

@@ -47,7 +47,7 @@ impl From<PullError> for ApiError {
     fn from(error: PullError) -> Self {
         match error {
             PullError::Denied(denial) => denied(*denial),
-            PullError::Undecided { reason, cause } => {
+            PullError::Undecided { reason, cause, hindrance: _ } => {
                 let after = cause.as_ref().and_then(asked_to_wait);
                 Self::new(Failure::Undecided, reason).retry_after(after)
             }

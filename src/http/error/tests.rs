@@ -6,7 +6,7 @@ use super::*;
 use crate::http::refusal::{Client, HardStop};
 use crate::oci::{ImageReference, Repository};
 use crate::policy::Reason;
-use crate::pull::{Denial, PullError, UpstreamError};
+use crate::pull::{Denial, Hindrance, PullError, UpstreamError};
 
 const DOCS: &str = include_str!("../../../docs/errors.md");
 
@@ -88,7 +88,8 @@ fn a_denial_is_refused_by_client() {
 #[test]
 fn what_could_not_be_decided_is_no_denial() {
     let reason = "docker.io limits our requests; try again in 7 s".to_owned();
-    let error = ApiError::from(PullError::Undecided { reason, cause: Some(rate_limited()) });
+    let error =
+        ApiError::from(PullError::Undecided { reason, hindrance: Hindrance::Evidence, cause: Some(rate_limited()) });
     let error = error.about(&Want::Manifest(image()));
     insta::assert_snapshot!("undecided_other_get", shown(&error, &asked(&Method::GET, Client::Other)));
     insta::assert_snapshot!("undecided_docker_get", shown(&error, &asked(&Method::GET, Client::Docker)));

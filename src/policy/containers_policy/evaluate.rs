@@ -211,10 +211,7 @@ impl<'a> Examination<'a> {
             let outcome = Outcome::Signed { signer: signer(&signature.signer), not_after: signature.not_after };
             return (outcome, candidates);
         }
-        if let Wants::Sigstore(SigstoreSigned { trust, .. }) = wants {
-            let expected = Expected { keys: trust.keys(), signer: wants.signer(), place: self.place };
-            self.question.finder.explain(&mut candidates, expected);
-        }
+        self.explain(wants, &mut candidates);
         (self.summary(wants, &candidates, non_signatures), candidates)
     }
 
@@ -300,6 +297,21 @@ impl<'a> Examination<'a> {
         verified
     }
 
+    /// Says of refused candidates what they are.
+    fn explain(&self, wants: Wants<'_>, candidates: &mut [CandidateRecord<'_>]) {
+        let finder = self.question.finder;
+        match wants {
+            Wants::Sigstore(requirement) => {
+                let (keys, signer) = (requirement.trust.keys(), requirement.signer());
+                finder.explain(candidates, Expected { keys, signer, place: self.place });
+            }
+            Wants::OpenPgp(SignedBy { keys: SignedByKeys::OpenPgp(keys), .. }) => {
+                finder.explain_openpgp(candidates, keys, self.place);
+            }
+            Wants::OpenPgp(SignedBy { keys: SignedByKeys::Unimplemented { .. }, .. }) => {}
+        }
+    }
+
     /// Why no candidate was accepted.
     fn summary(&self, wants: Wants<'_>, candidates: &[CandidateRecord<'_>], non_signatures: usize) -> Outcome {
         let material = self.question.material;
@@ -339,14 +351,6 @@ impl Wants<'_> {
                 Self::OpenPgp(_),
                 SignatureMaterial::Legacy(_) | SignatureMaterial::Bundle(_) | SignatureMaterial::Attestation(_),
             ) => false,
-        }
-    }
-
-    /// Whose signature, for people.
-    fn signer(&self) -> &str {
-        match self {
-            Self::Sigstore(requirement) => requirement.signer(),
-            Self::OpenPgp(_) => "an OpenPGP key",
         }
     }
 

@@ -2,9 +2,11 @@
 
 use super::document::{ContainersPolicyDocument, DOCKER, TRANSPORTS, json_path};
 use super::requirement::{RequirementDocument, SignedByDocument};
+use super::resolve::{ContainersPolicy, NamedRing, Requirement, SignedBy};
 use super::scopes::trap;
 use super::signed_identity::SignedIdentity;
 use super::sigstore_signed::{SigstoreSignedDocument, TrustDocument};
+use crate::clock::Timestamp;
 use crate::policy::lint::{Finding, Severity};
 use crate::verify::quote::go_quote;
 
@@ -44,6 +46,36 @@ impl ContainersPolicyDocument {
         }
         findings
     }
+}
+
+impl ContainersPolicy {
+    /// Key rings of which time has left nothing: expired, revoked, or never fit for signing.
+    pub(in crate::policy) fn lapsed(&self, now: Timestamp) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for rules in self.rules() {
+            for (index, requirement) in rules.requirements.iter().enumerate() {
+                if let Requirement::SignedBy(signed_by) = requirement {
+                    findings.extend(lapsed_rings(&format!("{}[{index}]", rules.json_path), signed_by, now));
+                }
+            }
+        }
+        findings
+    }
+}
+
+fn lapsed_rings(json_path: &str, SignedBy { rings, .. }: &SignedBy, now: Timestamp) -> Vec<Finding> {
+    let lapsed: Vec<_> = rings.iter().filter_map(|ring| Some((ring, ring.keys.unusable(now)?))).collect();
+    let comes_to = if lapsed.len() == rings.len() {
+        "everything in this scope is refused until there is a newer ring"
+    } else {
+        "signatures by its keys do not count; fetch a newer ring, or remove this one"
+    };
+    let finding = |(ring, why): &(&NamedRing, String)| {
+        let file = ring.path.as_deref().map(|path| format!("the file {}: ", go_quote(path))).unwrap_or_default();
+        let text = format!("{file}no key in the ring can sign: {why}; {comes_to}");
+        Finding::new(Severity::Warning, format!("{json_path}.{}", ring.key), text)
+    };
+    lapsed.iter().map(finding).collect()
 }
 
 fn requirements(findings: &mut Vec<Finding>, json_path: &str, list: &[RequirementDocument]) {

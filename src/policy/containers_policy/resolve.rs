@@ -66,7 +66,19 @@ impl SigstoreSigned {
 #[derive(Debug)]
 pub(in crate::policy) struct SignedBy {
     pub(in crate::policy) keys: SignedByKeys,
+    /// Where they come from, ring by ring; of `GPGKeys` alone.
+    pub(super) rings: Vec<NamedRing>,
     pub(in crate::policy) identity: SignedIdentity,
+}
+
+/// One ring of a `signedBy` requirement.
+#[derive(Debug)]
+pub(super) struct NamedRing {
+    /// Such as `keyPaths[1]`.
+    pub(super) key: String,
+    /// The file, as written; none when the ring stands in the policy itself.
+    pub(super) path: Option<String>,
+    pub(super) keys: OpenPgpKeys,
 }
 
 /// Whose signatures a `signedBy` requirement accepts.
@@ -123,12 +135,24 @@ impl ContainersPolicy {
         most_specific.or_else(|| self.docker.get("")).unwrap_or(&self.default)
     }
 
+    /// The default's and those of every scope.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Rules> {
+        std::iter::once(&self.default).chain(self.docker.values())
+    }
+
     /// Every key that signs images, with the place that lists it.
     pub(in crate::policy) fn add_keys(&self, known: &mut KnownKeys) {
-        for rules in std::iter::once(&self.default).chain(self.docker.values()) {
+        for rules in self.rules() {
             for requirement in &rules.requirements {
-                if let Requirement::SigstoreSigned(signed) = requirement {
-                    known.add(signed.trust.keys(), &rules.json_path);
+                match requirement {
+                    Requirement::SigstoreSigned(signed) => known.add(signed.trust.keys(), &rules.json_path),
+                    Requirement::SignedBy(SignedBy { keys: SignedByKeys::OpenPgp(keys), .. }) => {
+                        known.add_openpgp(keys, &rules.json_path);
+                    }
+                    Requirement::SignedBy(SignedBy { keys: SignedByKeys::Unimplemented { .. }, .. })
+                    | Requirement::InsecureAcceptAnything
+                    | Requirement::Reject
+                    | Requirement::SignedBaseLayer(_) => {}
                 }
             }
         }
@@ -171,7 +195,7 @@ impl Requirement {
             Self::SigstoreSigned(sigstore) => {
                 format!("{}, {} (sigstoreSigned)", sigstore.signer, sigstore.identity.describe())
             }
-            Self::SignedBy(SignedBy { keys: SignedByKeys::OpenPgp(keys), identity }) => {
+            Self::SignedBy(SignedBy { keys: SignedByKeys::OpenPgp(keys), identity, .. }) => {
                 format!("an OpenPGP signature by {}, {} (signedBy)", holders(keys), identity.describe())
             }
             Self::SignedBy(SignedBy { keys: SignedByKeys::Unimplemented { key_type, .. }, .. }) => {
@@ -187,7 +211,7 @@ impl Requirement {
             Self::SigstoreSigned(SigstoreSigned { trust, identity, .. }) => {
                 format!("{} {} {}", self.kind(), trust.fingerprint(), identity.canonical())
             }
-            Self::SignedBy(SignedBy { keys, identity }) => {
+            Self::SignedBy(SignedBy { keys, identity, .. }) => {
                 let keys = match keys {
                     SignedByKeys::OpenPgp(keys) => format!("OpenPGP {}", keys.fingerprint()),
                     SignedByKeys::Unimplemented { key_type, contents } => format!("{key_type} {contents:?}"),
@@ -288,23 +312,25 @@ impl Loader<'_> {
     }
 
     fn signed_by(&mut self, document: &SignedByDocument) -> Result<SignedBy, ResolveError> {
-        let mut rings = Vec::new();
+        let (mut contents, mut rings) = (Vec::new(), Vec::new());
         for source in &document.keys {
             let ring = self.public(source)?;
             if document.key_type == GPG_KEYS {
                 // Each by itself first, so that an error names the ring.
-                OpenPgpKeys::parse(std::slice::from_ref(&ring)).map_err(|error| self.unusable(source, &error))?;
+                let keys = OpenPgpKeys::parse(std::slice::from_ref(&ring));
+                let keys = keys.map_err(|error| self.unusable(source, &error))?;
+                rings.push(NamedRing { key: source.key.clone(), path: source.path().map(str::to_owned), keys });
             }
-            rings.push(ring);
+            contents.push(ring);
         }
         let keys = if document.key_type == GPG_KEYS {
-            let keys = OpenPgpKeys::parse(&rings);
+            let keys = OpenPgpKeys::parse(&contents);
             SignedByKeys::OpenPgp(keys.map_err(|error| self.error_of_all(&error))?)
         } else {
-            let contents = rings.iter().map(|ring| Digest::sha256(ring)).collect();
+            let contents = contents.iter().map(|ring| Digest::sha256(ring)).collect();
             SignedByKeys::Unimplemented { key_type: document.key_type.clone(), contents }
         };
-        Ok(SignedBy { keys, identity: document.identity.clone() })
+        Ok(SignedBy { keys, rings, identity: document.identity.clone() })
     }
 
     /// The content of a source that must hold public keys or certificates, and nothing secret.

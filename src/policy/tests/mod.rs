@@ -2,10 +2,12 @@
 
 mod fingerprint;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
-use crate::limits::CANDIDATES_MAX;
+use crate::limits::{CANDIDATES_MAX, EXEMPTION_END_WARNED};
 use crate::oci::Algorithm;
 use crate::testing::sigstore::{FakeSignature, FakeSigstore, Flaw, Identity, key_requirement};
 use crate::verify::SignatureMaterial;
@@ -387,6 +389,28 @@ fn lint_finds_expired_exemptions_and_doubtful_scopes_outside_policy_json() {
     let policy = PolicySet::new(Settings { exemptions: vec![exemption], ..base }).unwrap();
     let places: Vec<String> = policy.lint(now()).into_iter().map(|finding| finding.json_path).collect();
     assert_eq!(places, ["policy.exemption[0].scope", "policy.exemption[0].expires"]);
+}
+
+#[test]
+fn an_exemption_is_warned_about_from_two_weeks_before_its_end() {
+    let now = now();
+    let until = |expires| {
+        let scope = "quay.io/legacy".parse().unwrap();
+        let exemption = Exemption { scope, reason: "r".to_owned(), owner: "platform".to_owned(), expires };
+        let base = settings(&document(&json!([{"type": "reject"}])));
+        let policy = PolicySet::new(Settings { exemptions: vec![exemption], ..base }).unwrap();
+        policy.lapsed(now).into_iter().map(|finding| finding.to_string()).collect::<Vec<_>>()
+    };
+    let (end, second) = (now.plus(EXEMPTION_END_WARNED), Duration::from_secs(1));
+    assert_eq!(until(end.plus(second)), Vec::<String>::new());
+    for (expires, says) in [(end, "expires on"), (now.plus(second), "expires on"), (now, "expired on")] {
+        let [warning] = until(expires).try_into().unwrap();
+        assert!(
+            warning
+                .starts_with(&format!("policy.exemption[0].expires: the exemption of quay.io/legacy {says} {expires}"))
+        );
+        assert!(warning.contains("platform"), "{warning}");
+    }
 }
 
 #[test]

@@ -247,5 +247,5 @@ fn too_weak(key: &impl KeyDetails) -> Option<&'static str> {
     if signs { None } else { Some(NOT_FOR_SIGNING) }
 }
 
-const REVOKED: &str = "it is revoked";
+pub(super) const REVOKED: &str = "it is revoked";
 const NOT_FOR_SIGNING: &str = "it is not for signing";

@@ -92,6 +92,20 @@ pub enum OpenPgpError {
 }
 
 impl OpenPgpError {
+    /// What is said of the key `primary` itself, or one of its subkeys, without any signature.
+    pub(super) fn of_the_key(&self, primary: &str) -> String {
+        if let Self::KeyRefused { why, .. } = self {
+            return format!("{primary}: {why}");
+        }
+        if let Self::KeyExpired { at, .. } = self {
+            return format!("{primary}: it expired on {at}");
+        }
+        if let Self::MadeBeforeKey { key, .. } = self {
+            return format!("{primary}: it was made after now, on {key}");
+        }
+        format!("{primary}: {self}")
+    }
+
     /// Its kind.
     pub const fn cause(&self) -> Cause {
         match self {

@@ -188,6 +188,14 @@ impl SignedMessage {
         ids.contains(&&id) || fingerprints.contains(&fingerprint)
     }
 
+    /// The key that the message names: its fingerprint where it has one, else its id, in upper case hexadecimal.
+    pub(super) fn claimed_key(&self) -> Option<String> {
+        let fingerprint = self.signature.issuer_fingerprint().first().map(ToString::to_string);
+        let id = || self.signature.issuer_key_id().first().map(ToString::to_string);
+        let claimed = fingerprint.or_else(id).or_else(|| self.announced.map(|id| id.to_string()));
+        claimed.map(|key| key.to_ascii_uppercase())
+    }
+
     /// The id of the key that the message names, as Go's `%x` writes it.
     pub(super) fn key_id(&self) -> String {
         let id = self.signature.issuer_key_id().first().map(ToString::to_string);

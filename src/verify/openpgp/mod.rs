@@ -13,7 +13,7 @@ use std::sync::Arc;
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureConfig, SignatureVersion, SubpacketData};
 
-use super::error::VerifyError;
+use super::error::{Cause, VerifyError};
 use super::key_error::KeyError;
 use super::material::OpenPgpSignature;
 use super::simple_signing::{PayloadKind, SimpleSigning};
@@ -22,7 +22,7 @@ use super::{Signer, VerifiedSignature};
 use crate::clock::Timestamp;
 use crate::limits::SIGNATURE_BYTES_MAX;
 use crate::oci::{Algorithm, Digest};
-use certificate::SigningKey;
+use certificate::{REVOKED, SigningKey};
 pub use error::OpenPgpError;
 use message::SignedMessage;
 
@@ -62,16 +62,15 @@ impl OpenPgpKeys {
         fingerprints
     }
 
-    /// Why none of the keys can verify anything at `now`; none when at least one can.
+    /// Why none of the keys can verify anything at `now`; none when at least one can. Of several reasons one that time
+    /// brought, since the others were there from the start.
     pub fn unusable(&self, now: Timestamp) -> Option<String> {
-        let mut first = None;
-        for key in self.keys.iter() {
-            match key.check(now, now) {
-                Ok(()) => return None,
-                Err(why) => first = first.or(Some(why.to_string())),
-            }
-        }
-        Some(first.unwrap_or_else(|| OpenPgpError::NoKeys.to_string()))
+        let refused = |key: &'_ SigningKey| Some((key.primary.clone(), key.check(now, now).err()?));
+        let refused: Vec<(String, OpenPgpError)> = self.keys.iter().map(refused).collect::<Option<_>>()?;
+        let expired = refused.iter().find(|(_, why)| why.cause() == Cause::Time);
+        let revoked = || refused.iter().find(|(_, why)| matches!(why, OpenPgpError::KeyRefused { why: REVOKED, .. }));
+        let worst = expired.or_else(revoked).or(refused.first());
+        Some(worst.map_or_else(|| OpenPgpError::NoKeys.to_string(), |(key, why)| why.of_the_key(key)))
     }
 
     /// Verifies one signature for the image `subject`; the caller still has to compare the signed reference.
@@ -139,6 +138,17 @@ impl OpenPgpKeys {
         }
         Err(closest.unwrap_or_else(|| OpenPgpError::KeyUnknown { key_id: message.key_id() }))
     }
+}
+
+/// The key that this signature about `subject` says made it: its fingerprint in upper case hexadecimal, or else its id. For reports
+/// alone: anybody can say so.
+pub fn claimed_key(signature: &OpenPgpSignature, subject: &Digest) -> Option<String> {
+    if u64::try_from(signature.signature.len()).is_ok_and(|bytes| bytes > SIGNATURE_BYTES_MAX) {
+        return None;
+    }
+    let message = message::read(&signature.signature).ok()?;
+    let signed = SimpleSigning::parse(&message.content, PayloadKind::Atomic).ok()?;
+    if signed.digest == *subject { message.claimed_key() } else { None }
 }
 
 /// What can be said of a signature without its key.

@@ -4,6 +4,8 @@
 //! the policy knows that key elsewhere ("rotated"), who signed instead of the one wanted. Everything that is called found was
 //! verified; the names of unverified certificates are never repeated.
 
+mod openpgp;
+
 use std::cell::Cell;
 
 use serde_json::{Value, json};
@@ -15,23 +17,37 @@ use crate::clock::Timestamp;
 use crate::limits::FINDING_CHECKS_MAX;
 use crate::oci::Digest;
 use crate::verify::{
-    Cause, Identified, PublicKey, SignatureMaterial, SigstoreRoot, VerifiedStatement, VerifyError, made_by, named_key,
+    Cause, Identified, OpenPgpKeys, PublicKey, SignatureMaterial, SigstoreRoot, VerifiedStatement, VerifyError,
+    made_by, named_key,
 };
 
 /// Every key that a policy lists, with where it does.
 #[derive(Debug, Default)]
-pub(super) struct KnownKeys(Vec<(PublicKey, Vec<String>)>);
+pub(super) struct KnownKeys {
+    keys: Vec<(PublicKey, Vec<String>)>,
+    /// Those of each `signedBy` requirement, which are asked together.
+    openpgp: Vec<(OpenPgpKeys, Vec<String>)>,
+}
 
 impl KnownKeys {
     /// With the keys listed at `place`.
     pub(super) fn add(&mut self, keys: &[PublicKey], place: &str) {
         for key in keys {
-            match self.0.iter_mut().find(|(known, _)| known == key) {
-                Some((_, places)) if places.iter().any(|known| known == place) => {}
-                Some((_, places)) => places.push(place.to_owned()),
-                None => self.0.push((key.clone(), vec![place.to_owned()])),
-            }
+            add(&mut self.keys, key, place, |known| known == key);
         }
+    }
+
+    /// With the OpenPGP keys listed at `place`.
+    pub(super) fn add_openpgp(&mut self, keys: &OpenPgpKeys, place: &str) {
+        add(&mut self.openpgp, keys, place, |known| known.fingerprint() == keys.fingerprint());
+    }
+}
+
+fn add<T: Clone>(list: &mut Vec<(T, Vec<String>)>, new: &T, place: &str, is_it: impl Fn(&T) -> bool) {
+    match list.iter_mut().find(|(known, _)| is_it(known)) {
+        Some((_, places)) if places.iter().any(|known| known == place) => {}
+        Some((_, places)) => places.push(place.to_owned()),
+        None => list.push((new.clone(), vec![place.to_owned()])),
     }
 }
 
@@ -51,12 +67,16 @@ pub(super) struct Expected<'a> {
 pub(super) enum Finding {
     /// Made by a key that no part of the policy lists.
     WrongKey { found: String, expected: Vec<String> },
+    /// Names as its maker a key that the policy does not list, so that nothing of it can be verified.
+    UnknownKey { claimed: String, expected: Vec<String> },
     /// Made by a key that another part of the policy lists.
     RotatedKey { found: String, listed: Vec<String>, expected: Vec<String> },
     /// Made by somebody else.
     WrongIdentity { found: String, expected: Vec<String> },
     /// Without the log entry that is asked for.
     LogMissing,
+    /// Nothing that is trusted says when it was made.
+    NoTrustedTime,
     /// Times do not fit.
     Expired,
 }
@@ -64,20 +84,21 @@ pub(super) enum Finding {
 impl Finding {
     pub(super) const fn reason(&self) -> Reason {
         match self {
-            Self::WrongKey { .. } => Reason::WrongKey,
+            Self::WrongKey { .. } | Self::UnknownKey { .. } => Reason::WrongKey,
             Self::RotatedKey { .. } => Reason::RotatedKey,
             Self::WrongIdentity { .. } => Reason::IdentityMismatch,
             Self::LogMissing => Reason::NoLogEntry,
-            Self::Expired => Reason::Expired,
+            Self::NoTrustedTime | Self::Expired => Reason::Expired,
         }
     }
 
     const fn kind(&self) -> &'static str {
         match self {
-            Self::WrongKey { .. } => "wrong_key",
+            Self::WrongKey { .. } | Self::UnknownKey { .. } => "wrong_key",
             Self::RotatedKey { .. } => "rotated_key",
             Self::WrongIdentity { .. } => "wrong_identity",
             Self::LogMissing => "log_missing",
+            Self::NoTrustedTime => "no_trusted_time",
             Self::Expired => "expired",
         }
     }
@@ -92,7 +113,11 @@ impl Finding {
             Self::RotatedKey { found, listed, expected } => {
                 Self::RotatedKey { found: self::brief(&found), listed, expected: brief(&expected) }.text()
             }
-            other @ (Self::WrongIdentity { .. } | Self::LogMissing | Self::Expired) => other.text(),
+            other @ (Self::UnknownKey { .. }
+            | Self::WrongIdentity { .. }
+            | Self::LogMissing
+            | Self::NoTrustedTime
+            | Self::Expired) => other.text(),
         }
     }
 
@@ -100,6 +125,9 @@ impl Finding {
     pub(super) fn text(&self) -> String {
         match self {
             Self::WrongKey { found, expected } => format!("wrong key: found {found}, expected {}", any(expected)),
+            Self::UnknownKey { claimed, expected } => {
+                format!("wrong key: found {claimed} (as the signature says), expected {}", any(expected))
+            }
             Self::RotatedKey { found, listed, expected } => {
                 let listed = listed.join(" and ");
                 format!("rotated key: found {found}, listed at {listed}; expected here {}", any(expected))
@@ -109,6 +137,10 @@ impl Finding {
             }
             Self::LogMissing => {
                 "log missing: an entry in a transparency log is asked for, and there is none".to_owned()
+            }
+            Self::NoTrustedTime => {
+                "no trusted time: no promise of a log and no timestamp that is trusted here says when it was made"
+                    .to_owned()
             }
             Self::Expired => "expired: the times of signature, certificate and log do not fit".to_owned(),
         }
@@ -121,12 +153,17 @@ impl Finding {
                 set(&mut value, "found", json!(bounded(found)));
                 set(&mut value, "expected", json!(expected));
             }
+            Self::UnknownKey { claimed, expected } => {
+                set(&mut value, "found", json!(bounded(claimed)));
+                set(&mut value, "verified", json!(false));
+                set(&mut value, "expected", json!(expected));
+            }
             Self::RotatedKey { found, listed, expected } => {
                 set(&mut value, "found", json!(found));
                 set(&mut value, "listed", json!(listed));
                 set(&mut value, "expected", json!(expected));
             }
-            Self::LogMissing | Self::Expired => {}
+            Self::LogMissing | Self::NoTrustedTime | Self::Expired => {}
         }
         value
     }
@@ -177,6 +214,9 @@ impl<'a> Finder<'a> {
         if is_about_missing_log(error) {
             return Some(Finding::LogMissing);
         }
+        if matches!(error, VerifyError::NoTrustedTime) {
+            return Some(Finding::NoTrustedTime);
+        }
         match error.cause() {
             Cause::Time => Some(Finding::Expired),
             Cause::Signature | Cause::Log | Cause::Certificate | Cause::Malformed => self.maker(material, expected),
@@ -220,7 +260,7 @@ impl<'a> Finder<'a> {
         material: &SignatureMaterial,
         expected: &[PublicKey],
     ) -> Result<Option<(&PublicKey, &[String])>, OutOfChecks> {
-        for (key, places) in self.known.0.iter().filter(|(key, _)| !expected.contains(key)) {
+        for (key, places) in self.known.keys.iter().filter(|(key, _)| !expected.contains(key)) {
             self.spend(1).ok_or(OutOfChecks)?;
             if made_by(material, self.subject, std::slice::from_ref(key)).is_some() {
                 return Ok(Some((key, places)));
@@ -251,7 +291,7 @@ fn identities(error: &VerifyError) -> Option<(String, Option<&str>)> {
 }
 
 fn is_about_missing_log(error: &VerifyError) -> bool {
-    matches!(error, VerifyError::LogEntryMissing | VerifyError::NoTrustedTime)
+    matches!(error, VerifyError::LogEntryMissing)
         || matches!(error, VerifyError::MissingAnnotation { .. } if error.cause() == Cause::Log)
 }
 
@@ -279,150 +319,4 @@ fn any(expected: &[String]) -> String {
 struct OutOfChecks;
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::clock::Clock;
-    use crate::policy::{ContainersPolicy, ContainersPolicyDocument, Decision, Material, PolicySet, Settings, Verdict};
-    use crate::testing::sigstore::{FakeKey, FakeSignature, FakeSigstore, Flaw, key_requirement};
-
-    const APP: &str = "quay.io/team/app";
-    const ISSUER: &str = "https://issuer.example";
-
-    struct Scene {
-        sigstore: FakeSigstore,
-        now: Timestamp,
-    }
-
-    impl Scene {
-        fn new() -> Self {
-            let now = Clock::System.now();
-            Self { sigstore: FakeSigstore::from_seed(7, now), now }
-        }
-
-        fn key(&self, name: &str) -> FakeKey {
-            self.sigstore.key(name)
-        }
-
-        /// The verdict of a policy with that requirement for the app, and another for another scope.
-        fn decide(&self, app: &Value, other: &Value, signatures: &[FakeSignature]) -> Verdict {
-            let scopes = json!({ APP: [app], "quay.io/team/old": [other] });
-            let document = json!({"default": [{"type": "reject"}], "transports": {"docker": scopes}});
-            let document = ContainersPolicyDocument::parse(document.to_string().as_bytes()).unwrap();
-            let policy = ContainersPolicy::resolve(document, &mut |_| Err("no files".to_owned())).unwrap();
-            let root = SigstoreRoot::from_json(self.sigstore.trusted_root_json().as_bytes()).unwrap();
-            let settings = Settings { containers_policy: Some(policy), trust_root: Some(root), ..Settings::default() };
-            let candidates = signatures.iter().map(FakeSignature::material).collect();
-            let material = Material { candidates, ..Material::default() };
-            let image = format!("{APP}:1").parse().unwrap();
-            let policy = PolicySet::new(settings).unwrap();
-            let verdict = policy.evaluate(&image, &Digest::sha256(b"manifest"), &material, self.now).unwrap();
-            assert_eq!(verdict.decision, Decision::Deny);
-            verdict
-        }
-
-        fn unlogged(&self, key: &str) -> FakeSignature {
-            self.sigstore.sign_unlogged(&self.key(key), APP, &Digest::sha256(b"manifest"), Flaw::None)
-        }
-
-        fn logged(&self, key: &str) -> FakeSignature {
-            self.sigstore.sign_keyed(&self.key(key), APP, &Digest::sha256(b"manifest"), Flaw::None)
-        }
-
-        fn keyless(&self, email: &str, flaw: Flaw) -> FakeSignature {
-            self.sigstore.sign_keyless(APP, &Digest::sha256(b"manifest"), email, ISSUER, flaw)
-        }
-    }
-
-    fn finding(verdict: &Verdict) -> &Value {
-        &verdict.evidence.0["requirements"][0]["candidates"][0]["finding"]
-    }
-
-    #[test]
-    fn no_signature_none_that_matches_a_wrong_key_and_a_rotated_one_are_told_apart() {
-        let scene = Scene::new();
-        let (new, other) = (key_requirement(&scene.key("new")), key_requirement(&scene.key("old")));
-        let fingerprint = |name: &str| scene.key(name).fingerprint().to_string();
-
-        let none = scene.decide(&new, &other, &[]);
-        assert_eq!(none.reason, Reason::NoSignature);
-
-        // Nothing says whose key it is.
-        let unknown = scene.decide(&new, &other, &[scene.unlogged("strange")]);
-        assert_eq!((unknown.reason, finding(&unknown)), (Reason::BadSignature, &Value::Null));
-
-        // Its log entry names the key.
-        for requirement in [&new, &scene.sigstore.logged_key_requirement(&scene.key("new"))] {
-            let wrong = scene.decide(requirement, &other, &[scene.logged("strange")]);
-            assert_eq!(wrong.reason, Reason::WrongKey);
-            let told = json!({
-                "kind": "wrong_key",
-                "found": fingerprint("strange"),
-                "expected": [fingerprint("new")],
-                "text": format!("wrong key: found {}, expected {}", fingerprint("strange"), fingerprint("new")),
-            });
-            assert_eq!(finding(&wrong), &told);
-        }
-
-        // The policy lists the key for another scope.
-        for signature in [scene.unlogged("old"), scene.logged("old")] {
-            let rotated = scene.decide(&new, &other, &[signature]);
-            assert_eq!(rotated.reason, Reason::RotatedKey);
-            assert_eq!(finding(&rotated)["found"], fingerprint("old"));
-            assert_eq!(finding(&rotated)["listed"], json!([r#"transports.docker["quay.io/team/old"]"#]));
-        }
-        // containers/image's text stays first.
-        let text = "cryptographic signature verification failed: invalid signature";
-        assert_eq!(scene.decide(&new, &other, &[scene.unlogged("old")]).text, text);
-    }
-
-    #[test]
-    fn a_wrong_identity_a_missing_log_entry_and_wrong_times_are_told_apart() {
-        let scene = Scene::new();
-        let wanted = scene.sigstore.fulcio_requirement("dev@example.com", ISSUER);
-        let other = key_requirement(&scene.key("old"));
-        let decide = |signature| scene.decide(&wanted, &other, &[signature]);
-
-        let eve = decide(scene.keyless("eve@example.com", Flaw::None));
-        assert_eq!(eve.reason, Reason::IdentityMismatch);
-        let text = "wrong identity: found eve@example.com, expected dev@example.com";
-        assert_eq!(finding(&eve)["text"], text);
-        let unlogged = decide(scene.keyless("dev@example.com", Flaw::NoLogEntry));
-        assert_eq!((unlogged.reason, &finding(&unlogged)["kind"]), (Reason::NoLogEntry, &json!("log_missing")));
-        let late = decide(scene.keyless("dev@example.com", Flaw::IntegratedAfterCertificate));
-        assert_eq!((late.reason, &finding(&late)["kind"]), (Reason::Expired, &json!("expired")));
-
-        // A key where a certificate is wanted, and a certificate where a key is.
-        let keyed = decide(scene.logged("strange"));
-        assert_eq!((keyed.reason, &finding(&keyed)["kind"]), (Reason::WrongKey, &json!("wrong_key")));
-        assert_eq!(finding(&keyed)["found"], scene.key("strange").fingerprint().to_string());
-        let certified = scene.decide(&other, &wanted, &[scene.keyless("dev@example.com", Flaw::None)]);
-        assert_eq!(certified.reason, Reason::WrongKey);
-        assert_eq!(finding(&certified)["found"], "a certificate of dev@example.com (https://issuer.example)");
-    }
-
-    #[test]
-    fn a_signature_that_is_forged_or_about_another_image_makes_no_finding() {
-        let scene = Scene::new();
-        let (new, other) = (key_requirement(&scene.key("new")), key_requirement(&scene.key("old")));
-        let mut forged = scene.logged("strange");
-        let good = scene.logged("new");
-        forged.payload.clone_from(&good.payload);
-        forged.payload.push(b' ');
-        let elsewhere = Digest::sha256(b"another manifest");
-        let elsewhere = scene.sigstore.sign_keyed(&scene.key("old"), APP, &elsewhere, Flaw::None);
-        for signature in [forged, elsewhere] {
-            let verdict = scene.decide(&new, &other, &[signature]);
-            assert_eq!((verdict.reason, finding(&verdict)), (Reason::BadSignature, &Value::Null));
-        }
-    }
-
-    #[test]
-    fn the_checks_for_one_denial_are_bounded() {
-        let (known, digest) = (KnownKeys::default(), Digest::sha256(b"manifest"));
-        let finder = Finder::new(&known, None, &digest, Timestamp::from_unix_seconds(0));
-        assert_eq!(finder.spend(FINDING_CHECKS_MAX), Some(()));
-        assert_eq!(finder.spend(1), None);
-    }
-}
+mod tests;
