@@ -158,9 +158,25 @@ async fn from_running(now: &Loaded, admin: Option<&Url>) -> Result<Vec<Known>, C
         }
         match page.get("next").and_then(Value::as_str) {
             Some(next) => after = Some(next.to_owned()),
-            None => return Ok(known),
+            None => break,
         }
     }
+    for verdict in known.iter_mut().filter(|one| one.material.is_empty() && !one.material_complete) {
+        complete(&client, verdict).await?;
+    }
+    Ok(known)
+}
+
+/// A long list of material is not among what is listed, only with the verdict itself. One that is gone meanwhile stays as it is.
+async fn complete(client: &AdminClient, known: &mut Known) -> Result<(), CliError> {
+    if let Reply::Found(verdict) = client.get(&format!("/api/v1/verdicts/{}", known.id), &[]).await?
+        && let Some(whole) = read(&verdict)
+        // Decided again meanwhile, it is another verdict under the same name.
+        && (whole.decision, whole.digest) == (known.decision, known.digest)
+    {
+        *known = whole;
+    }
+    Ok(())
 }
 
 fn text_of<'a>(value: &'a Value, name: &str) -> &'a str {
@@ -315,6 +331,11 @@ fn text(judged: &[(Known, Outcome)]) -> String {
         "{}: {same} unchanged, {flips} flip, {unknown} cannot be told\n",
         counted(judged.len(), "verdict")
     ));
+    if unknown > 0 {
+        let next = "with the other policy in a configuration of its own, `sealgate verify --config FILE IMAGE` asks \
+                    the registry about what cannot be told";
+        lines.push(page::wrapped("next: ", "  ", next));
+    }
     lines.concat()
 }
 

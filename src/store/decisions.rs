@@ -75,20 +75,26 @@ impl Decisions {
         lock(&self.history).list(filter)
     }
 
-    /// One verdict by id, with its evidence.
+    /// One verdict by id, with its evidence, and its material also where that is listed in the evidence file alone.
     pub(super) async fn find_by_id(&self, id: &VerdictId) -> Option<(Arc<StoredVerdict>, Option<Value>)> {
         let listed = lock(&self.history).find(*id);
         let verdict = match listed {
             Some(verdict) => verdict,
             None => Arc::new(self.stored(id).await?),
         };
-        let evidence = match verdict.evidence {
-            Some(digest) => {
-                self.read_evidence(digest).await.and_then(|mut document| document.get_mut(EVIDENCE).map(Value::take))
-            }
+        let document = match verdict.evidence {
+            Some(digest) => self.read_evidence(digest).await,
             None => None,
         };
-        Some((verdict, evidence))
+        let Some(mut document) = document else { return Some((verdict, None)) };
+        // What was listed from the database has no more than its record.
+        let is_elsewhere = verdict.material.is_empty() && !verdict.material_complete;
+        let verdict = if is_elsewhere {
+            Arc::new(with_listed_material(StoredVerdict::clone(&verdict), &document))
+        } else {
+            verdict
+        };
+        Some((verdict, document.get_mut(EVIDENCE).map(Value::take)))
     }
 
     /// Forgets a verdict; whether there was one. Waits until the database has forgotten it too.

@@ -2,8 +2,10 @@
 
 use sealgate::clock::Clock;
 use sealgate::oci::Digest;
-use sealgate::testing::sigstore::{FakeSigstore, Flaw};
-use sealgate::testing::{ACCEPT_ANYTHING, FakeRegistry, ImageBuilder, REJECT, TestSealgate, attach_signatures};
+use sealgate::testing::sigstore::{FakeSigstore, Flaw, Identity};
+use sealgate::testing::{
+    ACCEPT_ANYTHING, FakeRegistry, ImageBuilder, REJECT, TestSealgate, attach_bundles, attach_signatures,
+};
 use serde_json::{Value, json};
 
 use crate::program::{Place, Ran};
@@ -185,7 +187,7 @@ async fn people_read_what_flips_and_what_cannot_be_told_with_the_reason_and_a_co
         "deny -> allow  registry.example/acme/app:other\n",
         "cannot tell  registry.example/acme/app:lost\n",
         // The image that the index lists has a verdict of its own.
-        "6 verdicts: 2 unchanged, 2 flip, 2 cannot be told\n",
+        "6 verdicts: 2 unchanged, 2 flip, 2 cannot be told\nnext: with the other policy ",
     ] {
         assert!(ran.stdout.contains(says), "{says}: {ran}");
     }
@@ -206,4 +208,43 @@ async fn a_replay_that_finds_nothing_to_tell_ends_well_and_one_that_cannot_read_
     assert_eq!(ran.status, 2, "{ran}");
     assert!(ran.stderr.contains("cannot be read") && ran.stderr.contains("verdict.key"), "{ran}");
     assert!(!data.join("verdict.key").exists(), "nothing is made");
+}
+
+/// The record of a verdict is small: a long list of material lies in its evidence file, and is not among what a mirror lists that
+/// was started again.
+#[tokio::test]
+async fn material_that_is_listed_in_the_evidence_file_alone_is_found_beside_a_running_mirror() {
+    let mut scene = Scene::new().await;
+    let sigstore = FakeSigstore::from_seed(7, Clock::System.now());
+    let image = ImageBuilder::new(77).layer(1000).build();
+    scene.registry.put("acme/app", "many", &image);
+    let digest = image.digest();
+    let signature = sigstore.sign_keyless(&format!("{HOST}/acme/app"), &digest, EMAIL, ISSUER, Flaw::None);
+    attach_signatures(&scene.registry, "acme/app", &digest, &[signature]);
+    let bundles: Vec<_> = (0..30)
+        .map(|number| {
+            let identity = Identity::email(&format!("{number}@elsewhere.example"), ISSUER);
+            sigstore.bundle_by(&identity, &digest).build()
+        })
+        .collect();
+    attach_bundles(&scene.registry, "acme/app", &image.manifest, &bundles);
+    let mirror = scene.mirror.as_mut().unwrap();
+    assert_eq!(mirror.get("/v2/acme/app/manifests/many").await.status, 200);
+    mirror.restart().await;
+    let listed = async || mirror.admin_get("/api/v1/verdicts").await.json()["verdicts"].as_array().unwrap().clone();
+    // It lists what it finds in its database, in a task of its own.
+    while listed().await.iter().all(|verdict| verdict["digest"] != digest.to_string()) {
+        tokio::task::yield_now().await;
+    }
+    let short = listed().await.into_iter().find(|verdict| verdict["digest"] == digest.to_string()).unwrap();
+    assert_eq!((&short["material"], &short["material_complete"]), (&json!([]), &json!(false)));
+    let id = short["id"].as_str().unwrap();
+    let whole = mirror.admin_get(&format!("/api/v1/verdicts/{id}")).await.json();
+    assert_eq!((whole["material"].as_array().unwrap().len(), &whole["material_complete"]), (31, &json!(true)));
+
+    scene.digests = vec![digest];
+    assert_eq!(scene.outcomes("other.json").await.1, [DENIED]);
+    assert_eq!(scene.outcomes("same.json").await.1, [SAME]);
+    scene.stop().await;
+    assert_eq!(scene.outcomes("other.json").await.1, [DENIED], "as over the database itself");
 }
