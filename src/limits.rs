@@ -195,6 +195,16 @@ pub const UPSTREAM_CONCURRENCY: usize = 32;
 pub const UPSTREAM_BLOB_CONCURRENCY: usize = 24;
 /// Time a blob waits for its turn at an upstream.
 pub const UPSTREAM_BLOB_QUEUE: Duration = Duration::from_mins(2);
+/// Of an upstream's blob transfers, those that go at a client's pace: what is not cached, and ranges passed on.
+pub const TRANSFERS_PACED_MAX: usize = 12;
+/// Of an upstream's blob transfers, those that it has whatever the others do: what one client asks for at once.
+pub const TRANSFERS_OWN: usize = 4;
+/// Blob transfers of all upstreams together, beyond those that each has for itself.
+pub const TRANSFERS_MAX: usize = 192;
+/// Blob transfers that wait for one upstream, of each kind; more are answered at once that it is busy.
+pub const TRANSFERS_WAITING_MAX: usize = 256;
+/// Time a blob transfer waits for its turn.
+pub const TRANSFER_QUEUE: Duration = Duration::from_mins(1);
 /// Bytes of a URL that an upstream names: realm, redirect, next page.
 pub const UPSTREAM_URL_BYTES_MAX: usize = 8 * 1024;
 /// Lookaside servers of one upstream whose connections are kept.
@@ -256,8 +266,18 @@ pub const BLOB_CHUNK_BYTES: usize = 256 * 1024;
 pub const MAPPED_FRAME_BYTES: usize = 1024 * 1024;
 /// Buffers of that size that are kept for the next read; more are given back to the system.
 pub const BLOB_BUFFERS_KEPT: usize = 32;
-/// Resumptions of one broken transfer.
+/// Resumptions of one broken transfer without [`FILL_RESUME_PROGRESS_BYTES`] in between.
 pub const FILL_RESUMES_MAX: usize = 3;
+/// Bytes after which a broken transfer counts as one that gets on: a large blob over a bad line breaks often.
+pub const FILL_RESUME_PROGRESS_BYTES: u64 = 16 * MIB;
+/// Time a fill goes on after its last reader left: who lost the connection comes back within it.
+pub const FILL_ALONE_GRACE: Duration = Duration::from_secs(10);
+/// Time in which the rest of a fill that nobody reads must be expected, at the rate so far.
+pub const FILL_ALONE_REST: Duration = Duration::from_secs(30);
+/// The same when half of it or more is there, and the longest that a fill goes on for nobody.
+pub const FILL_ALONE: Duration = Duration::from_mins(5);
+/// Time between two looks at whether a fill that nobody reads goes on.
+pub const FILL_ALONE_LOOK: Duration = Duration::from_millis(250);
 /// Bytes of one thing that is kept whole: a manifest, a page of referrers, a signature payload, a layer of an artefact.
 pub const CONTENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of manifests and signature payloads kept in memory.

@@ -1,20 +1,22 @@
 //! Blobs that have a grant: from the cache, from a fill, or, when the disk is full, straight from upstream.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use tokio_util::task::TaskTracker;
 
-use super::fill::{Fill, Fills, Joined, Progress};
-use super::reading::{Origin, Reading, unknown_blob};
-use super::{PullError, Source};
+use super::fill::{Fills, Follower, Joined, Progress};
+use super::reading::{Origin, Reading, is_wrong, unknown_blob};
+use super::transfer::{Transfer, Wanted};
+use super::turns::Turns;
+use super::{PullError, Source, TransferRules};
 use crate::limits::HOLD_BACK_BYTES;
 use crate::oci::{Digest, Repository};
 use crate::store::{BlobFile, Store};
 use crate::telemetry::{CacheKind, CacheResult, Telemetry};
-use crate::upstream::{BlobBody, BlobRange, UpstreamError};
+use crate::upstream::UpstreamError;
 
 /// What a HEAD of a blob says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub struct AdmittedBlob {
 impl AdmittedBlob {
     /// Its size in bytes.
     pub const fn size(&self) -> u64 {
-        self.origin.size
+        self.origin.wanted.size
     }
 
     /// Hit, joined, or miss.
@@ -49,15 +51,15 @@ impl AdmittedBlob {
     /// An error item means that the rest will not come: whoever sends them must cut the connection, so that the client
     /// sees a body that ends short. The last 64 KiB of the blob come only after its digest was found right.
     pub fn stream(self, start: u64, end: u64, delivery: Delivery) -> BoxStream<'static, Result<Bytes, PullError>> {
-        let size = self.origin.size;
+        let size = self.origin.wanted.size;
         if start >= size || end < start {
             return stream::empty().boxed();
         }
         let stop = end.saturating_add(1).min(size);
         let reading = match self.bytes {
             BytesFrom::File(file) => Reading::of_file(self.origin, file, start, stop, delivery),
-            BytesFrom::Fill(fill) => Reading::of_fill(self.origin, fill, start, stop),
-            BytesFrom::Upstream(body) => Reading::of_body(self.origin, body, start, stop),
+            BytesFrom::Fill(follower) => Reading::of_fill(self.origin, follower, start, stop),
+            BytesFrom::Upstream(transfer) => Reading::of_transfer(self.origin, *transfer, start, stop),
         };
         stream::try_unfold(reading, |mut reading| async move {
             let bytes = reading.next().await?;
@@ -79,8 +81,8 @@ pub enum Delivery {
 /// Where the bytes come from.
 enum BytesFrom {
     File(BlobFile),
-    Fill(Arc<Fill>),
-    Upstream(BlobBody),
+    Fill(Follower),
+    Upstream(Box<Transfer>),
 }
 
 impl fmt::Debug for BytesFrom {
@@ -98,13 +100,16 @@ impl fmt::Debug for BytesFrom {
 pub(super) struct Blobs {
     store: Store,
     telemetry: Telemetry,
+    turns: Turns,
     fills: Fills,
 }
 
 impl Blobs {
-    /// Over that store.
-    pub(super) fn new(store: Store, telemetry: Telemetry, fills: Fills) -> Self {
-        Self { store, telemetry, fills }
+    /// Over that store, with so many transfers; each fill becomes a task in `tasks`.
+    pub(super) fn new(store: Store, telemetry: Telemetry, rules: TransferRules, tasks: TaskTracker) -> Self {
+        let turns = Turns::new(rules.turns, telemetry.clone());
+        let fills = Fills::new(store.clone(), turns.clone(), rules.patience, tasks);
+        Self { store, telemetry, turns, fills }
     }
 
     /// The size of a granted blob; costs at most one upstream HEAD and moves no body.
@@ -117,7 +122,7 @@ impl Blobs {
     ) -> Result<BlobHead, PullError> {
         let cache = if self.store.blob(digest).await.is_some_and(|file| file.size() == size) {
             CacheResult::Hit
-        } else if self.fills.find(repository.host(), digest, size).is_some() {
+        } else if self.fills.is_running(repository.host(), digest, size) {
             CacheResult::Joined
         } else {
             let announced = source.upstream.blob_head(repository.name(), digest).await.map_err(unknown_blob)?;
@@ -141,13 +146,14 @@ impl Blobs {
         digest: &Digest,
         size: u64,
     ) -> Result<AdmittedBlob, PullError> {
-        let origin = Origin {
+        let wanted = Wanted {
             upstream: source.upstream.clone(),
             repository: repository.clone(),
             digest: *digest,
             size,
-            store: self.store.clone(),
+            telemetry: self.telemetry.clone(),
         };
+        let origin = Origin { wanted, store: self.store.clone(), turns: self.turns.clone() };
         let (bytes, cache) = match self.cached(&origin).await? {
             Some(file) => (BytesFrom::File(file), CacheResult::Hit),
             None => self.fill(&origin).await?,
@@ -157,8 +163,8 @@ impl Blobs {
     }
 
     async fn cached(&self, origin: &Origin) -> Result<Option<BlobFile>, PullError> {
-        match self.store.blob(&origin.digest).await {
-            Some(file) if file.size() == origin.size => Ok(Some(file)),
+        match self.store.blob(&origin.wanted.digest).await {
+            Some(file) if file.size() == origin.wanted.size => Ok(Some(file)),
             // The content has that digest, so it is the manifest's size that is wrong.
             Some(file) if file.is_verified() => Err(origin.bad("size_mismatch")),
             // The file or the manifest is wrong. What upstream sends decides: if it is the blob, it takes the file's place; if
@@ -170,28 +176,33 @@ impl Blobs {
     async fn fill(&self, origin: &Origin) -> Result<(BytesFrom, CacheResult), PullError> {
         let mut again = true;
         loop {
-            let (fill, joined) = self.fills.join(&origin.upstream, &origin.repository, origin.digest, origin.size);
+            let (follower, joined) = self.fills.join(&origin.wanted);
             let cache = match joined {
                 Joined::Started => CacheResult::Miss,
                 Joined::Found => CacheResult::Joined,
             };
-            let mut progress = fill.progress();
-            let begun = progress.wait_for(|progress| has_begun(progress, origin.size)).await;
+            let mut progress = follower.progress();
+            let begun = progress.wait_for(|progress| has_begun(progress, origin.wanted.size)).await;
             let begun = begun.map_err(|_| PullError::Lost)?.clone();
             match begun {
                 Progress::Starting | Progress::Streaming { .. } | Progress::Verified => {
-                    return Ok((BytesFrom::Fill(fill), cache));
+                    return Ok((BytesFrom::Fill(follower), cache));
                 }
                 Progress::Cached => {
                     let cached = self.cached(origin).await?.ok_or(PullError::Lost)?;
                     return Ok((BytesFrom::File(cached), CacheResult::Hit));
                 }
                 Progress::Unstorable => {
-                    let body = origin.fetch(BlobRange::Whole, origin.size).await?;
-                    return Ok((BytesFrom::Upstream(body), CacheResult::Bypass));
+                    let transfer = origin.fetch().await?;
+                    return Ok((BytesFrom::Upstream(Box::new(transfer)), CacheResult::Bypass));
                 }
-                // Another repository's failure is not ours: ask our own once.
-                Progress::Failed(_) if again && *fill.repository() != origin.repository => again = false,
+                // Another repository's failure is not ours, so we ask our own; and wrong bytes are asked for once more while
+                // nobody has seen any: a blob that fails sends some clients round us. All who wait share what comes then.
+                Progress::Failed(error)
+                    if again && (*follower.repository() != origin.wanted.repository || is_wrong(&error)) =>
+                {
+                    again = false;
+                }
                 Progress::Failed(error) => return Err(error),
             }
         }
@@ -204,5 +215,59 @@ fn has_begun(progress: &Progress, size: u64) -> bool {
         Progress::Starting => false,
         Progress::Streaming { .. } => size > HOLD_BACK_BYTES,
         Progress::Verified | Progress::Cached | Progress::Unstorable | Progress::Failed(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt as _;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::store::Settings;
+    use crate::testing::{FakeRegistry, Fault, ImageBuilder};
+    use crate::upstream::Upstream;
+
+    const SIZE: usize = 300_000;
+
+    /// What a reader gets whose fill breaks off when it has read a part: `first` is what that fill has.
+    async fn read_across_a_full_disk(first: impl Fn(&mut Vec<u8>)) -> Result<bool, PullError> {
+        let registry = FakeRegistry::start().await;
+        let right = ImageBuilder::new(1).layer(SIZE).build().blobs[1].bytes.clone();
+        let digest = registry.put_blob("team/app", right.clone());
+        let mut sent = right.to_vec();
+        first(&mut sent);
+        registry.fault(Fault::on("*").times(1).body(sent).hang_after(200_000));
+        let settings = Settings { data_dir: None, max_bytes: 1 << 30, min_free_bytes: 0 };
+        let (host, telemetry): (crate::oci::Host, _) = ("registry.test".parse().unwrap(), Telemetry::default());
+        let store = Store::open(settings, Clock::System, telemetry.clone()).await.unwrap();
+        let upstream = Upstream::new(registry.settings("registry.test"), telemetry.clone()).unwrap();
+        let blobs = Blobs::new(store.clone(), telemetry.clone(), TransferRules::default(), TaskTracker::new());
+        let repository = Repository::new(host, "team/app".parse().unwrap()).unwrap();
+        let wanted = Wanted { upstream, repository, digest, size: right.len().try_into().unwrap(), telemetry };
+        let origin = Origin { wanted, store, turns: blobs.turns.clone() };
+        let (bytes, cache) = blobs.fill(&origin).await?;
+        let BytesFrom::Fill(follower) = &bytes else { panic!("there is a fill") };
+        let fill = follower.clone();
+        let end = origin.wanted.size - 1;
+        let mut stream = AdmittedBlob { origin, bytes, cache }.stream(0, end, Delivery::Copied);
+        let beginning = stream.try_next().await?.unwrap();
+        assert!(beginning.len() < SIZE);
+        fill.break_off();
+        let rest: Vec<Bytes> = stream.try_collect().await?;
+        Ok([&beginning[..], &rest.concat()].concat() == right)
+    }
+
+    #[tokio::test]
+    async fn when_the_disk_is_full_in_the_middle_the_rest_comes_from_upstream() {
+        assert!(read_across_a_full_disk(|_| {}).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_takes_over_from_a_fill_must_begin_with_what_was_sent() {
+        for wrong in [0, 1000] {
+            let read = read_across_a_full_disk(|bytes| bytes[wrong] ^= 1).await;
+            assert!(is_wrong(&read.unwrap_err()), "a wrong beginning and a right end are no blob");
+        }
     }
 }

@@ -1,26 +1,27 @@
 //! One transfer per blob: a tracked task that no request owns writes it into the cache, and all readers follow behind.
 //!
-//! A client that leaves does not stop a fill, a slow one does not slow it. A broken transfer resumes by `Range` and the
-//! hash goes on. When the disk cannot take the blob, readers fetch it for themselves instead.
+//! A client that leaves does not stop a fill while another reads it, or while its end is worth its cost (`worth`); a slow one
+//! does not slow it. What the task does is in `filling`; here is who takes part.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::PullError;
-use crate::limits::FILL_RESUMES_MAX;
+use super::filling::Filling;
+use super::transfer::Wanted;
+use super::turns::Turns;
+use super::worth::{Deserted, Patience};
+use crate::limits::FILL_ALONE_LOOK;
 use crate::oci::{Digest, Host, Repository};
-use crate::store::{Staged, StagedReader, Store, StoreError};
+use crate::store::{StagedReader, Store};
 use crate::telemetry::{FillOutcome, Telemetry};
-use crate::upstream::{BlobBody, BlobRange, Upstream, UpstreamError};
-
-/// Pieces of a body that are written with one hop off the async threads.
-const PIECES_AT_ONCE: usize = 16;
 
 /// How far a fill is. All but the first two are final.
 #[derive(Debug, Clone)]
@@ -47,24 +48,92 @@ pub(super) enum Progress {
 pub(super) struct Fill {
     /// The repository it is fetched from.
     repository: Repository,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Sender<Progress>,
     staged: OnceLock<StagedReader>,
+    /// When upstream began to send.
+    began: OnceLock<Instant>,
+    /// How many follow it.
+    followers: watch::Sender<usize>,
+    telemetry: Telemetry,
 }
 
 impl Fill {
+    /// Upstream begins to send; followers can read what is staged from now on. Called once.
+    pub(super) fn begin(&self, reader: StagedReader) {
+        self.began.get_or_init(Instant::now);
+        self.staged.get_or_init(|| reader);
+    }
+
+    /// Ends when going on for nobody is not worth it, nobody having been there `since` then.
+    async fn loses_its_worth(&self, size: u64, since: Instant, patience: &Patience, tasks: &TaskTracker) {
+        loop {
+            let done = match *self.progress.borrow() {
+                Progress::Streaming { written } => written,
+                Progress::Starting
+                | Progress::Verified
+                | Progress::Cached
+                | Progress::Unstorable
+                | Progress::Failed(_) => 0,
+            };
+            let took = self.began.get().map_or(Duration::ZERO, Instant::elapsed);
+            let deserted = Deserted { done, size, took, alone: since.elapsed() };
+            // Once the mirror is about to end, nobody comes back.
+            let goes_on =
+                if tasks.is_closed() { deserted.is_worth_its_end(patience) } else { deserted.goes_on(patience) };
+            if !goes_on {
+                return;
+            }
+            tokio::time::sleep(FILL_ALONE_LOOK).await;
+        }
+    }
+}
+
+/// Somebody who waits for a fill or reads it; while there is one, the fill goes on.
+#[derive(Debug)]
+pub(super) struct Follower {
+    fill: Arc<Fill>,
+}
+
+impl Follower {
+    /// The caller follows it already, or holds the lock on the running fills, so that it is not given up just now.
+    fn of(fill: &Arc<Fill>) -> Self {
+        fill.followers.send_modify(|followers| *followers += 1);
+        fill.telemetry.fill_joined();
+        Self { fill: Arc::clone(fill) }
+    }
+
     /// The repository it is fetched from.
-    pub(super) const fn repository(&self) -> &Repository {
-        &self.repository
+    pub(super) fn repository(&self) -> &Repository {
+        &self.fill.repository
     }
 
     /// A view of its progress that can be waited on.
     pub(super) fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.clone()
+        self.fill.progress.subscribe()
     }
 
     /// The bytes so far; there from [`Progress::Streaming`] on.
     pub(super) fn staged(&self) -> Option<&StagedReader> {
-        self.staged.get()
+        self.fill.staged.get()
+    }
+
+    /// As if the disk were full from now on.
+    #[cfg(test)]
+    pub(super) fn break_off(&self) {
+        self.fill.progress.send_replace(Progress::Unstorable);
+    }
+}
+
+impl Clone for Follower {
+    fn clone(&self) -> Self {
+        Self::of(&self.fill)
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.fill.followers.send_modify(|followers| *followers = followers.saturating_sub(1));
+        self.fill.telemetry.fill_left();
     }
 }
 
@@ -87,253 +156,140 @@ type Running = Arc<Mutex<HashMap<Key, Arc<Fill>>>>;
 pub(super) struct Fills {
     running: Running,
     store: Store,
-    telemetry: Telemetry,
+    turns: Turns,
+    patience: Patience,
     tasks: TaskTracker,
 }
 
 impl Fills {
     /// No fill yet; each becomes a task in `tasks`.
-    pub(super) fn new(store: Store, telemetry: Telemetry, tasks: TaskTracker) -> Self {
-        Self { running: Running::default(), store, telemetry, tasks }
+    pub(super) fn new(store: Store, turns: Turns, patience: Patience, tasks: TaskTracker) -> Self {
+        Self { running: Running::default(), store, turns, patience, tasks }
     }
 
-    /// The fill under way for that blob of that size, if there is one.
-    pub(super) fn find(&self, host: &Host, digest: &Digest, size: u64) -> Option<Arc<Fill>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&(host.clone(), *digest, size)).map(Arc::clone)
+    /// Whether a fill for that blob of that size is under way.
+    pub(super) fn is_running(&self, host: &Host, digest: &Digest, size: u64) -> bool {
+        lock(&self.running).contains_key(&(host.clone(), *digest, size))
     }
 
-    /// The fill for the blob `digest` of `size` bytes: the one under way, else a new one from `repository`.
-    pub(super) fn join(
-        &self,
-        upstream: &Upstream,
-        repository: &Repository,
-        digest: Digest,
-        size: u64,
-    ) -> (Arc<Fill>, Joined) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        match running.entry((repository.host().clone(), digest, size)) {
-            Entry::Occupied(entry) => (Arc::clone(entry.get()), Joined::Found),
+    /// Follows the fill for a blob: the one under way, else a new one.
+    pub(super) fn join(&self, wanted: &Wanted) -> (Follower, Joined) {
+        let mut running = lock(&self.running);
+        match running.entry((wanted.repository.host().clone(), wanted.digest, wanted.size)) {
+            Entry::Occupied(entry) => (Follower::of(entry.get()), Joined::Found),
             Entry::Vacant(entry) => {
-                let (sender, progress) = watch::channel(Progress::Starting);
-                let fill = Arc::new(Fill { repository: repository.clone(), progress, staged: OnceLock::new() });
+                let fill = Arc::new(Fill {
+                    repository: wanted.repository.clone(),
+                    progress: watch::Sender::new(Progress::Starting),
+                    staged: OnceLock::new(),
+                    began: OnceLock::new(),
+                    followers: watch::Sender::new(0),
+                    telemetry: wanted.telemetry.clone(),
+                });
                 let seat = Seat {
                     running: Arc::clone(&self.running),
                     key: entry.key().clone(),
-                    sender,
-                    telemetry: self.telemetry.clone(),
+                    fill: Arc::clone(&fill),
+                    patience: self.patience,
+                    tasks: self.tasks.clone(),
                     began: Instant::now(),
                     outcome: FillOutcome::Cancelled,
                     bytes: 0,
                 };
-                let transfer = Transfer {
-                    upstream: upstream.clone(),
-                    store: self.store.clone(),
-                    telemetry: self.telemetry.clone(),
-                    fill: Arc::clone(&fill),
-                    digest,
-                    size,
-                };
-                self.telemetry.fill_began();
-                self.tasks.spawn(transfer.run(seat));
-                (Arc::clone(entry.insert(fill)), Joined::Started)
+                let follower = Follower::of(&fill);
+                entry.insert(fill);
+                wanted.telemetry.fill_began();
+                let filling = Filling::new(wanted.clone(), self.store.clone(), self.turns.clone());
+                self.tasks.spawn(filling.run(seat));
+                (follower, Joined::Started)
             }
         }
     }
 }
 
-/// A fill's place in the map, and what is counted of it. Dropping it, also by a panic, ends the fill for its readers.
+/// A fill's place in the map, and what is counted of it. Dropping it, also by a panic, ends the fill for its followers.
 #[derive(Debug)]
-struct Seat {
+pub(super) struct Seat {
     running: Running,
     key: Key,
-    sender: watch::Sender<Progress>,
-    telemetry: Telemetry,
+    fill: Arc<Fill>,
+    patience: Patience,
+    tasks: TaskTracker,
     began: Instant,
     outcome: FillOutcome,
     bytes: u64,
 }
 
 impl Seat {
-    fn end(mut self, progress: Progress, outcome: FillOutcome) {
+    pub(super) fn fill(&self) -> &Arc<Fill> {
+        &self.fill
+    }
+
+    /// So many bytes can be read.
+    pub(super) fn wrote(&mut self, written: u64) {
+        self.bytes = written;
+        self.fill.progress.send_replace(Progress::Streaming { written });
+    }
+
+    /// Ends the fill. Its place goes first: who is told that it failed, and tries again, starts a new one.
+    pub(super) fn end(mut self, progress: Progress, outcome: FillOutcome) {
         self.outcome = outcome;
-        self.sender.send_replace(progress);
+        self.leave();
+        self.fill.progress.send_replace(progress);
+    }
+
+    /// Frees the fill's place if nobody follows it; somebody may have come just now.
+    pub(super) fn give_up(&self) -> bool {
+        let mut running = lock(&self.running);
+        let alone = *self.fill.followers.borrow() == 0;
+        if alone {
+            running.remove(&self.key);
+        }
+        alone
+    }
+
+    /// Ends when nobody has followed the fill for so long that it is not worth its end.
+    pub(super) fn desertion(&self, size: u64) -> BoxFuture<'static, ()> {
+        let (fill, patience, tasks) = (Arc::clone(&self.fill), self.patience, self.tasks.clone());
+        async move {
+            let mut followers = fill.followers.subscribe();
+            // It cannot fail: the sender lives as long as the fill, which this holds.
+            while followers.wait_for(|followers| *followers == 0).await.is_ok() {
+                let since = Instant::now();
+                let came_back = async { followers.wait_for(|followers| *followers > 0).await.is_ok() };
+                // Losing a look, or the wait for somebody to come, loses nothing.
+                tokio::select! {
+                    _ = came_back => {}
+                    () = fill.loses_its_worth(size, since, &patience, &tasks) => return,
+                }
+            }
+        }
+        .boxed()
+    }
+
+    /// Its place is another's from now on.
+    fn leave(&self) {
+        let mut running = lock(&self.running);
+        if running.get(&self.key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+            running.remove(&self.key);
+        }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-        self.sender.send_if_modified(|progress| {
+        self.leave();
+        self.fill.progress.send_if_modified(|progress| {
             let running = matches!(progress, Progress::Starting | Progress::Streaming { .. });
             if running {
                 *progress = Progress::Failed(PullError::Lost);
             }
             running
         });
-        self.telemetry.fill_ended(self.outcome, self.bytes, self.began.elapsed());
+        self.fill.telemetry.fill_ended(self.outcome, self.bytes, self.began.elapsed());
     }
 }
 
-/// Why a transfer ended without the blob in the cache.
-#[derive(Debug)]
-enum Stop {
-    /// The cache cannot take it.
-    Unstorable,
-    /// Upstream did not give it.
-    Upstream(UpstreamError),
-}
-
-impl From<UpstreamError> for Stop {
-    fn from(error: UpstreamError) -> Self {
-        Self::Upstream(error)
-    }
-}
-
-#[derive(Debug)]
-struct Transfer {
-    upstream: Upstream,
-    store: Store,
-    telemetry: Telemetry,
-    fill: Arc<Fill>,
-    digest: Digest,
-    size: u64,
-}
-
-impl Transfer {
-    async fn run(self, mut seat: Seat) {
-        match self.transfer(&mut seat).await {
-            Ok(progress) => seat.end(progress, FillOutcome::Committed),
-            Err(Stop::Unstorable) => seat.end(Progress::Unstorable, FillOutcome::NoSpace),
-            Err(Stop::Upstream(UpstreamError::NotFound { .. })) => {
-                seat.end(Progress::Failed(PullError::BlobUnknown), FillOutcome::UpstreamError);
-            }
-            Err(Stop::Upstream(error)) => {
-                let outcome = outcome(&error);
-                seat.end(Progress::Failed(PullError::Upstream(error)), outcome);
-            }
-        }
-    }
-
-    async fn transfer(&self, seat: &mut Seat) -> Result<Progress, Stop> {
-        // A fill may have committed the blob between our caller's look into the cache and this task's start.
-        if self.store.blob(&self.digest).await.is_some_and(|file| file.size() == self.size) {
-            return Ok(Progress::Cached);
-        }
-        let mut body = self.request(0).await?;
-        let mut staged =
-            self.store.stage(self.digest.algorithm(), self.size).await.map_err(|error| self.unstorable(&error))?;
-        let reader = staged.reader().map_err(|error| {
-            self.telemetry.cache_write_failed(&error);
-            Stop::Unstorable
-        })?;
-        if self.fill.staged.set(reader).is_err() {
-            return Err(Stop::Unstorable);
-        }
-        let mut resumes = 0;
-        while let Err(broken) = self.copy(body, &mut staged, seat).await? {
-            if resumes == FILL_RESUMES_MAX || !is_resumable(&broken) {
-                return Err(broken.into());
-            }
-            resumes += 1;
-            self.telemetry.upstream_resumed(self.fill.repository.host());
-            body = self.request(staged.written()).await?;
-        }
-        if staged.digest() != self.digest {
-            return Err(self.bad("digest_mismatch").into());
-        }
-        if let Err(error) = staged.commit(&self.digest).await {
-            // The bytes are right and readers have them open; only the cache goes without.
-            self.unstorable(&error);
-        }
-        Ok(Progress::Verified)
-    }
-
-    /// Asks for the blob from byte `written` on; the length upstream announces must be the rest.
-    async fn request(&self, written: u64) -> Result<BlobBody, UpstreamError> {
-        let range = match written {
-            0 => BlobRange::Whole,
-            start => BlobRange::From { start, end: None },
-        };
-        let body = self.upstream.blob(self.fill.repository.name(), &self.digest, range).await?;
-        match body.length {
-            Some(length) if length != self.size.saturating_sub(written) => Err(self.bad("size_mismatch")),
-            _ => Ok(body),
-        }
-    }
-
-    /// Writes what comes, as much as is there at once; the inner error says how the transfer broke before the blob was whole.
-    async fn copy(
-        &self,
-        body: BlobBody,
-        staged: &mut Staged,
-        seat: &mut Seat,
-    ) -> Result<Result<(), UpstreamError>, Stop> {
-        let mut arrivals = body.stream.ready_chunks(PIECES_AT_ONCE);
-        while let Some(arrived) = arrivals.next().await {
-            let mut broken = Ok(());
-            let mut pieces = Vec::with_capacity(arrived.len());
-            for piece in arrived {
-                match piece {
-                    Ok(piece) => pieces.push(piece),
-                    Err(error) => broken = Err(error),
-                }
-            }
-            match staged.write_pieces(pieces).await {
-                Ok(()) => {}
-                Err(StoreError::TooLong { .. }) => return Err(self.bad("too_large").into()),
-                Err(error) => return Err(self.unstorable(&error)),
-            }
-            let written = staged.written();
-            seat.bytes = written;
-            seat.sender.send_replace(Progress::Streaming { written });
-            if broken.is_err() {
-                return Ok(broken);
-            }
-        }
-        if staged.written() < self.size { Ok(Err(self.bad("truncated"))) } else { Ok(Ok(())) }
-    }
-
-    fn bad(&self, reason: &'static str) -> UpstreamError {
-        UpstreamError::Bad { upstream: self.fill.repository.host().clone(), reason }
-    }
-
-    fn unstorable(&self, error: &StoreError) -> Stop {
-        let kind = match error {
-            StoreError::Io { source, .. } => source.kind(),
-            StoreError::NoSpace | StoreError::TooLong { .. } | StoreError::DigestMismatch { .. } => {
-                std::io::ErrorKind::StorageFull
-            }
-            StoreError::Locked { .. } => std::io::ErrorKind::ResourceBusy,
-        };
-        self.telemetry.cache_write_failed(&kind.into());
-        Stop::Unstorable
-    }
-}
-
-fn outcome(error: &UpstreamError) -> FillOutcome {
-    match error {
-        UpstreamError::Bad { reason: "digest_mismatch", .. } => FillOutcome::DigestMismatch,
-        UpstreamError::Bad { reason: "truncated", .. } => FillOutcome::Truncated,
-        UpstreamError::Bad { .. }
-        | UpstreamError::NotFound { .. }
-        | UpstreamError::Refused { .. }
-        | UpstreamError::RateLimited { .. }
-        | UpstreamError::Resting { .. }
-        | UpstreamError::Timeout { .. }
-        | UpstreamError::Failed { .. }
-        | UpstreamError::Connect { .. } => FillOutcome::UpstreamError,
-    }
-}
-
-/// Whether asking for the rest can help: the transfer broke, but nothing that came was wrong.
-fn is_resumable(error: &UpstreamError) -> bool {
-    match error {
-        UpstreamError::Timeout { .. } | UpstreamError::Connect { .. } => true,
-        UpstreamError::Bad { reason, .. } => *reason == "truncated",
-        UpstreamError::NotFound { .. }
-        | UpstreamError::Refused { .. }
-        | UpstreamError::RateLimited { .. }
-        | UpstreamError::Resting { .. }
-        | UpstreamError::Failed { .. } => false,
-    }
+fn lock(running: &Running) -> MutexGuard<'_, HashMap<Key, Arc<Fill>>> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
 }

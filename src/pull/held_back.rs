@@ -99,6 +99,11 @@ impl HeldBack {
         self.ready.pop_front()
     }
 
+    /// Bytes taken in so far.
+    pub(super) const fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// Whether every byte was taken in.
     pub(super) const fn is_full(&self) -> bool {
         self.seen == self.size

@@ -12,6 +12,7 @@ mod children;
 mod discover;
 mod error;
 mod fill;
+mod filling;
 mod flight;
 mod grants;
 mod held_back;
@@ -23,7 +24,10 @@ mod referrers;
 mod resolve;
 mod size;
 mod tags;
+mod transfer;
+mod turns;
 mod verdict;
+mod worth;
 
 pub use admit::AdmittedManifest;
 pub use blob::{AdmittedBlob, BlobHead, Delivery};
@@ -31,6 +35,8 @@ pub use discover::{restore_material, stored_material};
 pub use error::{Denial, Hindrance, PullError, UpstreamError};
 pub use referrers::ReferrersDocument;
 pub use tags::TagList;
+pub use turns::TurnRules;
+pub use worth::Patience;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,7 +46,6 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use self::blob::Blobs;
-use self::fill::Fills;
 use self::flight::Flights;
 use self::hot::Hot;
 use self::manifest::UnverifiedManifest;
@@ -73,6 +78,15 @@ pub struct VerdictTtl {
     pub allow: std::time::Duration,
     /// Of a deny.
     pub deny: std::time::Duration,
+}
+
+/// How blobs are fetched.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TransferRules {
+    /// How many at once.
+    pub turns: TurnRules,
+    /// How long for nobody.
+    pub patience: Patience,
 }
 
 /// One upstream with its freshness rules.
@@ -125,10 +139,22 @@ impl Puller {
         telemetry: Telemetry,
         tasks: TaskTracker,
     ) -> Self {
+        Self::with_transfers(sources, store, snapshot, clock, telemetry, tasks, TransferRules::default())
+    }
+
+    /// As [`Self::new`], with other rules for transfers: for tests.
+    pub fn with_transfers(
+        sources: Vec<Source>,
+        store: Store,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        clock: Clock,
+        telemetry: Telemetry,
+        tasks: TaskTracker,
+        transfers: TransferRules,
+    ) -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(VERIFY_WORKERS_MAX);
-        let fills = Fills::new(store.clone(), telemetry.clone(), tasks.clone());
         let parts = Parts {
-            blobs: Blobs::new(store.clone(), telemetry.clone(), fills),
+            blobs: Blobs::new(store.clone(), telemetry.clone(), transfers, tasks.clone()),
             sources: sources.into_iter().map(|source| (source.host.clone(), source)).collect(),
             store,
             snapshot,

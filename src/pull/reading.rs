@@ -1,6 +1,6 @@
 //! The bytes of one blob on their way to one client.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -8,34 +8,32 @@ use tokio::sync::watch;
 
 use super::PullError;
 use super::blob::Delivery;
-use super::fill::{Fill, Progress};
+use super::fill::{Follower, Progress};
 use super::held_back::{HeldBack, Mismatch};
+use super::transfer::{Transfer, Wanted};
+use super::turns::{Busy, Pace, Turn, Turns};
 use crate::limits::{BLOB_CHUNK_BYTES, HOLD_BACK_BYTES, MAPPED_FRAME_BYTES, MIB};
-use crate::oci::{Digest, Repository};
 use crate::store::{BlobFile, Store};
-use crate::upstream::{BlobBody, BlobRange, Upstream, UpstreamError};
+use crate::upstream::{BlobBody, BlobRange, UpstreamError};
 
 /// Which blob, and who else has it.
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
-    pub(super) upstream: Upstream,
-    pub(super) repository: Repository,
-    pub(super) digest: Digest,
-    pub(super) size: u64,
+    pub(super) wanted: Wanted,
     pub(super) store: Store,
+    pub(super) turns: Turns,
 }
 
 impl Origin {
     pub(super) fn bad(&self, reason: &'static str) -> PullError {
-        PullError::Upstream(UpstreamError::Bad { upstream: self.repository.host().clone(), reason })
+        PullError::Upstream(self.wanted.bad(reason))
     }
 
-    pub(super) async fn fetch(&self, range: BlobRange, length: u64) -> Result<BlobBody, PullError> {
-        let body = self.upstream.blob(self.repository.name(), &self.digest, range).await.map_err(unknown_blob)?;
-        match body.length {
-            Some(announced) if announced != length => Err(self.bad("size_mismatch")),
-            _ => Ok(body),
-        }
+    /// A transfer of all of it for one client.
+    pub(super) async fn fetch(&self) -> Result<Transfer, PullError> {
+        let turn = self.turns.take(self.wanted.repository.host(), Pace::Client).await;
+        let turn = turn.map_err(|Busy| PullError::Overloaded)?;
+        Transfer::begin(self.wanted.clone(), turn).await.map_err(unknown_blob)
     }
 }
 
@@ -48,14 +46,14 @@ pub(super) enum Reading {
     /// Bytes that are hashed on the way.
     Hashed(Box<HashedReading>),
     /// A fill.
-    Fill(FillReading),
+    Fill(Box<FillReading>),
 }
 
 impl Reading {
     /// Bytes `start..stop` of a cached file. Its first service by a process hashes it, unless that leaves out what would be
     /// held back anyway.
     pub(super) fn of_file(origin: Origin, file: BlobFile, start: u64, stop: u64, delivery: Delivery) -> Self {
-        if !file.is_verified() && stop > origin.size.saturating_sub(HOLD_BACK_BYTES) {
+        if !file.is_verified() && stop > origin.wanted.size.saturating_sub(HOLD_BACK_BYTES) {
             return Self::Hashed(Box::new(HashedReading::new(origin, Feed::File { file, position: 0 }, start, stop)));
         }
         match delivery {
@@ -71,13 +69,13 @@ impl Reading {
     }
 
     /// Bytes `start..stop` of what upstream sends.
-    pub(super) fn of_body(origin: Origin, body: BlobBody, start: u64, stop: u64) -> Self {
-        Self::Hashed(Box::new(HashedReading::new(origin, Feed::Body(body), start, stop)))
+    pub(super) fn of_transfer(origin: Origin, transfer: Transfer, start: u64, stop: u64) -> Self {
+        Self::Hashed(Box::new(HashedReading::new(origin, Feed::of(transfer), start, stop)))
     }
 
     /// Bytes `start..stop` behind a fill.
-    pub(super) fn of_fill(origin: Origin, fill: Arc<Fill>, start: u64, stop: u64) -> Self {
-        Self::Fill(FillReading::new(origin, fill, start, stop))
+    pub(super) fn of_fill(origin: Origin, follower: Follower, start: u64, stop: u64) -> Self {
+        Self::Fill(Box::new(FillReading::new(origin, follower, start, stop)))
     }
 
     /// The next bytes, `None` at the end. Not cancel safe: a reading whose `next` was dropped is dropped too.
@@ -106,22 +104,57 @@ impl Reading {
 /// Where bytes that are hashed on the way come from.
 enum Feed {
     File { file: BlobFile, position: u64 },
-    Body(BlobBody),
+    Transfer { transfer: Box<Transfer>, arrived: VecDeque<Bytes> },
+}
+
+impl Feed {
+    fn of(transfer: Transfer) -> Self {
+        Self::Transfer { transfer: Box::new(transfer), arrived: VecDeque::new() }
+    }
 }
 
 pub(super) struct HashedReading {
     origin: Origin,
     feed: Feed,
     held_back: HeldBack,
+    /// What went out of the blob before this reading took over.
+    sent: Option<Sent>,
     /// Bytes that still have to go out.
     left: u64,
     finished: bool,
 }
 
+/// Bytes `start..stop` that a client has from a fill that broke off. They were never hashed to their end, so that what takes
+/// over must begin with the same: else the client would get a beginning and an end of different things, ended well.
+struct Sent {
+    follower: Follower,
+    start: u64,
+    stop: u64,
+}
+
+impl Sent {
+    /// Whether `bytes` from `offset` on agree with what was sent.
+    async fn agrees(&self, offset: u64, bytes: &Bytes) -> Result<bool, PullError> {
+        let end = offset.saturating_add(length_of(bytes)).min(self.stop);
+        let mut position = offset.max(self.start);
+        while position < end {
+            let staged = self.follower.staged().ok_or(PullError::Lost)?;
+            let sent = staged.read_at(position, chunk(position, end)).await.map_err(|_| PullError::Lost)?;
+            let from = usize::try_from(position.saturating_sub(offset)).map_err(|_| PullError::Lost)?;
+            let same = bytes.get(from..from.saturating_add(sent.len())) == Some(&sent[..]);
+            if sent.is_empty() || !same {
+                return Ok(false);
+            }
+            position = position.saturating_add(length_of(&sent));
+        }
+        Ok(true)
+    }
+}
+
 impl HashedReading {
     fn new(origin: Origin, feed: Feed, start: u64, stop: u64) -> Self {
-        let held_back = HeldBack::new(origin.digest, origin.size, start, stop.saturating_sub(1));
-        Self { origin, feed, held_back, left: stop.saturating_sub(start), finished: false }
+        let held_back = HeldBack::new(origin.wanted.digest, origin.wanted.size, start, stop.saturating_sub(1));
+        Self { origin, feed, held_back, sent: None, left: stop.saturating_sub(start), finished: false }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
@@ -134,10 +167,16 @@ impl HashedReading {
                 return Ok(None);
             }
             match self.feed().await? {
-                Some(bytes) => match self.held_back.push(&bytes) {
-                    Ok(()) => {}
-                    Err(mismatch) => return Err(self.wrong(mismatch).await),
-                },
+                Some(bytes) => {
+                    if let Some(sent) = &self.sent
+                        && !sent.agrees(self.held_back.seen(), &bytes).await?
+                    {
+                        return Err(self.origin.bad("digest_mismatch"));
+                    }
+                    if let Err(mismatch) = self.held_back.push(&bytes) {
+                        return Err(self.wrong(mismatch).await);
+                    }
+                }
                 None => self.finish().await?,
             }
         }
@@ -147,12 +186,17 @@ impl HashedReading {
         match &mut self.feed {
             Feed::File { .. } if self.held_back.is_full() => Ok(None),
             Feed::File { file, position } => {
-                let length = chunk(*position, self.origin.size);
+                let length = chunk(*position, self.origin.wanted.size);
                 let bytes = file.read_at(*position, length).await.map_err(|_| PullError::Lost)?;
                 *position = position.saturating_add(length_of(&bytes));
                 Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
             }
-            Feed::Body(body) => Ok(body.stream.next().await.transpose()?),
+            Feed::Transfer { transfer, arrived } => {
+                if arrived.is_empty() {
+                    arrived.extend(transfer.next().await?);
+                }
+                Ok(arrived.pop_front())
+            }
         }
     }
 
@@ -172,7 +216,7 @@ impl HashedReading {
     /// A file found wrong is dropped, so that the next client gets the blob from upstream again.
     async fn wrong(&mut self, mismatch: Mismatch) -> PullError {
         if matches!(self.feed, Feed::File { .. }) {
-            self.origin.store.drop_blob(&self.origin.digest).await;
+            self.origin.store.drop_blob(&self.origin.wanted.digest).await;
         }
         self.origin.bad(match mismatch {
             Mismatch::TooLong => "too_large",
@@ -185,27 +229,33 @@ impl HashedReading {
 /// Follows a fill.
 pub(super) struct FillReading {
     origin: Origin,
-    fill: Arc<Fill>,
+    follower: Follower,
     progress: watch::Receiver<Progress>,
+    start: u64,
     position: u64,
     stop: u64,
-    /// A range forwarded to upstream, or not worth it.
     forward: Forward,
     /// Takes over when the cache cannot take the blob.
     instead: Option<Box<HashedReading>>,
 }
 
+/// Whether a range is passed on to upstream.
 enum Forward {
     Undecided,
     No,
-    Yes(BlobBody),
+    Yes {
+        body: BlobBody,
+        _turn: Turn,
+    },
+    /// It was, and the fill goes on from there.
+    Ended,
 }
 
 impl FillReading {
-    fn new(origin: Origin, fill: Arc<Fill>, position: u64, stop: u64) -> Self {
-        let progress = fill.progress();
-        let forward = if position > 0 { Forward::Undecided } else { Forward::No };
-        Self { origin, fill, progress, position, stop, forward, instead: None }
+    fn new(origin: Origin, follower: Follower, start: u64, stop: u64) -> Self {
+        let progress = follower.progress();
+        let forward = if start > 0 { Forward::Undecided } else { Forward::No };
+        Self { origin, follower, progress, start, position: start, stop, forward, instead: None }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
@@ -216,33 +266,42 @@ impl FillReading {
             if self.position == self.stop {
                 return Ok(None);
             }
-            if let Forward::Yes(body) = &mut self.forward {
-                let bytes = body.stream.next().await.transpose()?.ok_or_else(|| self.origin.bad("truncated"))?;
-                return self.pass(bytes).map(Some);
-            }
             let progress = self.progress.borrow_and_update().clone();
             let readable = match progress {
-                Progress::Starting => 0,
-                Progress::Streaming { written } => written.min(self.origin.size.saturating_sub(HOLD_BACK_BYTES)),
-                Progress::Verified => self.origin.size,
-                Progress::Failed(error) => return Err(error),
-                Progress::Cached | Progress::Unstorable => {
+                Progress::Streaming { written } => written.min(self.origin.wanted.size.saturating_sub(HOLD_BACK_BYTES)),
+                Progress::Verified => self.origin.wanted.size,
+                Progress::Failed(error) if !self.is_passed_on() || is_wrong(&error) => return Err(error),
+                Progress::Cached | Progress::Unstorable if !self.is_passed_on() => {
                     self.fetch_instead().await?;
                     continue;
                 }
+                // What is passed on does not depend on the fill, unless that has shown that upstream has something else.
+                Progress::Starting | Progress::Failed(_) | Progress::Cached | Progress::Unstorable => 0,
             };
             if self.position < readable {
+                if self.is_passed_on() {
+                    self.forward = Forward::Ended;
+                }
                 let length = chunk(self.position, self.stop.min(readable));
-                let staged = self.fill.staged().ok_or(PullError::Lost)?;
+                let staged = self.follower.staged().ok_or(PullError::Lost)?;
                 let bytes = staged.read_at(self.position, length).await.map_err(|_| PullError::Lost)?;
                 return self.pass(bytes).map(Some);
             }
-            if matches!(self.forward, Forward::Undecided) {
-                self.forward = self.decide_forward(readable).await;
-            } else {
-                self.progress.changed().await.map_err(|_| PullError::Lost)?;
+            match &mut self.forward {
+                Forward::Undecided => self.forward = self.decide_forward(readable).await,
+                Forward::Yes { body, .. } => match body.stream.next().await {
+                    Some(Ok(bytes)) if !bytes.is_empty() => return self.pass(bytes).map(Some),
+                    Some(Ok(_)) => {}
+                    // The fill comes to it in time.
+                    Some(Err(_)) | None => self.forward = Forward::Ended,
+                },
+                Forward::No | Forward::Ended => self.progress.changed().await.map_err(|_| PullError::Lost)?,
             }
         }
+    }
+
+    const fn is_passed_on(&self) -> bool {
+        matches!(self.forward, Forward::Yes { .. })
     }
 
     fn pass(&mut self, bytes: Bytes) -> Result<Bytes, PullError> {
@@ -256,22 +315,30 @@ impl FillReading {
     }
 
     /// design §8: a range that starts past what has arrived may be answered by upstream while the fill runs; the client
-    /// checks the whole. When upstream will not, the fill comes to it in time.
+    /// checks the whole. When upstream will not, or has enough to do, the fill comes to it in time.
     async fn decide_forward(&mut self, readable: u64) -> Forward {
         if self.position < readable.saturating_add(FORWARD_GAP_BYTES) {
             return Forward::No;
         }
+        let Wanted { upstream, repository, digest, .. } = &self.origin.wanted;
+        let Some(turn) = self.origin.turns.try_take(repository.host(), Pace::Client) else { return Forward::No };
         let range = BlobRange::From { start: self.position, end: Some(self.stop.saturating_sub(1)) };
-        match self.origin.fetch(range, self.stop.saturating_sub(self.position)).await {
-            Ok(body) => Forward::Yes(body),
-            Err(_) => Forward::No,
+        match upstream.blob(repository.name(), digest, range).await {
+            Ok(body) if body.length == Some(self.stop.saturating_sub(self.position)) => {
+                Forward::Yes { body, _turn: turn }
+            }
+            Ok(_) | Err(_) => Forward::No,
         }
     }
 
     /// From the beginning, since only the whole can be hashed; what was sent already is left out.
     async fn fetch_instead(&mut self) -> Result<(), PullError> {
-        let body = self.origin.fetch(BlobRange::Whole, self.origin.size).await?;
-        let reading = HashedReading::new(self.origin.clone(), Feed::Body(body), self.position, self.stop);
+        let feed = Feed::of(self.origin.fetch().await?);
+        let mut reading = HashedReading::new(self.origin.clone(), feed, self.position, self.stop);
+        // What was passed on is the client's to check in any case.
+        if self.position > self.start && matches!(self.forward, Forward::Undecided | Forward::No) {
+            reading.sent = Some(Sent { follower: self.follower.clone(), start: self.start, stop: self.position });
+        }
         self.instead = Some(Box::new(reading));
         Ok(())
     }
@@ -292,6 +359,11 @@ fn chunk(position: u64, stop: u64) -> usize {
 
 fn length_of(bytes: &Bytes) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// Whether upstream was found to have other bytes than the digest says.
+pub(super) fn is_wrong(error: &PullError) -> bool {
+    matches!(error, PullError::Upstream(UpstreamError::Bad { reason: "digest_mismatch", .. }))
 }
 
 pub(super) fn unknown_blob(error: UpstreamError) -> PullError {

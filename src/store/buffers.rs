@@ -1,5 +1,6 @@
 //! Buffers for reading files, used again: a fresh one costs a system call and a page fault for every 4 KiB.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::lock;
@@ -7,7 +8,11 @@ use crate::limits::{BLOB_BUFFERS_KEPT, BLOB_CHUNK_BYTES};
 
 /// Buffers of `limits::BLOB_CHUNK_BYTES` that nobody uses now.
 #[derive(Debug, Default)]
-pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+pub(super) struct Buffers {
+    free: Mutex<Vec<Vec<u8>>>,
+    /// Those that somebody uses.
+    taken: AtomicUsize,
+}
 
 /// A buffer that goes back when it is dropped.
 #[derive(Debug)]
@@ -22,8 +27,15 @@ impl Buffers {
         if length < BLOB_CHUNK_BYTES / 2 {
             return Buffer { bytes: Vec::with_capacity(length), home: None };
         }
-        let bytes = lock(&self.0).pop().unwrap_or_else(|| Vec::with_capacity(BLOB_CHUNK_BYTES));
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        let bytes = lock(&self.free).pop().unwrap_or_else(|| Vec::with_capacity(BLOB_CHUNK_BYTES));
         Buffer { bytes, home: Some(Arc::clone(self)) }
+    }
+
+    /// How many are in use, small ones left out.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 }
 
@@ -44,7 +56,8 @@ impl Drop for Buffer {
         if let Some(home) = &self.home {
             let mut bytes = std::mem::take(&mut self.bytes);
             bytes.clear();
-            let mut kept = lock(&home.0);
+            home.taken.fetch_sub(1, Ordering::Relaxed);
+            let mut kept = lock(&home.free);
             if kept.len() < BLOB_BUFFERS_KEPT {
                 kept.push(bytes);
             }
@@ -78,9 +91,9 @@ mod tests {
         let buffers: Arc<Buffers> = Arc::default();
         let taken: Vec<Buffer> = (0..=BLOB_BUFFERS_KEPT).map(|_| buffers.take(BLOB_CHUNK_BYTES)).collect();
         drop(taken);
-        assert_eq!(lock(&buffers.0).len(), BLOB_BUFFERS_KEPT);
-        lock(&buffers.0).clear();
+        assert_eq!((lock(&buffers.free).len(), buffers.taken()), (BLOB_BUFFERS_KEPT, 0));
+        lock(&buffers.free).clear();
         drop(buffers.take(1000));
-        assert_eq!(lock(&buffers.0).len(), 0);
+        assert_eq!(lock(&buffers.free).len(), 0);
     }
 }

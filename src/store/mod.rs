@@ -199,6 +199,12 @@ impl Store {
         }
     }
 
+    /// Buffers for reading that are in use now; small ones are left out.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn buffers_taken(&self) -> usize {
+        self.inner.blobs.buffers_taken()
+    }
+
     /// Size and bound.
     pub fn cache_stats(&self) -> CacheStats {
         self.inner.blobs.stats(self.inner.records.on_disk())

@@ -17,7 +17,7 @@ pub use labels::{
     BreakerState, CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome,
     MethodLabel, RouteLabel, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind, UpstreamOp, VerifySource,
 };
-pub use request::RequestGuard;
+pub use request::{QueueGuard, RequestGuard};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +84,21 @@ impl Telemetry {
         self.metrics.cache_filled_bytes.add(&[], bytes);
         self.metrics.cache_fill_duration.observe(&[], took);
         tracing::debug!(outcome = outcome.as_label(), bytes, took_ms = millis(took), "fill ended");
+    }
+
+    /// A request waits for a fill or reads behind it; see [`Self::fill_left`].
+    pub fn fill_joined(&self) {
+        self.metrics.cache_fill_waiters.change(&[], 1);
+    }
+
+    /// It does so no more.
+    pub fn fill_left(&self) {
+        self.metrics.cache_fill_waiters.change(&[], -1);
+    }
+
+    /// A transfer waits for its turn at an upstream, until the guard is dropped.
+    pub fn transfer_queued(&self, upstream: &Host) -> QueueGuard {
+        QueueGuard::new(Arc::clone(&self.metrics), self.metrics.upstream(upstream))
     }
 
     /// The cache's size changed.

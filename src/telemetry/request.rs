@@ -1,4 +1,4 @@
-//! Counting one request, however it ends.
+//! Counting one request, or one wait, however it ends.
 
 use std::sync::Arc;
 
@@ -62,5 +62,25 @@ impl Drop for RequestGuard {
         self.metrics.http_in_flight.change(&[self.route], -1);
         self.metrics.http_requests.increment(&[self.route, self.method, code_position(code)]);
         self.metrics.http_request_duration.observe(&[self.route, self.method], self.began.elapsed());
+    }
+}
+
+/// Counts a transfer as waiting until it is dropped.
+#[derive(Debug)]
+pub struct QueueGuard {
+    metrics: Arc<Metrics>,
+    upstream: usize,
+}
+
+impl QueueGuard {
+    pub(super) fn new(metrics: Arc<Metrics>, upstream: usize) -> Self {
+        metrics.cache_fills_queued.change(&[upstream], 1);
+        Self { metrics, upstream }
+    }
+}
+
+impl Drop for QueueGuard {
+    fn drop(&mut self) {
+        self.metrics.cache_fills_queued.change(&[self.upstream], -1);
     }
 }

@@ -109,6 +109,10 @@ table! {
         "Time that a transfer from an upstream into the cache took.";
     CACHE_FILLS_IN_FLIGHT: Gauge, "sealgate_cache_fills_in_flight", [],
         "Transfers from upstreams into the cache that run now.";
+    CACHE_FILL_WAITERS: Gauge, "sealgate_cache_fill_waiters", [],
+        "Requests that wait for such a transfer or read behind it now.";
+    CACHE_FILLS_QUEUED: Gauge, "sealgate_cache_fills_queued", [UPSTREAM],
+        "Blob transfers that wait for their turn at an upstream now.";
     CACHE_FILLED_BYTES: Counter, "sealgate_cache_filled_bytes_total", [],
         "Bytes that transfers from upstreams into the cache moved.";
     CACHE_BYTES: Gauge, "sealgate_cache_bytes", [],

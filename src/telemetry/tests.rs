@@ -88,14 +88,36 @@ fn everything_is_zero_at_the_start() {
 }
 
 #[test]
+fn fills_and_who_waits_for_them_are_counted() {
+    let hosts = hosts(2);
+    let telemetry = Telemetry::new(&hosts);
+    telemetry.fill_began();
+    telemetry.fill_began();
+    telemetry.fill_ended(FillOutcome::DigestMismatch, 10, Duration::from_secs(2));
+    telemetry.fill_joined();
+    telemetry.fill_joined();
+    telemetry.fill_left();
+    let _queued = telemetry.transfer_queued(&hosts[1]);
+    drop(telemetry.transfer_queued(&hosts[1]));
+    for (series, wanted) in [
+        ("sealgate_cache_fills_total{outcome=\"digest_mismatch\"}", 1),
+        ("sealgate_cache_fills_in_flight", 1),
+        ("sealgate_cache_fill_duration_seconds_sum", 2),
+        ("sealgate_cache_filled_bytes_total", 10),
+        ("sealgate_cache_fill_waiters", 1),
+        ("sealgate_cache_fills_queued{upstream=\"registry-1.example\"}", 1),
+        ("sealgate_cache_fills_queued{upstream=\"registry-0.example\"}", 0),
+    ] {
+        assert_eq!(value(&telemetry, series), wanted, "{series}");
+    }
+}
+
+#[test]
 fn each_event_moves_its_own_series() {
     let hosts = hosts(2);
     let host = hosts.last().unwrap();
     let telemetry = Telemetry::new(&hosts);
     telemetry.cache_asked(CacheKind::Blob, CacheResult::Joined);
-    telemetry.fill_began();
-    telemetry.fill_began();
-    telemetry.fill_ended(FillOutcome::DigestMismatch, 10, Duration::from_secs(2));
     telemetry.cache_sized(1, 2, 3);
     telemetry.evicted(EvictionReason::Corrupt, 5);
     telemetry.cache_write_failed(&std::io::Error::other("full"));
@@ -119,10 +141,6 @@ fn each_event_moves_its_own_series() {
     telemetry.panicked("test");
     for (series, wanted) in [
         ("sealgate_cache_requests_total{kind=\"blob\",result=\"joined\"}", 1),
-        ("sealgate_cache_fills_total{outcome=\"digest_mismatch\"}", 1),
-        ("sealgate_cache_fills_in_flight", 1),
-        ("sealgate_cache_fill_duration_seconds_sum", 2),
-        ("sealgate_cache_filled_bytes_total", 10),
         ("sealgate_cache_bytes", 1),
         ("sealgate_cache_limit_bytes", 2),
         ("sealgate_cache_entries", 3),

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::{HeaderValue, Method, StatusCode};
 
-use super::client::{Answer, Call, Client, Turn};
-use super::{BlobBody, BlobRange, UpstreamError, checks};
+use super::checks::{self, ContentRange};
+use super::client::{Answer, AskedRange, Call, Client, Turn};
+use super::{BlobBody, BlobRange, BlobRest, UpstreamError, Validator};
 use crate::net::{Body, read_at_most};
 use crate::oci::{Digest, RepositoryName};
 use crate::telemetry::UpstreamOp;
@@ -17,7 +18,7 @@ pub(super) async fn head(
     name: &RepositoryName,
     digest: &Digest,
 ) -> Result<Option<u64>, UpstreamError> {
-    let call = call(client, UpstreamOp::BlobHead, name, digest, BlobRange::Whole)?;
+    let call = call(client, UpstreamOp::BlobHead, name, digest, None);
     let work = async {
         let turn = client.turn().await?;
         client.answer(&call, turn).await
@@ -37,9 +38,58 @@ pub(super) async fn get(
     range: BlobRange,
 ) -> Result<BlobBody, UpstreamError> {
     let turn = client.blob_turn().await?;
-    let (answer, length) = client.within_total(open(client, name, digest, range, turn)).await?;
+    let asked = asked(client, range, None)?;
+    let work = async {
+        let answer = open(client, name, digest, asked, turn).await?;
+        let length = length(&answer, range).map_err(|reason| client.bad(reason))?;
+        Ok((answer, length))
+    };
+    let (answer, length) = client.within_total(work).await?;
+    Ok(body(client, answer, length))
+}
+
+/// The rest of a blob of which the first `start` bytes have come: from there on, or once more from the beginning where the
+/// registry knows no ranges or has other bytes than before.
+pub(super) async fn rest(
+    client: &Arc<Client>,
+    name: &RepositoryName,
+    digest: &Digest,
+    start: u64,
+    validator: &Validator,
+) -> Result<BlobRest, UpstreamError> {
+    let turn = client.blob_turn().await?;
+    let asked = asked(client, BlobRange::From { start, end: None }, validator.tag.clone())?;
+    let work = async {
+        let answer = open(client, name, digest, asked, turn).await?;
+        let (start, length) = rest_of(&answer, start, validator).map_err(|reason| client.bad(reason))?;
+        Ok((answer, start, length))
+    };
+    let (answer, start, length) = client.within_total(work).await?;
+    Ok(BlobRest { start, body: body(client, answer, length) })
+}
+
+/// Where the body of such an answer begins, and its length.
+fn rest_of(answer: &Answer, start: u64, validator: &Validator) -> Result<(u64, Option<u64>), &'static str> {
+    if answer.status == StatusCode::OK {
+        return Ok((0, checks::length(&answer.headers)?));
+    }
+    let (range, length) = partial(answer).ok_or("protocol")?;
+    // Who ignores `If-Range` may send a part of something else. Where no length was said before, the whole's must be now.
+    let same = match (&validator.tag, checks::strong_tag(&answer.headers)) {
+        (Some(known), Some(tag)) => *known == tag,
+        (Some(_) | None, _) => true,
+    };
+    let whole = match range.total {
+        Some(total) => total == validator.size && range.last == validator.size.saturating_sub(1),
+        None => validator.size_was_stated && range.last == validator.size.saturating_sub(1),
+    };
+    if same && whole && range.first == start { Ok((start, Some(length))) } else { Err("protocol") }
+}
+
+fn body(client: &Arc<Client>, answer: Answer, length: Option<u64>) -> BlobBody {
+    let tag = checks::strong_tag(&answer.headers);
     let reading = Reading { client: Arc::clone(client), body: answer.body, _turn: answer.turn, received: 0, length };
-    Ok(BlobBody { length, stream: futures_util::stream::unfold(Some(reading), Reading::step).boxed() })
+    BlobBody { length, tag, stream: futures_util::stream::unfold(Some(reading), Reading::step).boxed() }
 }
 
 /// Small blobs are part of a decision: they do not queue behind transfers.
@@ -51,7 +101,8 @@ pub(super) async fn small(
 ) -> Result<Bytes, UpstreamError> {
     let work = async {
         let turn = client.turn().await?;
-        let (answer, length) = open(client, name, digest, BlobRange::Whole, turn).await?;
+        let answer = open(client, name, digest, None, turn).await?;
+        let length = length(&answer, BlobRange::Whole).map_err(|reason| client.bad(reason))?;
         if length.is_some_and(|length| length > max) {
             return Err(client.bad("too_large"));
         }
@@ -67,19 +118,18 @@ pub(super) async fn small(
     Ok(bytes)
 }
 
-/// Asks for the blob, and checks the headers against the range.
+/// Asks for the blob; what it answers is this blob or a part of it, by what it says.
 async fn open(
     client: &Arc<Client>,
     name: &RepositoryName,
     digest: &Digest,
-    range: BlobRange,
+    range: Option<AskedRange>,
     turn: Turn,
-) -> Result<(Answer, Option<u64>), UpstreamError> {
-    let call = call(client, UpstreamOp::BlobGet, name, digest, range)?;
+) -> Result<Answer, UpstreamError> {
+    let call = call(client, UpstreamOp::BlobGet, name, digest, range);
     let answer = client.answer(&call, turn).await?;
     check_digest(client, &answer, digest)?;
-    let length = length(&answer, range).map_err(|reason| client.bad(reason))?;
-    Ok((answer, length))
+    Ok(answer)
 }
 
 fn call<'a>(
@@ -87,17 +137,25 @@ fn call<'a>(
     op: UpstreamOp,
     name: &'a RepositoryName,
     digest: &Digest,
-    range: BlobRange,
-) -> Result<Call<'a>, UpstreamError> {
+    range: Option<AskedRange>,
+) -> Call<'a> {
     let method = if op == UpstreamOp::BlobHead { Method::HEAD } else { Method::GET };
-    let range = match range {
-        BlobRange::Whole => None,
-        BlobRange::From { start, end: None } => Some(format!("bytes={start}-")),
-        BlobRange::From { start, end: Some(end) } => Some(format!("bytes={start}-{end}")),
-    };
-    let range = range.map(|text| HeaderValue::from_str(&text)).transpose().map_err(|_| client.bad("protocol"))?;
     let url = client.url(name, &format!("blobs/{digest}"));
-    Ok(Call { op, method, name, url, accept: HeaderValue::from_static("application/octet-stream, */*"), range })
+    Call { op, method, name, url, accept: HeaderValue::from_static("application/octet-stream, */*"), range }
+}
+
+fn asked(
+    client: &Client,
+    range: BlobRange,
+    if_range: Option<HeaderValue>,
+) -> Result<Option<AskedRange>, UpstreamError> {
+    let text = match range {
+        BlobRange::Whole => return Ok(None),
+        BlobRange::From { start, end: None } => format!("bytes={start}-"),
+        BlobRange::From { start, end: Some(end) } => format!("bytes={start}-{end}"),
+    };
+    let range = HeaderValue::from_str(&text).map_err(|_| client.bad("protocol"))?;
+    Ok(Some(AskedRange { range, if_range }))
 }
 
 /// The registry may say which blob it sends; a storage that it redirects to does not.
@@ -117,14 +175,20 @@ fn length(answer: &Answer, range: BlobRange) -> Result<Option<u64>, &'static str
     match (range, answer.status) {
         (BlobRange::Whole, StatusCode::OK) => Ok(length),
         (BlobRange::From { start, end }, StatusCode::PARTIAL_CONTENT) => {
-            let (first, last) = checks::content_range(&answer.headers).ok_or("protocol")?;
-            let stated = (last - first).checked_add(1).ok_or("protocol")?;
-            let fits =
-                first == start && end.is_none_or(|end| last <= end) && length.is_none_or(|length| length == stated);
+            let (range, stated) = partial(answer).ok_or("protocol")?;
+            let fits = range.first == start && end.is_none_or(|end| range.last <= end);
             if fits { Ok(Some(stated)) } else { Err("protocol") }
         }
         (BlobRange::Whole | BlobRange::From { .. }, _) => Err("protocol"),
     }
+}
+
+/// The range and length of a 206, if they agree.
+fn partial(answer: &Answer) -> Option<(ContentRange, u64)> {
+    let range = checks::content_range(&answer.headers).filter(|_| answer.status == StatusCode::PARTIAL_CONTENT)?;
+    let stated = (range.last - range.first).checked_add(1)?;
+    let length = checks::length(&answer.headers).ok()?;
+    length.is_none_or(|length| length == stated).then_some((range, stated))
 }
 
 /// A body on its way, with the turn that it holds.

@@ -2,8 +2,8 @@
 //!
 //! [`UpstreamError::Bad`]: super::UpstreamError::Bad
 
-use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LINK};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LINK};
+use http::{HeaderMap, HeaderValue};
 
 use crate::oci::{Digest, MediaType};
 
@@ -53,16 +53,37 @@ pub(super) fn stated_digest(headers: &HeaderMap) -> Result<Option<Digest>, &'sta
     }
 }
 
-/// The first and last byte that a 206 holds (RFC 9110, 14.4).
-pub(super) fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
+/// What a 206 holds (RFC 9110, 14.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ContentRange {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// Bytes of the whole, where that is said.
+    pub(super) total: Option<u64>,
+}
+
+/// The one, consistent `Content-Range`.
+pub(super) fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
     let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok())?;
     let text = single(headers, &CONTENT_RANGE).ok()??.strip_prefix("bytes ")?;
     let (range, total) = text.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (first, last) = (number(first)?, number(last)?);
-    let total_fits = total == "*" || number(total).is_some_and(|total| last < total);
-    (first <= last && total_fits).then_some((first, last))
+    let total = if total == "*" { None } else { Some(number(total)?) };
+    let total_fits = total.is_none_or(|total| last < total);
+    (first <= last && total_fits).then_some(ContentRange { first, last, total })
 }
+
+/// The one entity tag, if it is a strong one (RFC 9110, 8.8.3): two answers that bear it have the same bytes.
+pub(super) fn strong_tag(headers: &HeaderMap) -> Option<HeaderValue> {
+    let text = single(headers, &ETAG).ok()??;
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    let fits = text.len() <= ETAG_BYTES_MAX && inner.bytes().all(|byte| byte != b'"' && byte.is_ascii_graphic());
+    if fits { HeaderValue::from_str(text).ok() } else { None }
+}
+
+/// Bytes of an entity tag that is sent back; real ones have fewer than a hundred.
+const ETAG_BYTES_MAX: usize = 256;
 
 /// The target of the `Link` to the next page (RFC 8288): `<target>; rel="next"`.
 pub(super) fn next_link(headers: &HeaderMap) -> Option<&str> {
@@ -80,7 +101,6 @@ pub(super) fn next_link(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn headers(rows: &[(&'static str, &str)]) -> HeaderMap {
         rows.iter()
@@ -122,13 +142,28 @@ mod tests {
     #[test]
     fn a_content_range_must_be_consistent() {
         let range = |text: &str| content_range(&headers(&[("content-range", text)]));
-        assert_eq!(range("bytes 5-9/10"), Some((5, 9)));
-        assert_eq!(range("bytes 5-9/*"), Some((5, 9)));
+        let nine = |total| Some(ContentRange { first: 5, last: 9, total });
+        assert_eq!(range("bytes 5-9/10"), nine(Some(10)));
+        assert_eq!(range("bytes 5-9/*"), nine(None));
         for bad in
             ["bytes 5-9", "bytes 9-5/10", "bytes 5-10/10", "bytes */10", "bytes +5-9/10", "lines 5-9/10", "bytes 5-/10"]
         {
             assert_eq!(range(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn only_one_strong_entity_tag_vouches_for_bytes() {
+        let tag = |rows: &[(&'static str, &str)]| strong_tag(&headers(rows));
+        assert_eq!(tag(&[("etag", "\"a-1\"")]).unwrap(), "\"a-1\"");
+        let long = format!("\"{}\"", "a".repeat(ETAG_BYTES_MAX - 2));
+        assert!(tag(&[("etag", &long)]).is_some());
+        let longer = format!("\"{}\"", "a".repeat(ETAG_BYTES_MAX - 1));
+        for bad in ["W/\"a\"", "a", "\"a", "\"", "\"a\"b\"", "\"a b\"", &longer] {
+            assert_eq!(tag(&[("etag", bad)]), None, "{bad}");
+        }
+        assert_eq!(tag(&[("etag", "\"a\""), ("etag", "\"a\"")]), None, "two of them");
+        assert_eq!(tag(&[]), None);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, IF_RANGE, LOCATION, RANGE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -55,7 +56,14 @@ pub(super) struct Call<'a> {
     pub(super) name: &'a RepositoryName,
     pub(super) url: Url,
     pub(super) accept: HeaderValue,
-    pub(super) range: Option<HeaderValue>,
+    pub(super) range: Option<AskedRange>,
+}
+
+/// A `Range`, and the `If-Range` that goes with it.
+#[derive(Debug)]
+pub(super) struct AskedRange {
+    pub(super) range: HeaderValue,
+    pub(super) if_range: Option<HeaderValue>,
 }
 
 /// A 2xx answer whose body has not been read. It holds the call's turn.
@@ -298,13 +306,20 @@ impl Client {
             _ => Err(self.bad("protocol")),
         }
     }
+
+    pub(super) fn pause_after_break(&self, breaks: usize) -> Duration {
+        retry::doubled(self.timeouts().retry_pause, breaks, random_byte())
+    }
 }
 
 fn request(call: &Call<'_>, url: Url, authorization: Option<&HeaderValue>) -> Request {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, call.accept.clone());
-    if let Some(range) = &call.range {
-        headers.insert(RANGE, range.clone());
+    if let Some(asked) = &call.range {
+        headers.insert(RANGE, asked.range.clone());
+        if let Some(if_range) = &asked.if_range {
+            headers.insert(IF_RANGE, if_range.clone());
+        }
     }
     if let Some(authorization) = authorization {
         headers.insert(AUTHORIZATION, authorization.clone());

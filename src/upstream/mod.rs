@@ -110,6 +110,26 @@ impl Upstream {
         blobs::get(&self.client, name, digest, range).await
     }
 
+    /// GET of what is missing of a blob whose first `start` (> 0) bytes have come, on condition that it is still the same
+    /// (`If-Range`, where there is a strong entity tag). A registry may send all of it again instead.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; a part of something else, or another part, is `Bad` with the reason `protocol`.
+    pub async fn blob_rest(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        start: u64,
+        validator: &Validator,
+    ) -> Result<BlobRest, UpstreamError> {
+        blobs::rest(&self.client, name, digest, start, validator).await
+    }
+
+    /// The pause before a transfer that broke for the `breaks`th time in a row goes on; it doubles, with jitter.
+    pub fn pause_after_break(&self, breaks: usize) -> std::time::Duration {
+        self.client.pause_after_break(breaks)
+    }
+
     /// A small blob whole, at most `max` bytes, hashed and compared.
     ///
     /// # Errors
@@ -207,10 +227,32 @@ pub struct FetchedManifest {
     pub content_type: String,
 }
 
+/// What tells that the rest of a transfer belongs to its beginning.
+#[derive(Debug, Clone)]
+pub struct Validator {
+    /// The blob's size, as its manifest states it.
+    pub size: u64,
+    /// Upstream has stated the same, when the transfer began.
+    pub size_was_stated: bool,
+    /// The strong entity tag under which it began.
+    pub tag: Option<http::HeaderValue>,
+}
+
+/// The rest of a blob, or all of it once more.
+#[derive(Debug)]
+pub struct BlobRest {
+    /// The place in the blob where the body begins: the one that was asked for, or 0.
+    pub start: u64,
+    /// The bytes.
+    pub body: BlobBody,
+}
+
 /// The body of a blob.
 pub struct BlobBody {
     /// Length of the body that follows, where upstream says it.
     pub length: Option<u64>,
+    /// Its entity tag, if it is a strong one.
+    pub tag: Option<http::HeaderValue>,
     /// The bytes. An item is an error, and the last one, when the transfer broke, stalled, or had another length.
     pub stream: futures_util::stream::BoxStream<'static, Result<Bytes, UpstreamError>>,
 }

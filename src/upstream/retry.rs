@@ -25,8 +25,13 @@ pub(super) fn pause(failures: usize, error: &UpstreamError, base: Duration, rand
     if !transient || failures == 0 || failures > UPSTREAM_RETRIES_MAX {
         return None;
     }
-    let doubled = base.saturating_mul(1 << (failures - 1).min(8));
-    Some(doubled.saturating_add(doubled.saturating_mul(random.into()) / 255))
+    Some(doubled(base, failures, random))
+}
+
+/// `base`, doubled for each failure after the first, and up to as much again at random.
+pub(super) fn doubled(base: Duration, failures: usize, random: u8) -> Duration {
+    let doubled = base.saturating_mul(1 << failures.saturating_sub(1).min(8));
+    doubled.saturating_add(doubled.saturating_mul(random.into()) / 255)
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The cases that this release covers: protocol abuse and verification.
-const CASES: [(&str, &[u32]); 2] = [
+/// The cases that this release covers: protocol abuse, upstream faults that concern bodies, and verification.
+const CASES: [(&str, &[u32]); 3] = [
     ("P", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24]),
+    ("U", &[1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 22, 23]),
     (
         "V",
         &[

@@ -36,6 +36,7 @@ mod cluster_image_policies;
 mod config;
 mod conformance;
 mod discovery;
+mod fills;
 mod fixtures;
 mod foreign_layers;
 mod forgery;

@@ -1,19 +1,22 @@
 //! A mirror of one upstream, wired in the test's process: real listener, puller, store and policy, in front of a fake registry.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sealgate::clock::Clock;
 use sealgate::http::{self, Access, UpstreamName, Upstreams};
+use sealgate::net::{Lookup, Timeouts};
 use sealgate::oci::Digest;
 use sealgate::policy::{self, ContainersPolicy, ContainersPolicyDocument, PolicySet};
-use sealgate::pull::{Puller, Snapshot, Source, VerdictTtl};
+
+use sealgate::pull::{Puller, Snapshot, Source, TransferRules, VerdictTtl};
 use sealgate::store::{Settings, Store};
 use sealgate::telemetry::Telemetry;
 use sealgate::testing::FakeRegistry;
-use sealgate::upstream::Upstream;
+use sealgate::upstream::{Network, Upstream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,7 +32,26 @@ pub(crate) struct Mirror {
     pub(crate) shutdown: CancellationToken,
     snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) serving: JoinHandle<()>,
+    /// What it caches in.
+    pub(crate) store: Store,
     tasks: TaskTracker,
+}
+
+/// What of a mirror a test may want otherwise.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rig {
+    /// Time limits of upstreams.
+    pub(crate) timeouts: Timeouts,
+    /// How blobs are fetched.
+    pub(crate) transfers: TransferRules,
+    /// Where the cache is; without it, it goes with the mirror.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where `docker.io` is, if not at the mirror's own registry.
+    pub(crate) endpoint: Option<String>,
+    /// Where redirects may lead.
+    pub(crate) redirect_hosts: Vec<String>,
+    /// Where `quay.io` is.
+    pub(crate) second: Option<String>,
 }
 
 impl Mirror {
@@ -40,26 +62,42 @@ impl Mirror {
 
     /// With other settings of the listener.
     pub(crate) async fn start_with(policy_json: &str, adjust: impl FnOnce(&mut http::Settings)) -> Self {
+        Self::rigged(policy_json, Rig::default(), adjust).await
+    }
+
+    /// With other parts.
+    pub(crate) async fn rigged(policy_json: &str, rig: Rig, adjust: impl FnOnce(&mut http::Settings)) -> Self {
         let upstream = FakeRegistry::start().await;
-        let telemetry = Telemetry::new(&["docker.io".parse().unwrap()]);
-        let source = Source {
-            host: "docker.io".parse().unwrap(),
-            upstream: Upstream::new(upstream.settings("docker.io"), telemetry.clone()).unwrap(),
-            tag_ttl: Duration::from_mins(1),
-            stale_if_error: Duration::from_mins(1),
+        let telemetry = Telemetry::new(&["docker.io".parse().unwrap(), "quay.io".parse().unwrap()]);
+        let source = |host: &str, endpoint: &Option<String>| {
+            let mut settings = upstream.settings(host);
+            settings.redirect_hosts.clone_from(&rig.redirect_hosts);
+            if let Some(endpoint) = endpoint {
+                settings.endpoint = endpoint.parse().unwrap();
+            }
+            let network = Network { timeouts: rig.timeouts, lookup: Lookup::System };
+            Source {
+                host: host.parse().unwrap(),
+                upstream: Upstream::with_network(settings, telemetry.clone(), network).unwrap(),
+                tag_ttl: Duration::from_mins(1),
+                stale_if_error: Duration::from_mins(1),
+            }
         };
-        let store = Settings { data_dir: None, max_bytes: 1 << 30, min_free_bytes: 0 };
+        let mut sources = vec![source("docker.io", &rig.endpoint)];
+        sources.extend(rig.second.as_ref().map(|_| source("quay.io", &rig.second)));
+        let store = Settings { data_dir: rig.data_dir.clone(), max_bytes: 1 << 30, min_free_bytes: 0 };
         let store = Store::open(store, Clock::System, telemetry.clone()).await.unwrap();
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot(policy_json)));
         let tasks = TaskTracker::new();
-        let (clock, current) = (Clock::System, Arc::clone(&snapshot));
-        let puller = Puller::new(vec![source], store, current, clock, telemetry.clone(), tasks.clone());
+        let (clock, current, metrics) = (Clock::System, Arc::clone(&snapshot), telemetry.clone());
+        let puller =
+            Puller::with_transfers(sources, store.clone(), current, clock, metrics, tasks.clone(), rig.transfers);
         let mut settings = http::Settings::new(upstreams());
         adjust(&mut settings);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
         let serving = tasks.spawn(http::serve(listener, settings, puller, telemetry.clone(), shutdown.clone()));
-        Self { address, upstream, telemetry, shutdown, snapshot, serving, tasks }
+        Self { address, upstream, telemetry, shutdown, snapshot, serving, store, tasks }
     }
 
     /// Puts another policy.json in force.
@@ -80,6 +118,7 @@ impl Mirror {
         self.serving.await.unwrap();
         self.tasks.close();
         self.tasks.wait().await;
+        self.store.close().await;
         Stopped { telemetry: self.telemetry, upstream: self.upstream }
     }
 }

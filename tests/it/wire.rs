@@ -104,6 +104,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
+    /// Reads so many bytes of a body.
+    pub(crate) async fn first(&mut self, bytes: usize) -> Vec<u8> {
+        while self.read.len() < bytes {
+            assert!(self.more().await > 0, "the body ends after {} bytes", self.read.len());
+        }
+        self.read.drain(..bytes).collect()
+    }
+
     /// Reads until the server closes; gives what came before.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.more().await > 0 {}

@@ -1,0 +1,161 @@
+//! What a fill's task does: wait for its turn, write what upstream sends into the cache, hash it, put it into place.
+
+use std::pin::pin;
+
+use futures_util::future::BoxFuture;
+
+use super::PullError;
+use super::fill::{Progress, Seat};
+use super::transfer::{Transfer, Wanted};
+use super::turns::{Busy, Pace, Turns};
+use crate::store::{Staged, Store, StoreError};
+use crate::telemetry::FillOutcome;
+use crate::upstream::UpstreamError;
+
+/// The work of one fill.
+#[derive(Debug)]
+pub(super) struct Filling {
+    wanted: Wanted,
+    store: Store,
+    turns: Turns,
+}
+
+/// Why a fill ended without the blob in the cache.
+#[derive(Debug)]
+enum Stop {
+    /// The cache cannot take it.
+    Unstorable,
+    /// Upstream did not give it.
+    Upstream(UpstreamError),
+    /// Too many transfers wait for the same upstream.
+    Busy,
+    /// Nobody reads it, and its end is not worth its cost.
+    Deserted,
+}
+
+impl From<UpstreamError> for Stop {
+    fn from(error: UpstreamError) -> Self {
+        Self::Upstream(error)
+    }
+}
+
+impl Filling {
+    pub(super) fn new(wanted: Wanted, store: Store, turns: Turns) -> Self {
+        Self { wanted, store, turns }
+    }
+
+    pub(super) async fn run(self, mut seat: Seat) {
+        match self.fill(&mut seat).await {
+            Ok(progress) => seat.end(progress, FillOutcome::Committed),
+            Err(Stop::Unstorable) => seat.end(Progress::Unstorable, FillOutcome::NoSpace),
+            Err(Stop::Upstream(UpstreamError::NotFound { .. })) => {
+                seat.end(Progress::Failed(PullError::BlobUnknown), FillOutcome::UpstreamError);
+            }
+            Err(Stop::Upstream(error)) => {
+                let outcome = outcome(&error);
+                seat.end(Progress::Failed(PullError::Upstream(error)), outcome);
+            }
+            Err(Stop::Busy) => seat.end(Progress::Failed(PullError::Overloaded), FillOutcome::Cancelled),
+            // Nobody is there to be told.
+            Err(Stop::Deserted) => drop(seat),
+        }
+    }
+
+    async fn fill(&self, seat: &mut Seat) -> Result<Progress, Stop> {
+        let mut company = Company { desertion: seat.desertion(self.wanted.size), size: self.wanted.size };
+        // A fill may have committed the blob between our caller's look into the cache and this task's start.
+        if self.is_cached().await {
+            return Ok(Progress::Cached);
+        }
+        let turn = self.turns.take(self.wanted.repository.host(), Pace::Fill);
+        let turn = company.keep(seat, turn).await?.map_err(|Busy| Stop::Busy)?;
+        let begin = async { Transfer::begin(self.wanted.clone(), turn).await.map_err(Stop::from) };
+        let both = async { tokio::try_join!(begin, self.stage()) };
+        let (mut transfer, mut staged) = company.keep(seat, both).await??;
+        seat.fill().begin(staged.reader().map_err(|error| self.unwritten(&error))?);
+        loop {
+            let pieces = company.keep(seat, transfer.next()).await??;
+            if pieces.is_empty() {
+                break;
+            }
+            staged.write_pieces(pieces).await.map_err(|error| self.unstorable(&error))?;
+            seat.wrote(staged.written());
+        }
+        // Who waits for the turn need not wait for the disk.
+        drop(transfer);
+        if staged.digest() != self.wanted.digest {
+            return Err(self.wanted.bad("digest_mismatch").into());
+        }
+        if let Err(error) = staged.commit(&self.wanted.digest).await {
+            // The bytes are right and readers have them open; only the cache goes without.
+            self.unstorable(&error);
+        }
+        Ok(Progress::Verified)
+    }
+
+    async fn is_cached(&self) -> bool {
+        self.store.blob(&self.wanted.digest).await.is_some_and(|file| file.size() == self.wanted.size)
+    }
+
+    async fn stage(&self) -> Result<Staged, Stop> {
+        let staged = self.store.stage(self.wanted.digest.algorithm(), self.wanted.size).await;
+        staged.map_err(|error| self.unstorable(&error))
+    }
+
+    fn unstorable(&self, error: &StoreError) -> Stop {
+        let kind = match error {
+            StoreError::Io { source, .. } => source.kind(),
+            StoreError::NoSpace | StoreError::TooLong { .. } | StoreError::DigestMismatch { .. } => {
+                std::io::ErrorKind::StorageFull
+            }
+            StoreError::Locked { .. } => std::io::ErrorKind::ResourceBusy,
+        };
+        self.unwritten(&kind.into())
+    }
+
+    fn unwritten(&self, error: &std::io::Error) -> Stop {
+        self.wanted.telemetry.cache_write_failed(error);
+        Stop::Unstorable
+    }
+}
+
+/// Watches whether somebody follows the fill.
+struct Company {
+    desertion: BoxFuture<'static, ()>,
+    size: u64,
+}
+
+impl Company {
+    /// Does `work` to its end, unless nobody waits for it any more.
+    async fn keep<T>(&mut self, seat: &Seat, work: impl Future<Output = T>) -> Result<T, Stop> {
+        let mut work = pin!(work);
+        loop {
+            // Losing the work is what giving up means; the desertion goes on where it was with the next piece of work.
+            tokio::select! {
+                biased;
+                outcome = &mut work => return Ok(outcome),
+                () = &mut self.desertion => {
+                    if seat.give_up() {
+                        return Err(Stop::Deserted);
+                    }
+                    self.desertion = seat.desertion(self.size);
+                }
+            }
+        }
+    }
+}
+
+fn outcome(error: &UpstreamError) -> FillOutcome {
+    match error {
+        UpstreamError::Bad { reason: "digest_mismatch", .. } => FillOutcome::DigestMismatch,
+        UpstreamError::Bad { reason: "truncated", .. } => FillOutcome::Truncated,
+        UpstreamError::Bad { .. }
+        | UpstreamError::NotFound { .. }
+        | UpstreamError::Refused { .. }
+        | UpstreamError::RateLimited { .. }
+        | UpstreamError::Resting { .. }
+        | UpstreamError::Timeout { .. }
+        | UpstreamError::Failed { .. }
+        | UpstreamError::Connect { .. } => FillOutcome::UpstreamError,
+    }
+}

@@ -1,0 +1,305 @@
+//! The bytes of one blob from upstream, in order and across breaks.
+//!
+//! A transfer that breaks goes on by `Range` where it stopped, on condition that upstream still has the same
+//! (`If-Range`, the size, the entity tag). A registry that will not say so, or knows no ranges, sends all of it again and
+//! what has come already is passed over. Who reads hashes over all of it: beginnings and ends of different answers are the
+//! blob only if their digest says so.
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, ReadyChunks};
+
+use super::turns::Turn;
+use crate::limits::{FILL_RESUME_PROGRESS_BYTES, FILL_RESUMES_MAX};
+use crate::oci::{Digest, Repository};
+use crate::telemetry::Telemetry;
+use crate::upstream::{BlobBody, BlobRange, Upstream, UpstreamError, Validator};
+
+/// Pieces of a body that are handed on at once: who writes them needs one hop off the async threads.
+const PIECES_AT_ONCE: usize = 16;
+
+/// Where a blob comes from.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) upstream: Upstream,
+    pub(super) repository: Repository,
+    pub(super) digest: Digest,
+    /// Its size, as the manifest states it.
+    pub(super) size: u64,
+    pub(super) telemetry: Telemetry,
+}
+
+impl Wanted {
+    pub(super) fn bad(&self, reason: &'static str) -> UpstreamError {
+        UpstreamError::Bad { upstream: self.repository.host().clone(), reason }
+    }
+}
+
+/// One blob on its way from upstream.
+pub(super) struct Transfer {
+    wanted: Wanted,
+    validator: Validator,
+    body: Option<Pieces>,
+    /// Why the body ended early, once its last pieces have been handed on.
+    broken: Option<UpstreamError>,
+    /// Bytes handed on.
+    received: u64,
+    /// Bytes to come that were handed on before.
+    repeated: u64,
+    resumes: Resumes,
+    /// Held for as long as there may be more, also between two answers.
+    _turn: Turn,
+}
+
+type Pieces = ReadyChunks<BoxStream<'static, Result<Bytes, UpstreamError>>>;
+
+impl std::fmt::Debug for Transfer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Transfer").field("received", &self.received).finish_non_exhaustive()
+    }
+}
+
+impl Transfer {
+    /// Asks for the blob. Its headers have been checked when this returns.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; another length than the manifest states is `Bad` with the reason `size_mismatch`.
+    pub(super) async fn begin(wanted: Wanted, turn: Turn) -> Result<Self, UpstreamError> {
+        let name = wanted.repository.name();
+        let body = wanted.upstream.blob(name, &wanted.digest, BlobRange::Whole).await?;
+        if body.length.is_some_and(|length| length != wanted.size) {
+            return Err(wanted.bad("size_mismatch"));
+        }
+        let validator = Validator { size: wanted.size, size_was_stated: body.length.is_some(), tag: body.tag.clone() };
+        Ok(Self {
+            wanted,
+            validator,
+            body: Some(pieces(body)),
+            broken: None,
+            received: 0,
+            repeated: 0,
+            resumes: Resumes::default(),
+            _turn: turn,
+        })
+    }
+
+    /// The next bytes, as many as are there at once; empty at the end. Not cancel safe: a transfer whose `next` was dropped is
+    /// dropped too.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] when the transfer broke for good, or has fewer or more bytes than the blob.
+    pub(super) async fn next(&mut self) -> Result<Vec<Bytes>, UpstreamError> {
+        loop {
+            if let Some(error) = self.broken.take() {
+                self.resume(error).await?;
+            }
+            let arrived = match &mut self.body {
+                Some(body) => body.next().await,
+                None => None,
+            };
+            let Some(arrived) = arrived else {
+                self.body = None;
+                if self.received == self.wanted.size && self.repeated == 0 {
+                    return Ok(Vec::new());
+                }
+                self.broken = Some(self.wanted.bad("truncated"));
+                continue;
+            };
+            let fresh = self.accept(arrived)?;
+            if !fresh.is_empty() {
+                return Ok(fresh);
+            }
+        }
+    }
+
+    /// Takes in what arrived: an error is kept for later, what has come before is passed over.
+    fn accept(&mut self, arrived: Vec<Result<Bytes, UpstreamError>>) -> Result<Vec<Bytes>, UpstreamError> {
+        let mut fresh = Vec::with_capacity(arrived.len());
+        for piece in arrived {
+            match piece {
+                Ok(mut bytes) => {
+                    let known = self.repeated.min(length_of(&bytes));
+                    self.repeated -= known;
+                    drop(bytes.split_to(usize::try_from(known).unwrap_or(bytes.len())));
+                    self.received = self.received.saturating_add(length_of(&bytes));
+                    if self.received > self.wanted.size {
+                        return Err(self.wanted.bad("too_large"));
+                    }
+                    if !bytes.is_empty() {
+                        fresh.push(bytes);
+                    }
+                }
+                Err(error) => {
+                    self.body = None;
+                    self.broken = Some(error);
+                }
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// Goes on after a break, as often as it makes sense.
+    async fn resume(&mut self, mut error: UpstreamError) -> Result<(), UpstreamError> {
+        // The connection goes first, so that upstream does not see two.
+        self.body = None;
+        loop {
+            let Some(breaks) = self.resumes.another(&error, self.received) else { return Err(error) };
+            tokio::time::sleep(self.wanted.upstream.pause_after_break(breaks)).await;
+            self.wanted.telemetry.upstream_resumed(self.wanted.repository.host());
+            match self.ask_for_rest().await {
+                Ok((start, body)) => {
+                    self.repeated = self.received.saturating_sub(start);
+                    self.body = Some(pieces(body));
+                    return Ok(());
+                }
+                Err(again) => error = again,
+            }
+        }
+    }
+
+    /// The place where the answer begins, and its body.
+    async fn ask_for_rest(&mut self) -> Result<(u64, BlobBody), UpstreamError> {
+        let Wanted { upstream, repository, digest, size, .. } = &self.wanted;
+        let (start, body) = if self.received == 0 || self.resumes.whole {
+            (0, upstream.blob(repository.name(), digest, BlobRange::Whole).await?)
+        } else {
+            let rest = upstream.blob_rest(repository.name(), digest, self.received, &self.validator).await?;
+            (rest.start, rest.body)
+        };
+        if body.length.is_some_and(|length| length != size.saturating_sub(start)) {
+            return Err(self.wanted.bad("size_mismatch"));
+        }
+        if start == 0 {
+            // From now on this answer is the one to go on with.
+            self.validator.tag.clone_from(&body.tag);
+            self.validator.size_was_stated |= body.length.is_some();
+        }
+        Ok((start, body))
+    }
+}
+
+/// How often a transfer broke.
+#[derive(Debug, Default)]
+struct Resumes {
+    /// In a row, without much progress.
+    breaks: usize,
+    /// Bytes that had come when that row began.
+    since: u64,
+    /// Upstream answered a range with something else: it is asked for the whole from now on.
+    whole: bool,
+}
+
+impl Resumes {
+    /// Counts a break after `received` bytes; `None` when it makes no sense to go on.
+    fn another(&mut self, error: &UpstreamError, received: u64) -> Option<usize> {
+        let answered_wrongly = matches!(error, UpstreamError::Bad { reason: "protocol", .. });
+        if !(is_break(error) || answered_wrongly && !self.whole) {
+            return None;
+        }
+        self.whole |= answered_wrongly;
+        if received.saturating_sub(self.since) >= FILL_RESUME_PROGRESS_BYTES {
+            self.breaks = 0;
+        }
+        if self.breaks == 0 {
+            self.since = received;
+        }
+        self.breaks += 1;
+        (self.breaks <= FILL_RESUMES_MAX).then_some(self.breaks)
+    }
+}
+
+/// Whether the transfer broke although nothing that came was wrong.
+fn is_break(error: &UpstreamError) -> bool {
+    match error {
+        UpstreamError::Timeout { .. } => true,
+        UpstreamError::Connect { reason, .. } => matches!(*reason, "reset" | "connect" | "dns"),
+        UpstreamError::Failed { retry_after, .. } => retry_after.is_none(),
+        UpstreamError::Bad { reason, .. } => *reason == "truncated",
+        UpstreamError::NotFound { .. }
+        | UpstreamError::Refused { .. }
+        | UpstreamError::RateLimited { .. }
+        | UpstreamError::Resting { .. } => false,
+    }
+}
+
+fn pieces(body: BlobBody) -> Pieces {
+    body.stream.ready_chunks(PIECES_AT_ONCE)
+}
+
+fn length_of(bytes: &Bytes) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream() -> crate::oci::Host {
+        "a.example".parse().unwrap()
+    }
+
+    fn reset() -> UpstreamError {
+        UpstreamError::Connect { upstream: upstream(), reason: "reset" }
+    }
+
+    fn bad(reason: &'static str) -> UpstreamError {
+        UpstreamError::Bad { upstream: upstream(), reason }
+    }
+
+    #[test]
+    fn breaks_in_a_row_are_bounded() {
+        let mut resumes = Resumes::default();
+        for breaks in 1..=FILL_RESUMES_MAX {
+            assert_eq!(resumes.another(&reset(), 1000), Some(breaks));
+        }
+        assert_eq!(resumes.another(&reset(), 1000), None);
+    }
+
+    #[test]
+    fn a_transfer_that_gets_on_may_break_again() {
+        let mut resumes = Resumes::default();
+        let mut received = 0;
+        for _ in 0..100 {
+            assert!(resumes.another(&reset(), received).is_some());
+            received += FILL_RESUME_PROGRESS_BYTES;
+        }
+        let mut resumes = Resumes::default();
+        let outcomes: Vec<_> = (0..=4).map(|round| resumes.another(&reset(), round)).collect();
+        assert_eq!(outcomes, [Some(1), Some(2), Some(3), None, None], "a little is not enough");
+    }
+
+    #[test]
+    fn only_what_broke_is_resumed() {
+        let host = upstream();
+        let failed = |retry_after| UpstreamError::Failed { upstream: upstream(), status: 503, retry_after };
+        let second = std::time::Duration::from_secs(1);
+        for error in [reset(), bad("truncated"), UpstreamError::Timeout { upstream: host.clone() }, failed(None)] {
+            assert!(Resumes::default().another(&error, 1).is_some(), "{error}");
+        }
+        let given_up = [
+            failed(Some(second)),
+            bad("digest_mismatch"),
+            bad("too_large"),
+            bad("size_mismatch"),
+            bad("content_encoding"),
+            UpstreamError::Connect { upstream: host.clone(), reason: "tls" },
+            UpstreamError::Connect { upstream: host.clone(), reason: "address_blocked" },
+            UpstreamError::NotFound { upstream: host.clone() },
+            UpstreamError::Refused { upstream: host.clone(), status: 403 },
+            UpstreamError::RateLimited { upstream: host, retry_after: second },
+        ];
+        for error in given_up {
+            assert_eq!(Resumes::default().another(&error, 1), None, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_answer_to_a_range_is_asked_about_once_and_without_the_range() {
+        let mut resumes = Resumes::default();
+        assert_eq!(resumes.another(&reset(), 1), Some(1));
+        assert!(!resumes.whole);
+        assert_eq!(resumes.another(&bad("protocol"), 1), Some(2));
+        assert!(resumes.whole);
+        assert_eq!(resumes.another(&bad("protocol"), 1), None);
+    }
+}
