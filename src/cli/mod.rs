@@ -12,6 +12,7 @@ mod policy;
 mod replay;
 mod serve;
 mod suggest;
+mod suggestion;
 mod tree;
 mod trust;
 mod verdicts;

@@ -200,6 +200,7 @@ impl PolicySet {
         match self.formats.plan(image) {
             Plan::WithoutMaterial if self.reports_signers(image) => Plan::WantsMaterial(Wanted {
                 kinds: [MaterialKind::Signatures, MaterialKind::Attestations, MaterialKind::Bundles].into(),
+                lookaside: self.formats.registries_d.lookaside(image).cloned(),
                 ..Wanted::default()
             }),
             plan @ (Plan::WithoutMaterial | Plan::NeedsMaterial(_) | Plan::WantsMaterial(_)) => plan,
@@ -261,6 +262,11 @@ impl PolicySet {
         let everything = (self.mode == Mode::Audit).then(|| "*".to_owned());
         let audited = self.overrides.iter().filter(|over| over.mode == Some(Mode::Audit));
         everything.into_iter().chain(audited.map(|over| over.scope.to_string())).collect()
+    }
+
+    /// Where OpenPGP signatures lie.
+    pub fn registries_d(&self) -> &RegistriesD {
+        &self.formats.registries_d
     }
 
     /// Whose signatures a report names, whether or not a policy trusts them; none: nobody's.

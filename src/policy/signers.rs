@@ -5,13 +5,21 @@ use serde_json::{Value, json};
 use super::containers_policy::Question;
 use super::evidence::{bounded, describe, set};
 use crate::limits::CANDIDATES_MAX;
-use crate::verify::{Identified, SignatureMaterial, SigstoreRoot, VerifiedStatement, named_key};
+use crate::oci::Digest;
+use crate::verify::{
+    Identified, OpenPgpClaim, OpenPgpSignature, SignatureMaterial, SigstoreRoot, VerifiedStatement, named_key,
+    openpgp_claim,
+};
 
 /// Adds `signers`, every signature and attestation that verifies under `root`, and `other_signatures`, whatever does not: it may
 /// be by a key, for which no trust root vouches.
 pub(super) fn report(evidence: &mut Value, question: Question<'_>, root: &SigstoreRoot) {
     let (mut signers, mut others) = (Vec::new(), Vec::new());
     for candidate in question.material.candidates.iter().take(CANDIDATES_MAX) {
+        if let SignatureMaterial::OpenPgp(signature) = candidate {
+            others.push(openpgp(candidate, signature, question.digest));
+            continue;
+        }
         match root.identify(candidate, question.digest, question.now) {
             Ok(identified) => signers.push(signer(candidate, identified)),
             Err(error) => {
@@ -38,6 +46,21 @@ fn signer(candidate: &SignatureMaterial, identified: Identified) -> Value {
     };
     describe(&mut record, &signature);
     record
+}
+
+/// What an OpenPGP signature says of itself, which nobody has verified.
+fn openpgp(candidate: &SignatureMaterial, signature: &OpenPgpSignature, digest: &Digest) -> Value {
+    let mut other = found(candidate, "unknown");
+    let why = match openpgp_claim(signature, digest) {
+        Some(OpenPgpClaim { key, reference }) => {
+            set(&mut other, "openpgp", json!(key));
+            set(&mut other, "docker_reference", json!(bounded(&reference)));
+            "no trust root vouches for OpenPGP keys; the signature says this of itself"
+        }
+        None => "it is no OpenPGP signature of this image",
+    };
+    set(&mut other, "why", json!(why));
+    other
 }
 
 fn found(candidate: &SignatureMaterial, kind: &str) -> Value {

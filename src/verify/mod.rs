@@ -49,7 +49,7 @@ pub use maker::{made_by, named_key};
 pub use material::{
     BundleMaterial, LegacyAttestation, LegacySignature, OpenPgpSignature, Place, SignatureMaterial, Source,
 };
-pub use openpgp::{OpenPgpError, OpenPgpKeys, claimed_key as claimed_openpgp_key};
+pub use openpgp::{OpenPgpClaim, OpenPgpError, OpenPgpKeys, openpgp_claim};
 pub use root::{Identified, SigstoreRoot};
 pub use statement::{Statement, VerifiedStatement};
 pub use trusted_root::{check_authorities, trusted_root_authority, trusted_root_log, trusted_root_timestamp_authority};

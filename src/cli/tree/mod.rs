@@ -214,7 +214,8 @@ fn signers(evidence: &Value) -> Option<Node> {
     let others = others.iter().map(|other| {
         let field = |key: &str| text(other, key).unwrap_or_default();
         let mut node = Node::of(format!("unknown: {}, {}", field("format"), field("place")));
-        node.fact("key", text(other, "key"));
+        node.fact("key", text(other, "key").or_else(|| text(other, "openpgp")));
+        node.fact("for", text(other, "docker_reference"));
         node.fact("why", text(other, "why"));
         node
     });

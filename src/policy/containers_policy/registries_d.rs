@@ -61,7 +61,7 @@ impl RegistriesD {
     }
 
     /// Below which address the signatures of an image lie.
-    pub(in crate::policy) fn lookaside(&self, image: &ImageReference) -> Option<&LookasideBase> {
+    pub fn lookaside(&self, image: &ImageReference) -> Option<&LookasideBase> {
         self.of(image).find_map(|namespace| namespace.lookaside.as_ref())
     }
 

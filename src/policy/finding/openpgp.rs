@@ -4,7 +4,7 @@
 use super::{Finder, Finding, OutOfChecks};
 use crate::policy::evidence::CandidateRecord;
 use crate::verify::{
-    OpenPgpError, OpenPgpKeys, OpenPgpSignature, SignatureMaterial, Signer, VerifyError, claimed_openpgp_key,
+    OpenPgpClaim, OpenPgpError, OpenPgpKeys, OpenPgpSignature, SignatureMaterial, Signer, VerifyError, openpgp_claim,
 };
 
 impl Finder<'_> {
@@ -42,7 +42,7 @@ impl Finder<'_> {
             Elsewhere::Forged => None,
             Elsewhere::Unknown => {
                 self.spend(1)?;
-                let claimed = claimed_openpgp_key(signature, self.subject)?;
+                let OpenPgpClaim { key: claimed, .. } = openpgp_claim(signature, self.subject)?;
                 Some(Finding::UnknownKey { claimed, expected })
             }
         }

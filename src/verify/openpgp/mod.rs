@@ -140,15 +140,27 @@ impl OpenPgpKeys {
     }
 }
 
-/// The key that this signature about `subject` says made it: its fingerprint in upper case hexadecimal, or else its id. For reports
-/// alone: anybody can say so.
-pub fn claimed_key(signature: &OpenPgpSignature, subject: &Digest) -> Option<String> {
+/// What a signature says of itself, and anybody could say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenPgpClaim {
+    /// The key that made it: its fingerprint in upper case hexadecimal, or else its id.
+    pub key: String,
+    /// The reference that was signed, or what stands in its place.
+    pub reference: String,
+}
+
+/// What a signature about `subject` says of itself. For reports alone: nothing of it is verified.
+pub fn openpgp_claim(signature: &OpenPgpSignature, subject: &Digest) -> Option<OpenPgpClaim> {
     if u64::try_from(signature.signature.len()).is_ok_and(|bytes| bytes > SIGNATURE_BYTES_MAX) {
         return None;
     }
     let message = message::read(&signature.signature).ok()?;
     let signed = SimpleSigning::parse(&message.content, PayloadKind::Atomic).ok()?;
-    if signed.digest == *subject { message.claimed_key() } else { None }
+    if signed.digest != *subject {
+        return None;
+    }
+    let reference = signed.docker_reference.map_or_else(|text| text, |reference| reference.to_string());
+    Some(OpenPgpClaim { key: message.claimed_key()?, reference })
 }
 
 /// What can be said of a signature without its key.
