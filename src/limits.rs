@@ -268,6 +268,8 @@ pub const MAPPED_FRAME_BYTES: usize = 1024 * 1024;
 pub const BLOB_BUFFERS_KEPT: usize = 32;
 /// Resumptions of one broken transfer without [`FILL_RESUME_PROGRESS_BYTES`] in between.
 pub const FILL_RESUMES_MAX: usize = 3;
+/// Longest time that an upstream may ask for before a broken transfer goes on; readers wait meanwhile.
+pub const FILL_RESUME_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Bytes after which a broken transfer counts as one that gets on: a large blob over a bad line breaks often.
 pub const FILL_RESUME_PROGRESS_BYTES: u64 = 16 * MIB;
 /// Time a fill goes on after its last reader left: who lost the connection comes back within it.

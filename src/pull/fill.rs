@@ -293,3 +293,80 @@ impl Drop for Seat {
 fn lock(running: &Running) -> MutexGuard<'_, HashMap<Key, Arc<Fill>>> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fill that runs, with one follower and without a task.
+    fn running() -> (Running, Seat, Follower) {
+        let (host, telemetry): (Host, _) = ("registry.test".parse().unwrap(), Telemetry::default());
+        let fill = Arc::new(Fill {
+            repository: Repository::new(host.clone(), "team/app".parse().unwrap()).unwrap(),
+            progress: watch::Sender::new(Progress::Starting),
+            staged: OnceLock::new(),
+            began: OnceLock::new(),
+            followers: watch::Sender::new(0),
+            telemetry: telemetry.clone(),
+        });
+        let (running, key) = (Running::default(), (host, Digest::sha256(b""), 100));
+        lock(&running).insert(key.clone(), Arc::clone(&fill));
+        telemetry.fill_began();
+        let seat = Seat {
+            running: Arc::clone(&running),
+            key,
+            fill: Arc::clone(&fill),
+            patience: Patience::default(),
+            tasks: TaskTracker::new(),
+            began: Instant::now(),
+            outcome: FillOutcome::Cancelled,
+            bytes: 0,
+        };
+        (running, seat, Follower::of(&fill))
+    }
+
+    #[tokio::test]
+    async fn f_06_a_fill_whose_task_is_lost_ends_for_its_followers_and_frees_its_place() {
+        let (running, mut seat, follower) = running();
+        seat.wrote(50);
+        let mut progress = follower.progress();
+        let task = tokio::task::spawn_blocking(move || {
+            let _seat = seat;
+            panic!("as the test wants");
+        });
+        let ended = progress.wait_for(|progress| matches!(progress, Progress::Failed(_))).await.unwrap().clone();
+        assert!(matches!(ended, Progress::Failed(PullError::Lost)));
+        assert!(task.await.is_err() && lock(&running).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_fill_is_given_up_only_while_nobody_follows_it() {
+        let (running, seat, follower) = running();
+        assert!(!seat.give_up() && lock(&running).len() == 1);
+        drop(follower);
+        assert!(seat.give_up() && lock(&running).is_empty());
+        // Another fill has its place by now, which its end does not touch.
+        let (_, other, _follower) = self::running();
+        lock(&running).insert(seat.key.clone(), Arc::clone(&other.fill));
+        drop(seat);
+        assert_eq!(lock(&running).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fill_is_deserted_once_its_grace_is_over_and_not_while_somebody_follows() {
+        let (_running, seat, follower) = running();
+        let deserted = seat.desertion(100);
+        tokio::pin!(deserted);
+        let day = Duration::from_hours(24);
+        assert!(tokio::time::timeout(day, &mut deserted).await.is_err());
+        let (left, grace) = (Instant::now(), seat.patience.grace);
+        let again = follower.clone();
+        drop(follower);
+        assert!(tokio::time::timeout(day, &mut deserted).await.is_err(), "one is left");
+        drop(again);
+        let gone = Instant::now();
+        deserted.await;
+        assert!(gone.duration_since(left) >= day && gone.elapsed() >= grace);
+        assert!(gone.elapsed() <= grace + FILL_ALONE_LOOK);
+    }
+}

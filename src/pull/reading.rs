@@ -267,16 +267,15 @@ impl FillReading {
                 return Ok(None);
             }
             let progress = self.progress.borrow_and_update().clone();
-            let readable = match progress {
-                Progress::Streaming { written } => written.min(self.origin.wanted.size.saturating_sub(HOLD_BACK_BYTES)),
-                Progress::Verified => self.origin.wanted.size,
-                Progress::Failed(error) if !self.is_passed_on() || is_wrong(&error) => return Err(error),
-                Progress::Cached | Progress::Unstorable if !self.is_passed_on() => {
+            let readable = match (readable(&progress, self.origin.wanted.size), progress) {
+                (Some(readable), _) => readable,
+                (None, Progress::Failed(error)) if !self.is_passed_on() || is_wrong(&error) => return Err(error),
+                (None, Progress::Cached | Progress::Unstorable) if !self.is_passed_on() => {
                     self.fetch_instead().await?;
                     continue;
                 }
                 // What is passed on does not depend on the fill, unless that has shown that upstream has something else.
-                Progress::Starting | Progress::Failed(_) | Progress::Cached | Progress::Unstorable => 0,
+                (None, _) => 0,
             };
             if self.position < readable {
                 if self.is_passed_on() {
@@ -289,11 +288,15 @@ impl FillReading {
             }
             match &mut self.forward {
                 Forward::Undecided => self.forward = self.decide_forward(readable).await,
-                Forward::Yes { body, .. } => match body.stream.next().await {
-                    Some(Ok(bytes)) if !bytes.is_empty() => return self.pass(bytes).map(Some),
-                    Some(Ok(_)) => {}
-                    // The fill comes to it in time.
-                    Some(Err(_)) | None => self.forward = Forward::Ended,
+                // Losing the wait for either loses nothing.
+                Forward::Yes { body, .. } => tokio::select! {
+                    piece = body.stream.next() => match piece {
+                        Some(Ok(bytes)) if !bytes.is_empty() => return self.pass(bytes).map(Some),
+                        Some(Ok(_)) => {}
+                        // The fill comes to it in time.
+                        Some(Err(_)) | None => self.forward = Forward::Ended,
+                    },
+                    changed = self.progress.changed() => changed.map_err(|_| PullError::Lost)?,
                 },
                 Forward::No | Forward::Ended => self.progress.changed().await.map_err(|_| PullError::Lost)?,
             }
@@ -316,18 +319,23 @@ impl FillReading {
 
     /// design §8: a range that starts past what has arrived may be answered by upstream while the fill runs; the client
     /// checks the whole. When upstream will not, or has enough to do, the fill comes to it in time.
-    async fn decide_forward(&mut self, readable: u64) -> Forward {
-        if self.position < readable.saturating_add(FORWARD_GAP_BYTES) {
+    async fn decide_forward(&mut self, arrived: u64) -> Forward {
+        if self.position < arrived.saturating_add(FORWARD_GAP_BYTES) {
             return Forward::No;
         }
-        let Wanted { upstream, repository, digest, .. } = &self.origin.wanted;
+        let Wanted { upstream, repository, digest, size, .. } = &self.origin.wanted;
         let Some(turn) = self.origin.turns.try_take(repository.host(), Pace::Client) else { return Forward::No };
         let range = BlobRange::From { start: self.position, end: Some(self.stop.saturating_sub(1)) };
-        match upstream.blob(repository.name(), digest, range).await {
-            Ok(body) if body.length == Some(self.stop.saturating_sub(self.position)) => {
-                Forward::Yes { body, _turn: turn }
+        let (position, mut progress) = (self.position, self.progress.clone());
+        // Losing the request is what the fill's being faster means.
+        tokio::select! {
+            answer = upstream.blob(repository.name(), digest, range) => match answer {
+                Ok(body) if body.length == Some(self.stop.saturating_sub(position)) => Forward::Yes { body, _turn: turn },
+                Ok(_) | Err(_) => Forward::No,
+            },
+            _ = progress.wait_for(|progress| readable(progress, *size).is_some_and(|bytes| bytes > position)) => {
+                Forward::No
             }
-            Ok(_) | Err(_) => Forward::No,
         }
     }
 
@@ -341,6 +349,16 @@ impl FillReading {
         }
         self.instead = Some(Box::new(reading));
         Ok(())
+    }
+}
+
+/// Bytes of a fill that may go out; `None` when there will be no more.
+fn readable(progress: &Progress, size: u64) -> Option<u64> {
+    match progress {
+        Progress::Starting => Some(0),
+        Progress::Streaming { written } => Some((*written).min(size.saturating_sub(HOLD_BACK_BYTES))),
+        Progress::Verified => Some(size),
+        Progress::Cached | Progress::Unstorable | Progress::Failed(_) => None,
     }
 }
 

@@ -5,12 +5,14 @@
 //! what has come already is passed over. Who reads hashes over all of it: beginnings and ends of different answers are the
 //! blob only if their digest says so.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, ReadyChunks};
 
 use super::turns::Turn;
-use crate::limits::{FILL_RESUME_PROGRESS_BYTES, FILL_RESUMES_MAX};
+use crate::limits::{FILL_RESUME_PROGRESS_BYTES, FILL_RESUME_WAIT_MAX, FILL_RESUMES_MAX};
 use crate::oci::{Digest, Repository};
 use crate::telemetry::Telemetry;
 use crate::upstream::{BlobBody, BlobRange, Upstream, UpstreamError, Validator};
@@ -91,6 +93,11 @@ impl Transfer {
     pub(super) async fn next(&mut self) -> Result<Vec<Bytes>, UpstreamError> {
         loop {
             if let Some(error) = self.broken.take() {
+                // How a body ends after the blob's last byte does not matter: its digest tells whether it is the blob.
+                if self.is_full() {
+                    self.body = None;
+                    return Ok(Vec::new());
+                }
                 self.resume(error).await?;
             }
             let arrived = match &mut self.body {
@@ -99,7 +106,7 @@ impl Transfer {
             };
             let Some(arrived) = arrived else {
                 self.body = None;
-                if self.received == self.wanted.size && self.repeated == 0 {
+                if self.is_full() {
                     return Ok(Vec::new());
                 }
                 self.broken = Some(self.wanted.bad("truncated"));
@@ -110,6 +117,10 @@ impl Transfer {
                 return Ok(fresh);
             }
         }
+    }
+
+    const fn is_full(&self) -> bool {
+        self.received == self.wanted.size && self.repeated == 0
     }
 
     /// Takes in what arrived: an error is kept for later, what has come before is passed over.
@@ -144,7 +155,8 @@ impl Transfer {
         self.body = None;
         loop {
             let Some(breaks) = self.resumes.another(&error, self.received) else { return Err(error) };
-            tokio::time::sleep(self.wanted.upstream.pause_after_break(breaks)).await;
+            let pause = self.wanted.upstream.pause_after_break(breaks);
+            tokio::time::sleep(pause.max(asked_to_wait(&error).unwrap_or_default())).await;
             self.wanted.telemetry.upstream_resumed(self.wanted.repository.host());
             match self.ask_for_rest().await {
                 Ok((start, body)) => {
@@ -203,22 +215,41 @@ impl Resumes {
         if self.breaks == 0 {
             self.since = received;
         }
-        self.breaks += 1;
+        self.breaks += cost(error);
         (self.breaks <= FILL_RESUMES_MAX).then_some(self.breaks)
     }
 }
 
-/// Whether the transfer broke although nothing that came was wrong.
+/// A stall has taken long already, so that the second one in a row is the last.
+fn cost(error: &UpstreamError) -> usize {
+    if matches!(error, UpstreamError::Timeout { .. }) { FILL_RESUMES_MAX.div_ceil(2) } else { 1 }
+}
+
+/// Whether the transfer broke although nothing that came was wrong, and it makes sense to go on soon.
 fn is_break(error: &UpstreamError) -> bool {
     match error {
         UpstreamError::Timeout { .. } => true,
         UpstreamError::Connect { reason, .. } => matches!(*reason, "reset" | "connect" | "dns"),
-        UpstreamError::Failed { retry_after, .. } => retry_after.is_none(),
+        UpstreamError::Failed { .. } | UpstreamError::RateLimited { .. } | UpstreamError::Resting { .. } => {
+            asked_to_wait(error).is_none_or(|wait| wait <= FILL_RESUME_WAIT_MAX)
+        }
         UpstreamError::Bad { reason, .. } => *reason == "truncated",
+        UpstreamError::NotFound { .. } | UpstreamError::Refused { .. } => false,
+    }
+}
+
+/// How long upstream is to be left alone.
+fn asked_to_wait(error: &UpstreamError) -> Option<Duration> {
+    match error {
+        UpstreamError::RateLimited { retry_after, .. } | UpstreamError::Resting { retry_after, .. } => {
+            Some(*retry_after)
+        }
+        UpstreamError::Failed { retry_after, .. } => *retry_after,
         UpstreamError::NotFound { .. }
         | UpstreamError::Refused { .. }
-        | UpstreamError::RateLimited { .. }
-        | UpstreamError::Resting { .. } => false,
+        | UpstreamError::Timeout { .. }
+        | UpstreamError::Connect { .. }
+        | UpstreamError::Bad { .. } => None,
     }
 }
 
@@ -269,15 +300,32 @@ mod tests {
     }
 
     #[test]
+    fn the_second_stall_in_a_row_is_the_last() {
+        let stall = UpstreamError::Timeout { upstream: upstream() };
+        let mut resumes = Resumes::default();
+        assert!(resumes.another(&stall, 1000).is_some());
+        assert_eq!(resumes.another(&stall, 1000), None);
+        let mut resumes = Resumes::default();
+        assert!(resumes.another(&stall, 1000).is_some() && resumes.another(&reset(), 1000).is_some());
+        assert_eq!(resumes.another(&reset(), 1000), None);
+    }
+
+    #[test]
     fn only_what_broke_is_resumed() {
         let host = upstream();
         let failed = |retry_after| UpstreamError::Failed { upstream: upstream(), status: 503, retry_after };
-        let second = std::time::Duration::from_secs(1);
-        for error in [reset(), bad("truncated"), UpstreamError::Timeout { upstream: host.clone() }, failed(None)] {
+        let limited = |retry_after| UpstreamError::RateLimited { upstream: upstream(), retry_after };
+        let resting =
+            |retry_after| UpstreamError::Resting { upstream: upstream(), retry_after, last: Box::new(reset()) };
+        let (soon, late) = (FILL_RESUME_WAIT_MAX, FILL_RESUME_WAIT_MAX + Duration::from_millis(1));
+        let broken = [reset(), bad("truncated"), UpstreamError::Timeout { upstream: host.clone() }, failed(None)];
+        for error in broken.into_iter().chain([failed(Some(soon)), limited(soon), resting(soon)]) {
             assert!(Resumes::default().another(&error, 1).is_some(), "{error}");
         }
         let given_up = [
-            failed(Some(second)),
+            failed(Some(late)),
+            limited(late),
+            resting(late),
             bad("digest_mismatch"),
             bad("too_large"),
             bad("size_mismatch"),
@@ -285,8 +333,7 @@ mod tests {
             UpstreamError::Connect { upstream: host.clone(), reason: "tls" },
             UpstreamError::Connect { upstream: host.clone(), reason: "address_blocked" },
             UpstreamError::NotFound { upstream: host.clone() },
-            UpstreamError::Refused { upstream: host.clone(), status: 403 },
-            UpstreamError::RateLimited { upstream: host, retry_after: second },
+            UpstreamError::Refused { upstream: host, status: 403 },
         ];
         for error in given_up {
             assert_eq!(Resumes::default().another(&error, 1), None, "{error}");

@@ -131,7 +131,7 @@ impl Drop for Turn {
             state.end(&self.rules, &self.host, self.pace);
             state.serve(&self.rules, &self.state)
         };
-        // Each of them comes here again, so not under the lock.
+        // Those of whoever left at this very moment: each comes here again, so not under the lock.
         drop(unwanted);
     }
 }
@@ -177,8 +177,13 @@ impl Lane {
             && (self.running < rules.own || shared < rules.shared)
     }
 
-    /// Takes the one out of its queue that came first of those who can have a turn now.
+    /// Takes the one out of its queue that came first of those who can have a turn now, and those who left before it.
     fn next(&mut self, rules: &TurnRules, shared: usize) -> Option<(Pace, Waiting)> {
+        for queue in &mut self.waiting {
+            while queue.front().is_some_and(|waiting| waiting.turn.is_closed()) {
+                queue.pop_front();
+            }
+        }
         let mut first: Option<(u64, Pace)> = None;
         for pace in [Pace::Fill, Pace::Client] {
             let free = self.is_free(rules, pace, shared);
@@ -387,6 +392,17 @@ mod tests {
         // It was given a turn, and never looked.
         drop(left_late);
         drop(stays.await.unwrap());
+        assert!(idle(&turns));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn very_many_may_leave_at_once() {
+        let turns = turns(TurnRules { of_one: 1, own: 1, waiting: 100_000, ..RULES });
+        let running = now(&turns, 0, Pace::Fill).unwrap();
+        let leaving: Vec<_> =
+            (0..100_000).map(|_| lock(&turns.state).enqueue(&turns.rules, &host(0), Pace::Fill).unwrap()).collect();
+        drop(leaving);
+        drop(running);
         assert!(idle(&turns));
     }
 

@@ -308,7 +308,8 @@ impl Client {
     }
 
     pub(super) fn pause_after_break(&self, breaks: usize) -> Duration {
-        retry::doubled(self.timeouts().retry_pause, breaks, random_byte())
+        // Longer than before a request is repeated: there a client waits for an answer, here one of a few attempts is at stake.
+        retry::doubled(5 * self.timeouts().retry_pause, breaks, random_byte())
     }
 }
 

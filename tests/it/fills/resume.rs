@@ -175,6 +175,20 @@ async fn u07_a_registry_that_restarts_costs_a_transfer_a_moment() {
 }
 
 #[tokio::test]
+async fn u07_a_transfer_waits_for_as_long_as_a_busy_registry_asks_it_to() {
+    let site = Site::new().await;
+    let (digest, bytes) = site.layer(SIZE).await;
+    site.mirror.upstream.fault(blobs().times(1).truncate(100_000));
+    site.mirror.upstream.fault(blobs().times(1).status(429).header("retry-after", "1"));
+    let began = std::time::Instant::now();
+    let got = site.pull(&digest).await;
+    assert!(got.is_whole() && got.body == bytes);
+    assert!(began.elapsed() >= std::time::Duration::from_secs(1));
+    assert_eq!(site.gets(&digest), 3);
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn u07_what_is_gone_or_refused_in_mid_transfer_is_not_asked_for_again() {
     for status in [404, 403, 429] {
         let site = Site::new().await;
