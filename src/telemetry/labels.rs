@@ -114,6 +114,7 @@ closed_sets! {
         BlobGet => "blob_get",
         Referrers => "referrers",
         Tags => "tags",
+        Lookaside => "lookaside",
     }
 
     /// How an upstream answered.

@@ -180,7 +180,10 @@ impl Client {
         let credential = self.credentials.of(call.name).await.ok().flatten();
         let breaker = self.breakers.of(credential.map(|credential| credential.fingerprint()));
         let pass = breaker.admit(&self.host)?;
-        let result = self.attempts(call, &breaker, pass.is_probe()).await;
+        let probe = pass.is_probe();
+        // Unless others wait for what this call says, or somebody has learned that nobody should ask.
+        let goes_on = || !probe && breaker.is_closed();
+        let result = self.repeated(|| Box::pin(self.attempt(call)), goes_on).await;
         pass.conclude(&result);
         let Response { status, headers, body } = result?;
         self.telemetry.upstream_usable(&self.host, self.clock.now());
@@ -188,28 +191,30 @@ impl Client {
         Ok(Answer { status, headers, body, turn })
     }
 
-    /// Repeats what is worth it, unless others wait for what this call says, or somebody has learned that nobody should ask.
-    async fn attempts(
-        self: &Arc<Self>,
-        call: &Call<'_>,
-        breaker: &Breaker,
-        probe: bool,
-    ) -> Result<Response, UpstreamError> {
+    /// What the attempt brings, or a later one while repeating it is worth it; before and after each pause `goes_on` is asked.
+    pub(super) async fn repeated<T, F>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+        goes_on: impl Fn() -> bool,
+    ) -> Result<T, UpstreamError>
+    where
+        F: Future<Output = Result<T, UpstreamError>>,
+    {
         let mut failures = 0;
         loop {
-            let error = match Box::pin(self.attempt(call)).await {
-                Ok(response) => return Ok(response),
+            let error = match attempt().await {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             failures += 1;
             let Some(pause) = retry::pause(failures, &error, self.timeouts().retry_pause, random_byte()) else {
                 return Err(error);
             };
-            if probe {
+            if !goes_on() {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
-            if !breaker.is_closed() {
+            if !goes_on() {
                 return Err(error);
             }
             self.telemetry.upstream_retried(&self.host);
@@ -258,7 +263,19 @@ impl Client {
     /// realm of its tokens see it, never a place that a redirect leads to.
     pub(super) async fn exchange(&self, op: UpstreamOp, request: Request) -> Result<Response, NetError> {
         let ours = op == UpstreamOp::Token || self.reach.is_endpoint(&request.url);
-        let http = if ours { &self.http } else { &self.elsewhere };
+        let result = self.send(if ours { &self.http } else { &self.elsewhere }, op, request).await;
+        if let Ok(response) = &result
+            && op != UpstreamOp::Token
+            && ours
+            && let Some(limit) = RateLimit::read(&response.headers)
+        {
+            self.telemetry.rate_limit_seen(&self.host, limit.requests, limit.remaining, limit.window);
+        }
+        result
+    }
+
+    /// The same by a client of the caller's choice.
+    pub(super) async fn send(&self, http: &HttpClient, op: UpstreamOp, request: Request) -> Result<Response, NetError> {
         let began = Instant::now();
         let result = http.send(request).await;
         let class = match &result {
@@ -276,13 +293,6 @@ impl Client {
             ) => CodeClass::Connect,
         };
         self.telemetry.upstream_answered(&self.host, op, class, began.elapsed());
-        if let Ok(response) = &result
-            && op != UpstreamOp::Token
-            && ours
-            && let Some(limit) = RateLimit::read(&response.headers)
-        {
-            self.telemetry.rate_limit_seen(&self.host, limit.requests, limit.remaining, limit.window);
-        }
         result
     }
 

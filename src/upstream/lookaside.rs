@@ -2,7 +2,8 @@
 //!
 //! It is another server than the registry, so it sees no credential, no client certificate and no token of it. It is reached as
 //! the registry is: by the same proxy, on private addresses only with `allow_private_addresses`, and on loopback or an address of
-//! another kind only when the base names it so. On the registry's own host, `ca_file` holds for it too.
+//! another kind only when the base names it so. On the registry's own host, `ca_file` holds for it too. Requests are repeated and
+//! counted as the registry's own are, in the name of the upstream whose signatures they are for.
 
 use std::sync::Mutex;
 
@@ -17,6 +18,7 @@ use crate::clock::Clock;
 use crate::limits::{LOOKASIDE_CLIENTS_MAX, REDIRECTS_MAX, UPSTREAM_URL_BYTES_MAX};
 use crate::net::{AddressKind, AddressRules, HttpClient, HttpSettings, Request, read_at_most};
 use crate::oci::Host;
+use crate::telemetry::UpstreamOp;
 
 /// How lookaside servers are reached, and the clients for those that were.
 #[derive(Debug)]
@@ -80,13 +82,17 @@ impl Lookasides {
 
 /// The bytes at `base`, at most `max`; `None` on a clean 404.
 pub(super) async fn get(client: &Client, base: &Url, max: u64) -> Result<Option<Bytes>, UpstreamError> {
-    client.within_total(follow(client, base, max)).await
+    client
+        .within_total(async {
+            let _turn = client.turn().await?;
+            client.repeated(|| follow(client, base, max), || true).await
+        })
+        .await
 }
 
 async fn follow(client: &Client, base: &Url, max: u64) -> Result<Option<Bytes>, UpstreamError> {
     let server = server(client, base);
     let bad = |reason| UpstreamError::Bad { upstream: server.clone(), reason };
-    let _turn = client.turn().await?;
     let mut url = base.clone();
     for _hop in 0..=REDIRECTS_MAX {
         // The registry's own host is reached as the registry is; a redirect to another port of it is one to anywhere.
@@ -99,7 +105,8 @@ async fn follow(client: &Client, base: &Url, max: u64) -> Result<Option<Bytes>, 
             client.lookasides.client(base, &url).ok_or_else(|| bad("protocol"))?
         };
         let request = Request { method: Method::GET, url: url.clone(), headers: HeaderMap::new(), body: Bytes::new() };
-        let response = http.send(request).await.map_err(|error| UpstreamError::of(&server, error))?;
+        let sent = client.send(&http, UpstreamOp::Lookaside, request).await;
+        let response = sent.map_err(|error| UpstreamError::of(&server, error))?;
         let header = |name| checks::single(&response.headers, name).ok().flatten();
         match response.status.as_u16() {
             200 => {
@@ -110,6 +117,7 @@ async fn follow(client: &Client, base: &Url, max: u64) -> Result<Option<Bytes>, 
                 }
                 let bytes =
                     read_at_most(response.body, max).await.map_err(|error| UpstreamError::of(&server, error))?;
+                client.telemetry.upstream_bytes(&client.host, u64::try_from(bytes.len()).unwrap_or(u64::MAX));
                 return Ok(Some(bytes));
             }
             404 => return Ok(None),

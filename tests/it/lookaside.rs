@@ -1,6 +1,7 @@
 //! OpenPGP signatures beside the registry: fetched, judged, kept; "no" and "don't know" told apart.
 
 use std::path::Path;
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,9 +11,11 @@ use sealgate::oci::{Algorithm, Digest, MediaType};
 use sealgate::policy::{
     BundlesWithoutIdentity, ContainersPolicy, ContainersPolicyDocument, Override, Reason, RegistriesD, Settings,
 };
+use sealgate::telemetry::Telemetry;
 use sealgate::testing::openpgp::{FakeOpenPgpKey, OpenPgpFlaw};
 use sealgate::testing::sigstore::{FakeBundle, FakeSigstore, key_requirement};
 use sealgate::testing::{Content, FakeRegistry, Fault, attach_bundles, put_lookaside};
+use sealgate::upstream::Upstream;
 use serde_json::{Value, json};
 
 use crate::lab::{Image, Lab, Policy, denied_for, is_undecided};
@@ -134,6 +137,42 @@ async fn a_server_that_does_not_answer_cleanly_is_no_answer() {
         scene.lab.registry.heal();
         scene.lab.pull("1").await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_passes_by_itself_is_asked_again_and_counted_as_the_registrys_own_requests_are() {
+    let registry = FakeRegistry::start().await;
+    registry.put_file("/lookaside/signature-1", "signature");
+    let host = sealgate::oci::Host::from_str("registry.test").unwrap();
+    let telemetry = Telemetry::new(std::slice::from_ref(&host));
+    let upstream = Upstream::new(registry.settings("registry.test"), telemetry.clone()).unwrap();
+    let url = format!("{}/signature-1", registry.lookaside_url()).parse().unwrap();
+    let counted = |class: &str| {
+        let series = format!(
+            "sealgate_upstream_requests_total{{code_class=\"{class}\",op=\"lookaside\",upstream=\"registry.test\"}}"
+        );
+        let line =
+            telemetry.render().lines().find_map(|line| line.strip_prefix(&format!("{series} ")).map(str::to_owned));
+        line.unwrap_or_else(|| panic!("{series}"))
+    };
+    for fault in [Fault::on("/lookaside/*").status(503).times(2), Fault::on("/lookaside/*").reset().times(2)] {
+        registry.heal();
+        registry.fault(fault.clone());
+        let found = upstream.lookaside(&url, 100).await;
+        assert_eq!(found.unwrap().unwrap(), "signature", "{fault:?}");
+    }
+    assert_eq!((counted("5xx"), counted("connect"), counted("2xx")), ("2".into(), "2".into(), "2".into()));
+    // Not for ever, and not what only asks for patience.
+    registry.heal();
+    registry.forget_requests();
+    registry.fault(Fault::on("/lookaside/*").status(503));
+    assert!(upstream.lookaside(&url, 100).await.is_err());
+    assert_eq!(registry.count("*", "*"), 1 + sealgate::limits::UPSTREAM_RETRIES_MAX);
+    registry.heal();
+    registry.forget_requests();
+    registry.fault(Fault::on("/lookaside/*").status(503).header("retry-after", "7"));
+    assert!(upstream.lookaside(&url, 100).await.is_err());
+    assert_eq!(registry.count("*", "*"), 1);
 }
 
 #[tokio::test]
