@@ -1,10 +1,12 @@
 //! What is kept in memory between requests. Losing any of it costs time, never an answer; every map is bounded.
 
+use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::{Cache, CacheBuilder};
+use tokio::time::Instant;
 
 use super::discover::Discovered;
 use super::manifest::UnverifiedManifest;
@@ -26,6 +28,7 @@ pub(super) struct Hot {
     missing: Cache<(Repository, Reference), Timestamp>,
     granted: Cache<GrantedKey, Timestamp>,
     referrers: Cache<(Repository, Digest), (Timestamp, Listed)>,
+    said: Cache<SaidOf, (Instant, Arc<HashSet<Digest>>)>,
 }
 
 impl Hot {
@@ -41,6 +44,11 @@ impl Hot {
             granted: lru(HOT_ENTRIES_MAX).build(),
             referrers: lru(HOT_MATERIAL_BYTES_MAX)
                 .weigher(|_, (_, list): &(Timestamp, Listed)| weight(list.memory_bytes()))
+                .build(),
+            said: lru(HOT_MATERIAL_BYTES_MAX)
+                .weigher(|_, (_, digests): &(Instant, Arc<HashSet<Digest>>)| {
+                    weight(digests.len().saturating_mul(2 * size_of::<Digest>()))
+                })
                 .build(),
         }
     }
@@ -61,6 +69,17 @@ impl Hot {
 
     pub(super) fn keep_material(&self, looked_for: LookedFor, material: &Arc<Discovered>) {
         self.materials.insert(looked_for, Arc::clone(material));
+    }
+
+    /// Upstream has just said what lies at a place of signatures.
+    pub(super) fn keep_said(&self, of: SaidOf, digests: Arc<HashSet<Digest>>) {
+        self.said.insert(of, (Instant::now(), digests));
+    }
+
+    /// Whether upstream has said after `since` that one of these lies there no more.
+    pub(super) fn has_lost<'a>(&self, of: &SaidOf, since: Instant, digests: impl Iterator<Item = &'a Digest>) -> bool {
+        let said = self.said.get(of).filter(|(at, _)| *at >= since);
+        said.is_some_and(|(_, there)| digests.into_iter().any(|digest| !there.contains(digest)))
     }
 
     /// Whether upstream said, at most 10 s before `now`, that it does not have it.
@@ -104,6 +123,13 @@ pub(super) struct LookedFor {
     pub(super) repository: Repository,
     pub(super) digest: Digest,
     pub(super) wanted: Wanted,
+}
+
+/// A place of signatures about which upstream has said what lies there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct SaidOf {
+    pub(super) repository: Repository,
+    pub(super) place: String,
 }
 
 /// What an admission grants depends on no more than this.

@@ -5,6 +5,7 @@
 //! not there in a directory that is, ends the list; everything else that goes wrong is no answer.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Puller;
 use super::discover::NoEvidence;
+use super::hot::SaidOf;
 use crate::clock::Timestamp;
 use crate::limits::{CANDIDATES_MAX, MATERIAL_BYTES_MAX, SIGNATURE_BYTES_MAX};
 use crate::oci::{Digest, Repository, json};
@@ -49,6 +51,8 @@ impl Puller {
         let mut found = self.read_lookaside(base, repository, digest, deadline).await;
         let store = &self.parts.store;
         if found.missing.is_none() {
+            let now = found.signatures.iter().map(|signature| signature.source.manifest);
+            self.parts.hot.keep_said(said_of(base, repository, digest), Arc::new(now.collect()));
             forget_withdrawn(store, base, repository, digest, &found.signatures).await;
         } else {
             // As with tags and referrers: what was there at the last allow may allow again, and nothing more. What the
@@ -184,23 +188,42 @@ fn candidate(address: String, number: usize, signature: Bytes) -> OpenPgpSignatu
     OpenPgpSignature { signature, source }
 }
 
-/// Remembers which signatures an allow on `digest` rests on; their bytes are kept by whoever keeps all candidates.
-pub(super) async fn keep(
-    store: &Store,
-    base: &LookasideBase,
-    repository: &Repository,
-    digest: &Digest,
-    signatures: &[&OpenPgpSignature],
-    checked: Timestamp,
-) {
-    let listed: Vec<Value> = signatures
-        .iter()
-        .map(|signature| json!({"digest": signature.source.manifest.to_string(), "number": signature.source.layer + 1}))
-        .collect();
-    let list = json!({ "base": base.as_str(), "signatures": listed }).to_string();
-    let pointer = TagPointer { digest: Digest::sha256(list.as_bytes()), media_type: None, checked };
-    store.keep_content(&pointer.digest, list.into()).await;
-    store.put_lookaside_list(repository, digest, &pointer).await;
+impl Puller {
+    /// Remembers which signatures an allow on `digest` rests on, unless the server has said since the search began that it has
+    /// one of them no more; their bytes are kept by whoever keeps all candidates.
+    pub(super) async fn keep_lookaside(
+        &self,
+        base: &LookasideBase,
+        repository: &Repository,
+        digest: &Digest,
+        signatures: &[&OpenPgpSignature],
+        (checked, began): (Timestamp, Instant),
+    ) {
+        let store = &self.parts.store;
+        let of = said_of(base, repository, digest);
+        let is_gone = || {
+            let kept = signatures.iter().map(|signature| &signature.source.manifest);
+            self.parts.hot.has_lost(&of, began, kept)
+        };
+        if is_gone() {
+            return;
+        }
+        let listed = signatures.iter().map(
+            |signature| json!({"digest": signature.source.manifest.to_string(), "number": signature.source.layer + 1}),
+        );
+        let list = json!({ "base": base.as_str(), "signatures": listed.collect::<Vec<Value>>() }).to_string();
+        let pointer = TagPointer { digest: Digest::sha256(list.as_bytes()), media_type: None, checked };
+        store.keep_content(&pointer.digest, list.into()).await;
+        store.put_lookaside_list(repository, digest, &pointer).await;
+        if is_gone() {
+            let withdrawn = TagPointer { checked: Timestamp::MIN, ..pointer };
+            store.put_lookaside_list(repository, digest, &withdrawn).await;
+        }
+    }
+}
+
+fn said_of(base: &LookasideBase, repository: &Repository, digest: &Digest) -> SaidOf {
+    SaidOf { repository: repository.clone(), place: format!("signatures of {digest} below {}", base.as_str()) }
 }
 
 /// The signatures that were kept.

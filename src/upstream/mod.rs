@@ -21,6 +21,7 @@ mod rate_limit;
 mod reach;
 mod referrers;
 mod retry;
+mod selection;
 mod settings;
 mod token;
 
@@ -164,8 +165,9 @@ impl Upstream {
     }
 
     /// The referrers that `interest`, out of at most [`REFERRERS_PAGES_MAX`] pages of any number of others; of very many
-    /// the first and the last ones, [`REFERRERS_MAX`] in all, without annotations. `Ok(None)` as in [`Self::referrers`]. Pages
-    /// that do not come by `deadline` are missing.
+    /// the first, the last and some between, [`REFERRERS_MAX`] in all, without annotations; where there are too many pages, those
+    /// of `artifact_type` by a list of their own, if the registry filters. `Ok(None)` as in [`Self::referrers`]. Pages that do
+    /// not come by `deadline` are missing.
     ///
     /// # Errors
     /// [`UpstreamError`] when not even the first page could be read.
@@ -176,10 +178,11 @@ impl Upstream {
         &self,
         name: &RepositoryName,
         digest: &Digest,
-        interest: fn(&crate::oci::Descriptor) -> Interest,
+        artifact_type: &str,
+        interest: &(dyn Fn(&crate::oci::Descriptor) -> Interest + Send + Sync),
         deadline: tokio::time::Instant,
     ) -> Result<Option<SelectedReferrers>, UpstreamError> {
-        referrers::select(&self.client, name, digest, interest, deadline).await
+        referrers::select(&self.client, name, digest, artifact_type, interest, deadline).await
     }
 
     /// One page of tags, in upstream's order: about `n`, after `last`. Registries that know no pages send all.
@@ -271,6 +274,8 @@ pub struct ReferrersList {
 /// How much a referrer matters to whoever looks for something among many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
+    /// It is one that was good before.
+    Known,
     /// It says that it is one.
     First,
     /// It does not say what it is.
@@ -282,6 +287,8 @@ pub enum Interest {
 /// The referrers that interest.
 #[derive(Debug, Clone, Default)]
 pub struct SelectedReferrers {
+    /// Those that were good before, wherever they stand.
+    pub known: Vec<crate::oci::Descriptor>,
     /// Those that say so, in upstream's order.
     pub first: Vec<crate::oci::Descriptor>,
     /// Those that do not say what they are, in upstream's order.
@@ -300,7 +307,10 @@ impl SelectedReferrers {
     ///
     /// # Errors
     /// Why it is none: `protocol`.
-    pub fn of_index(bytes: &[u8], interest: fn(&crate::oci::Descriptor) -> Interest) -> Result<Self, &'static str> {
+    pub fn of_index(
+        bytes: &[u8],
+        interest: &(dyn Fn(&crate::oci::Descriptor) -> Interest + Send + Sync),
+    ) -> Result<Self, &'static str> {
         referrers::select_of_index(bytes, interest)
     }
 }

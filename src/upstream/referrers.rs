@@ -1,16 +1,17 @@
 //! The referrers of a digest over several pages: all of them for clients, or those that may be signatures.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::client::Client;
 use super::lists::page;
+use super::selection::Selection;
 use super::{Interest, ReferrersList, SelectedReferrers, UpstreamError, checks};
 use crate::limits::{MANIFEST_BYTES_MAX, REFERRERS_MAX, REFERRERS_PAGES_MAX, UPSTREAM_URL_BYTES_MAX};
 use crate::oci::{Descriptor, Digest, MediaType, RepositoryName, json};
@@ -36,44 +37,103 @@ pub(super) async fn referrers(
         }
         Room::More
     };
-    let end = follow(client, name, digest, None, take).await?;
+    let end = follow(client, List { name, digest, artifact_type: None }, None, take).await?;
     match end {
         None => Ok(None),
         Some(End::Whole) => Ok(Some(list)),
-        Some(End::Full | End::TooManyPages | End::Astray) => Ok(Some(ReferrersList { more: true, ..list })),
+        Some(End::Full | End::TooManyPages | End::Unfiltered | End::Astray) => {
+            Ok(Some(ReferrersList { more: true, ..list }))
+        }
         Some(End::Failed(error)) => Err(error),
     }
 }
 
 /// Those referrers that interest whoever looks for signatures, however many others there are.
+///
+/// Where there are more pages than are followed, the registry is asked for those of `artifact_type` alone: one that filters shows
+/// them among any number of others.
 pub(super) async fn select(
     client: &Arc<Client>,
     name: &RepositoryName,
     digest: &Digest,
-    interest: fn(&Descriptor) -> Interest,
+    artifact_type: &str,
+    interest: &(dyn Fn(&Descriptor) -> Interest + Send + Sync),
     deadline: Instant,
 ) -> Result<Option<SelectedReferrers>, UpstreamError> {
-    let mut selection = Selection::default();
-    let end = follow(client, name, digest, Some(deadline), |entry| selection.take(entry, interest)).await?;
+    let mut selection = Selection::new(interest);
+    let list = List { name, digest, artifact_type: None };
+    let take = |entry: &Value| {
+        selection.take(entry);
+        Room::More
+    };
+    let end = follow(client, list, Some(deadline), take).await?;
     let mut selected = selection.finish();
     match end {
         None => return Ok(None),
         Some(End::Whole) => {}
-        Some(End::Full | End::TooManyPages) => selected.more = true,
+        Some(End::Full | End::Unfiltered) => selected.more = true,
+        Some(End::TooManyPages) => {
+            selected.more = true;
+            select_filtered(
+                client,
+                List { artifact_type: Some(artifact_type), ..list },
+                interest,
+                deadline,
+                &mut selected,
+            )
+            .await;
+        }
         Some(End::Astray) => selected.missing = Some(client.bad("protocol")),
         Some(End::Failed(error)) => selected.missing = Some(error),
     }
     Ok(Some(selected))
 }
 
+/// Adds what the first page of the filtered list has: where there are few of that type, all of them.
+async fn select_filtered(
+    client: &Arc<Client>,
+    list: List<'_>,
+    interest: &(dyn Fn(&Descriptor) -> Interest + Send + Sync),
+    deadline: Instant,
+    selected: &mut SelectedReferrers,
+) {
+    let mut selection = Selection::new(interest);
+    let take = |entry: &Value| {
+        selection.take(entry);
+        Room::More
+    };
+    let end = follow(client, list, Some(deadline), take).await;
+    let SelectedReferrers { known, first, .. } = selection.finish();
+    match end {
+        // Such as a registry that takes no filter.
+        Ok(_) | Err(UpstreamError::Bad { .. } | UpstreamError::NotFound { .. }) => {}
+        Err(error) => selected.missing = Some(error),
+    }
+    selected.known.extend(known);
+    selected.first.extend(first);
+}
+
 /// The same out of the index that lies at the fallback tag; it has the form of one page.
 pub(super) fn select_of_index(
     bytes: &[u8],
-    interest: fn(&Descriptor) -> Interest,
+    interest: &(dyn Fn(&Descriptor) -> Interest + Send + Sync),
 ) -> Result<SelectedReferrers, &'static str> {
-    let mut selection = Selection::default();
-    add_page(bytes, &mut |entry| selection.take(entry, interest))?;
+    let mut selection = Selection::new(interest);
+    let mut take = |entry: &Value| {
+        selection.take(entry);
+        Room::More
+    };
+    add_page(bytes, &mut take)?;
     Ok(selection.finish())
+}
+
+/// Which list is read.
+#[derive(Debug, Clone, Copy)]
+struct List<'a> {
+    name: &'a RepositoryName,
+    digest: &'a Digest,
+    /// Only those of this type, where the registry filters.
+    artifact_type: Option<&'a str>,
 }
 
 /// Whether a list takes in more.
@@ -90,6 +150,8 @@ enum End {
     /// The list takes in no more.
     Full,
     TooManyPages,
+    /// The registry does not filter, and all of it was read before.
+    Unfiltered,
     /// The link leads out of the list, or to a page that was there already.
     Astray,
     /// A later page could not be read.
@@ -99,12 +161,14 @@ enum End {
 /// Follows the pages. `None`: there is no referrers API.
 async fn follow(
     client: &Arc<Client>,
-    name: &RepositoryName,
-    digest: &Digest,
+    List { name, digest, artifact_type }: List<'_>,
     deadline: Option<Instant>,
     mut take: impl FnMut(&Value) -> Room,
 ) -> Result<Option<End>, UpstreamError> {
-    let first = client.url(name, &format!("referrers/{digest}"));
+    let mut first = client.url(name, &format!("referrers/{digest}"));
+    if let Some(artifact_type) = artifact_type {
+        first.query_pairs_mut().append_pair("artifactType", artifact_type);
+    }
     let mut visited = HashSet::new();
     let mut url = first.clone();
     loop {
@@ -126,13 +190,17 @@ async fn follow(
             Err(error) if visited.len() == 1 => return Err(error),
             Err(error) => return Ok(Some(End::Failed(error))),
         };
+        let filters = checks::single(&headers, &FILTERS_APPLIED).ok().flatten();
+        if artifact_type.is_some() && !filters.is_some_and(|filters| filters.contains("artifactType")) {
+            return Ok(Some(End::Unfiltered));
+        }
         let Some(link) = checks::next_link(&headers) else {
             return Ok(Some(if room == Room::None { End::Full } else { End::Whole }));
         };
         if room == Room::None {
             return Ok(Some(End::Full));
         }
-        if visited.len() == REFERRERS_PAGES_MAX {
+        if artifact_type.is_some() || visited.len() == REFERRERS_PAGES_MAX {
             return Ok(Some(End::TooManyPages));
         }
         match same_list(&first, &url, link).filter(|next| !visited.contains(next)) {
@@ -159,68 +227,8 @@ fn add_page(body: &[u8], take: &mut impl FnMut(&Value) -> Room) -> Result<Room, 
     Ok(if full { Room::None } else { Room::More })
 }
 
-/// The descriptors that interest, from both ends of a list that may be long: signers append, and so do spammers.
-#[derive(Debug, Default)]
-struct Selection {
-    first: Ends,
-    perhaps: Ends,
-    skipped: usize,
-}
-
-impl Selection {
-    fn take(&mut self, entry: &Value, interest: fn(&Descriptor) -> Interest) -> Room {
-        match Descriptor::from_value(entry) {
-            // Annotations are as long as whoever pushed them likes, and nobody asks for them.
-            Ok(descriptor) => match interest(&descriptor) {
-                Interest::First => self.first.push(Descriptor { annotations: BTreeMap::new(), ..descriptor }),
-                Interest::Perhaps => self.perhaps.push(Descriptor { annotations: BTreeMap::new(), ..descriptor }),
-                Interest::None => {}
-            },
-            Err(_) => self.skipped = self.skipped.saturating_add(1),
-        }
-        Room::More
-    }
-
-    fn finish(self) -> SelectedReferrers {
-        let (first, perhaps) = (self.first, self.perhaps);
-        SelectedReferrers {
-            more: first.dropped || perhaps.dropped,
-            first: first.into_list(),
-            perhaps: perhaps.into_list(),
-            skipped: self.skipped,
-            missing: None,
-        }
-    }
-}
-
-/// At most [`ENDS_MAX`] from the beginning and as many from the end.
-#[derive(Debug, Default)]
-struct Ends {
-    head: Vec<Descriptor>,
-    tail: VecDeque<Descriptor>,
-    dropped: bool,
-}
-
-impl Ends {
-    fn push(&mut self, descriptor: Descriptor) {
-        if self.head.len() < ENDS_MAX {
-            self.head.push(descriptor);
-            return;
-        }
-        self.tail.push_back(descriptor);
-        if self.tail.len() > ENDS_MAX {
-            self.tail.pop_front();
-            self.dropped = true;
-        }
-    }
-
-    fn into_list(self) -> Vec<Descriptor> {
-        self.head.into_iter().chain(self.tail).collect()
-    }
-}
-
-/// Two lists with two ends each make up what is kept of one subject.
-const ENDS_MAX: usize = REFERRERS_MAX / 4;
+/// What a registry says that has filtered (distribution-spec v1.1, "Listing Referrers").
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// The next page, when the link leads to the same list; only its query is taken.
 fn same_list(first: &Url, current: &Url, link: &str) -> Option<Url> {

@@ -255,11 +255,17 @@ async fn v_18_more_signatures_than_are_examined_deny_with_a_reason_of_their_own(
 }
 
 #[tokio::test]
-async fn v_20_a_payload_that_is_not_what_its_descriptor_says_is_skipped() {
+async fn v_20_bytes_of_another_digest_say_nothing_about_the_signature_that_should_be_there() {
     let lab = Lab::new(Policy::Signed).await;
     let image = lab.signed_image("1");
     lab.corrupt_payloads(&image.digest);
-    assert!(matches!(denied_for(lab.pull("1").await), Reason::NoSignature | Reason::BadSignature));
+    assert!(
+        is_undecided(&lab.pull("1").await),
+        "the registry or something before it is at fault, perhaps for a moment"
+    );
+    assert!(lab.verdicts().await.is_empty(), "and nothing of it is kept");
+    // Once it has passed nobody waits for the end of a denial.
+    lab.heal().pull("1").await.unwrap();
 }
 
 #[tokio::test]

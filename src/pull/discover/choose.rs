@@ -1,9 +1,12 @@
 //! Which of the candidates are read, where there are more than are looked at.
 //!
 //! All places share the bounds: nobody's spam at one of them can crowd out what lies at another. Within a place those that
-//! say that they are signatures come first, and of too many the oldest and the newest are read: signers append, and so do
-//! spammers.
+//! say that they are signatures come first, and of too many some of the oldest, some of the newest and some from between are
+//! read, other ones at each look: signers append, and so do spammers, and nobody can tell which ones are looked at.
 
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -117,7 +120,9 @@ fn pick<'a>(candidates: &[Candidate<'a>], count: u64, bytes: u64) -> Vec<Candida
     let (unsure, sure): (Vec<_>, Vec<_>) = (0..candidates.len())
         .partition(|index| candidates.get(*index).is_some_and(|candidate| candidate.listed.is_unsure));
     let (mut picked, mut left) = (Vec::new(), bytes);
-    for index in inwards(&sure).chain(inwards(&unsure)) {
+    let chance = RandomState::new();
+    let rank = |index: &usize| chance.hash_one(index);
+    for index in spread(&sure, rank).into_iter().chain(spread(&unsure, rank)) {
         let Some(candidate) = candidates.get(index) else { continue };
         if number(picked.len()) == count {
             break;
@@ -131,14 +136,22 @@ fn pick<'a>(candidates: &[Candidate<'a>], count: u64, bytes: u64) -> Vec<Candida
     picked.into_iter().filter_map(|index| candidates.get(index).copied()).collect()
 }
 
-/// The first, the last, the second, the last but one, and so on.
-pub(super) fn inwards<T: Copy>(list: &[T]) -> impl Iterator<Item = T> {
-    let (mut rest, mut from_front) = (list, true);
-    std::iter::from_fn(move || {
-        let (next, others) = if from_front { rest.split_first()? } else { rest.split_last()? };
-        (rest, from_front) = (others, !from_front);
-        Some(*next)
-    })
+/// The first, the last, two from anywhere, the second, the last but one, two from anywhere, and so on: who appends is found at an
+/// end, and whoever fills both ends has not filled all places. `rank` says what "anywhere" is: the lowest come first.
+pub(super) fn spread<T: Copy>(list: &[T], rank: impl Fn(&T) -> u64) -> Vec<T> {
+    let mut by_rank: Vec<usize> = (0..list.len()).collect();
+    by_rank.sort_by_cached_key(|index| list.get(*index).map(&rank));
+    let (mut front, mut back, mut anywhere) = (0..list.len(), (0..list.len()).rev(), by_rank.into_iter());
+    let mut taken = HashSet::new();
+    let mut order = Vec::new();
+    while taken.len() < list.len() {
+        order.extend(front.find(|index| taken.insert(*index)));
+        order.extend(back.find(|index| taken.insert(*index)));
+        for _ in 0..2 {
+            order.extend(anywhere.find(|index| taken.insert(*index)));
+        }
+    }
+    order.into_iter().filter_map(|index| list.get(index).copied()).collect()
 }
 
 /// How much of `room` each gets who wants so much: an equal share, of which what one leaves over goes to the others.
@@ -216,11 +229,12 @@ mod tests {
 
     #[test]
     fn of_more_candidates_the_oldest_and_the_newest_are_looked_at() {
-        let (chosen, material) = chosen(&[signatures(&layers(SIMPLE_SIGNING, CANDIDATES_MAX + 6, 1))]);
-        let half = CANDIDATES_MAX / 2;
-        let expected: Vec<_> = (0..half).chain(half + 6..CANDIDATES_MAX + 6).map(|layer| (0, layer)).collect();
-        assert_eq!(chosen, expected);
-        assert!(material.more);
+        let (chosen, material) = chosen(&[signatures(&layers(SIMPLE_SIGNING, 1000, 1))]);
+        assert_eq!(chosen.len(), CANDIDATES_MAX);
+        let quarter = CANDIDATES_MAX / 4;
+        let ends = (0..quarter).chain(1000 - quarter..1000).map(|layer| (0, layer));
+        assert!(ends.into_iter().all(|end| chosen.contains(&end)), "{chosen:?}");
+        assert!(material.more && chosen.is_sorted());
     }
 
     #[test]
@@ -280,8 +294,31 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_taken_from_both_ends() {
-        assert_eq!(inwards(&[1, 2, 3, 4, 5]).collect::<Vec<_>>(), [1, 5, 2, 4, 3]);
-        assert_eq!(inwards::<u8>(&[]).count(), 0);
+    fn a_list_is_taken_from_both_ends_and_from_anywhere() {
+        let last_first = |number: &u32| u64::from(u32::MAX - number);
+        assert_eq!(spread(&[1, 2, 3, 4, 5, 6, 7, 8, 9], last_first), [1, 9, 8, 7, 2, 6, 5, 4, 3]);
+        assert_eq!(spread(&[1, 2, 3], last_first), [1, 3, 2]);
+        assert!(spread(&[], last_first).is_empty());
+    }
+
+    #[test]
+    fn nobody_fills_all_places_that_are_looked_at() {
+        let seed = 20_260_731_u64;
+        let list: Vec<u64> = (0..1000).collect();
+        let mut times = vec![0_u32; list.len()];
+        for look in 0..1000_u64 {
+            let rank = |place: &u64| {
+                let bytes = [seed, look, *place].map(u64::to_be_bytes).concat();
+                u64::from_be_bytes(Digest::sha256(&bytes).as_bytes()[..8].try_into().unwrap())
+            };
+            let picked = &spread(&list, rank)[..CANDIDATES_MAX];
+            for place in picked {
+                times[usize::try_from(*place).unwrap()] += 1;
+            }
+        }
+        assert!(
+            times.iter().all(|times| *times > 5),
+            "about 33 of 1000 looks see each place between the ends: {times:?}"
+        );
     }
 }

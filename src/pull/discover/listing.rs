@@ -1,12 +1,14 @@
 //! What one place lists: the manifests whose layers may be signatures.
 
 use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
 
-use super::choose::inwards;
+use super::choose::spread;
 use super::place::{self, At, Layer, Spot};
 use super::{NoEvidence, by, has_size, is_about_the_content, not_configured, stored};
 use crate::limits::{CANDIDATES_MAX, MATERIAL_CONCURRENCY, REFERRER_BYTES_MAX};
@@ -14,7 +16,7 @@ use crate::oci::{Descriptor, Digest, ManifestError, ManifestKind, MediaType, Ref
 use crate::policy::Skipped;
 use crate::pull::Puller;
 use crate::pull::manifest::{UnverifiedManifest, stored_manifest};
-use crate::upstream::{SelectedReferrers, Upstream, UpstreamError};
+use crate::upstream::{Interest, SelectedReferrers, Upstream, UpstreamError};
 
 /// What was found at one place.
 #[derive(Debug)]
@@ -107,26 +109,32 @@ impl Listing {
         }
     }
 
-    /// The referrers whose manifests are read, each once: those that say what they are first, of too many the oldest and the
-    /// newest.
-    fn look_into(&mut self, first: &[Descriptor], perhaps: &[Descriptor]) -> Vec<LookedInto> {
+    /// The referrers whose manifests are read, each once: those that were good before and those that say what they are first, of
+    /// too many some of the oldest, some of the newest and some from between.
+    fn look_into(&mut self, selected: &SelectedReferrers) -> Vec<LookedInto> {
+        let SelectedReferrers { known, first, perhaps, .. } = selected;
         let mut seen = HashSet::new();
         let mut all: Vec<LookedInto> = Vec::new();
-        for (descriptors, is_unsure) in [(first, false), (perhaps, true)] {
+        for (descriptors, is_unsure) in [(known, false), (first, false), (perhaps, true)] {
             for descriptor in descriptors.iter().filter(|descriptor| seen.insert(descriptor.digest)) {
                 if descriptor.size > REFERRER_BYTES_MAX {
                     self.skip(&format!("referrer {}", descriptor.digest), "its manifest is longer than 256 KiB");
                 } else {
-                    all.push(LookedInto { descriptor: descriptor.clone(), is_unsure });
+                    let is_known = std::ptr::eq(descriptors, known);
+                    all.push(LookedInto { descriptor: descriptor.clone(), is_unsure, is_known });
                 }
             }
         }
-        let by_rank = |unsure: bool| -> Vec<usize> {
-            let ranked = all.iter().enumerate().filter(|(_, referrer)| referrer.is_unsure == unsure);
-            ranked.map(|(index, _)| index).collect()
+        let those = |is_known: bool, is_unsure: bool| -> Vec<usize> {
+            let those = all.iter().enumerate();
+            let those = those.filter(|(_, one)| one.is_known == is_known && one.is_unsure == is_unsure);
+            those.map(|(index, _)| index).collect()
         };
-        let (sure, unsure) = (by_rank(false), by_rank(true));
-        let kept: HashSet<usize> = inwards(&sure).chain(inwards(&unsure)).take(CANDIDATES_MAX).collect();
+        let chance = RandomState::new();
+        let rank = |index: &usize| chance.hash_one(index);
+        let others = [those(false, false), those(false, true)].map(|others| spread(&others, rank));
+        let order = those(true, false).into_iter().chain(others.into_iter().flatten());
+        let kept: HashSet<usize> = order.take(CANDIDATES_MAX).collect();
         self.more |= kept.len() < all.len();
         let all = all.into_iter().enumerate();
         all.filter(|(index, _)| kept.contains(index)).map(|(_, referrer)| referrer).collect()
@@ -164,14 +172,14 @@ impl Puller {
         let fetched = by(deadline, repository.host(), upstream.manifest(repository.name(), &reference)).await;
         match fetched {
             Ok(fetched) => {
-                stored::forget_tag(&self.parts.store, &repository, tag, Some(&fetched.digest)).await;
+                self.forget_tag(&listing.spot, tag, Some(fetched.digest)).await;
                 match self.parse_fetched(fetched).await {
                     Ok(manifest) => listing.add_tagged(tag, Arc::new(manifest)),
                     Err(error) => listing.skip_tagged(tag, &error),
                 }
             }
             Err(UpstreamError::NotFound { .. }) => {
-                stored::forget_tag(&self.parts.store, &repository, tag, None).await;
+                self.forget_tag(&listing.spot, tag, None).await;
             }
             Err(cause) => listing.miss(cause),
         }
@@ -186,14 +194,15 @@ impl Puller {
             let spot = listing.spot.to_string();
             listing.skip(&spot, &format!("entries that are no descriptors: {}", selected.skipped));
         }
-        if let Some(cause) = selected.missing {
-            listing.miss(cause);
+        if let Some(cause) = &selected.missing {
+            listing.miss(cause.clone());
         } else if !selected.more {
             // Of a list that was cut nobody knows what is not on it.
-            let listed = selected.first.iter().chain(&selected.perhaps).map(|listed| listed.digest).collect();
-            stored::forget_unlisted(&self.parts.store, &repository, subject, &listed).await;
+            let all = [&selected.known, &selected.first, &selected.perhaps].into_iter().flatten();
+            let listed = all.map(|listed| listed.digest).collect();
+            self.forget_unlisted(&listing.spot, subject, listed).await;
         }
-        let reading = listing.look_into(&selected.first, &selected.perhaps).into_iter().map(|referrer| async {
+        let reading = listing.look_into(&selected).into_iter().map(|referrer| async {
             let manifest = self.referrer(&repository, upstream, &referrer.descriptor, deadline).await;
             (referrer, manifest)
         });
@@ -222,13 +231,17 @@ impl Puller {
         deadline: Instant,
     ) -> SelectedReferrers {
         let name = listing.spot.repository.name().clone();
-        match upstream.select_referrers(&name, subject, place::interest, deadline).await {
+        // What an allow rested on is looked at again, whatever stands around it by now.
+        let good = stored::list(&self.parts.store, &listing.spot.repository, subject).await;
+        let good: HashSet<Digest> = good.into_iter().collect();
+        let interest = |referrer: &Descriptor| place::interest(referrer, &good);
+        match upstream.select_referrers(&name, subject, place::BUNDLES[0], &interest, deadline).await {
             Ok(Some(selected)) => selected,
-            Ok(None) => self.select_of_fallback(listing, upstream, subject, deadline).await,
+            Ok(None) => self.select_of_fallback(listing, upstream, subject, &interest, deadline).await,
             // Such as the web page that older registries send for a path they do not know. The tag may hold something, but
             // that it holds nothing is then no answer.
             Err(cause @ UpstreamError::Bad { reason: "protocol" | "media_type", .. }) => {
-                let selected = self.select_of_fallback(listing, upstream, subject, deadline).await;
+                let selected = self.select_of_fallback(listing, upstream, subject, &interest, deadline).await;
                 SelectedReferrers { missing: selected.missing.or(Some(cause)), ..selected }
             }
             Err(cause) => SelectedReferrers { missing: Some(cause), ..SelectedReferrers::default() },
@@ -240,6 +253,7 @@ impl Puller {
         listing: &mut Listing,
         upstream: &Upstream,
         subject: &Digest,
+        interest: &(dyn Fn(&Descriptor) -> Interest + Send + Sync),
         deadline: Instant,
     ) -> SelectedReferrers {
         let repository = listing.spot.repository.clone();
@@ -251,7 +265,7 @@ impl Puller {
         let fetched = by(deadline, repository.host(), upstream.manifest(repository.name(), &reference)).await;
         match fetched {
             Ok(fetched) if fetched.content_type.parse() == Ok(MediaType::OciIndex) => {
-                SelectedReferrers::of_index(&fetched.bytes, place::interest).unwrap_or_else(|_| {
+                SelectedReferrers::of_index(&fetched.bytes, interest).unwrap_or_else(|_| {
                     listing.skip(&tag, "it is no OCI index that can be read");
                     SelectedReferrers::default()
                 })
@@ -297,6 +311,8 @@ impl Puller {
 struct LookedInto {
     descriptor: Descriptor,
     is_unsure: bool,
+    /// An allow rested on it.
+    is_known: bool,
 }
 
 #[cfg(test)]
@@ -320,7 +336,8 @@ mod tests {
     fn looked_into(first: &[Descriptor], perhaps: &[Descriptor]) -> (Vec<LookedInto>, Listing) {
         let repository = "quay.io/a/b:1".parse::<crate::oci::ImageReference>().unwrap().repository;
         let mut listing = Listing::empty(Spot { repository, is_alternate: false, at: At::Referrers });
-        (listing.look_into(first, perhaps), listing)
+        let selected = SelectedReferrers { first: first.to_vec(), perhaps: perhaps.to_vec(), ..Default::default() };
+        (listing.look_into(&selected), listing)
     }
 
     #[test]

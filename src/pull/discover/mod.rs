@@ -43,6 +43,8 @@ pub(super) struct Discovered {
     pub(super) missing: Option<NoEvidence>,
     /// When upstream was asked.
     pub(super) at: Timestamp,
+    /// The same by the clock that never steps: what upstream said later outranks this.
+    began: Instant,
     /// The manifests that list the candidates, by the place where they were found.
     places: Vec<FoundPlace>,
     /// Whose lookaside signatures these are, and their base, when the server named them now.
@@ -119,10 +121,10 @@ impl Puller {
         since: Timestamp,
         deadline: Instant,
     ) -> Arc<Discovered> {
-        let at = self.parts.clock.now();
+        let (at, began) = (self.parts.clock.now(), Instant::now());
         // Signatures bind sha256 digests; nothing is found under another.
         if digest.algorithm() != Algorithm::Sha256 {
-            return Arc::new(Search::default().finish(at));
+            return Arc::new(Search::default().finish(at, began));
         }
         let looked_for = LookedFor { repository: repository.clone(), digest: *digest, wanted: wanted.clone() };
         // Not what was read while the clock was ahead: it would be the newest until the clock is there again.
@@ -133,8 +135,7 @@ impl Puller {
         let mut search = Search::default();
         let spots = place::spots(repository, digest, wanted, &mut search.material.skipped);
         // What a place that answers has is read also when another one does not.
-        let now = Instant::now();
-        let listed_by = now + deadline.saturating_duration_since(now).mul_f32(LISTING_PART);
+        let listed_by = began + deadline.saturating_duration_since(began).mul_f32(LISTING_PART);
         let listing = spots.into_iter().map(|spot| self.list_spot(spot, digest, listed_by));
         let listings: Vec<Listing> =
             stream::iter(listing.collect::<Vec<_>>()).buffered(MATERIAL_CONCURRENCY).collect().await;
@@ -152,7 +153,7 @@ impl Puller {
             let found = self.search_lookaside(base, repository, digest, deadline).await;
             search.take_lookaside(repository, base, found);
         }
-        let found = Arc::new(search.finish(at));
+        let found = Arc::new(search.finish(at, began));
         if found.missing.is_none() {
             self.parts.hot.keep_material(looked_for, &found);
         }
@@ -230,10 +231,10 @@ impl Search {
         self.material.candidates.extend(found.signatures.into_iter().map(SignatureMaterial::OpenPgp));
     }
 
-    fn finish(mut self, at: Timestamp) -> Discovered {
+    fn finish(mut self, at: Timestamp, began: Instant) -> Discovered {
         self.material.incomplete = self.missing.is_some();
         let places = self.places.into_iter().filter(|place| !place.manifests.is_empty()).collect();
-        Discovered { material: self.material, missing: self.missing, at, places, lookaside: self.lookaside }
+        Discovered { material: self.material, missing: self.missing, at, began, places, lookaside: self.lookaside }
     }
 }
 
@@ -254,11 +255,13 @@ fn has_size(bytes: &Bytes, descriptor: &Descriptor, host: &Host) -> Result<(), U
     }
 }
 
-/// Whether upstream answered, and what it has there is no content of that digest and size.
+/// Whether upstream answered, and what is listed there is not what it says: whoever pushed it can make it so, and no repetition
+/// helps. Bytes of another digest are none of that: registries check what is pushed, so it is the registry, or something between
+/// it and us, that is at fault, and what it should have sent may be good.
 fn is_about_the_content(error: &UpstreamError) -> bool {
     match error {
         UpstreamError::NotFound { .. } => true,
-        UpstreamError::Bad { reason, .. } => matches!(*reason, "digest_mismatch" | "size_mismatch" | "too_large"),
+        UpstreamError::Bad { reason, .. } => matches!(*reason, "size_mismatch" | "too_large"),
         UpstreamError::Refused { .. }
         | UpstreamError::RateLimited { .. }
         | UpstreamError::Resting { .. }

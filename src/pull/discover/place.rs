@@ -1,5 +1,6 @@
 //! The places where signature material lies, and what it looks like there.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use crate::oci::{Descriptor, Digest, MediaType, Repository, Tag};
@@ -11,7 +12,7 @@ pub(in crate::pull) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.sim
 /// The media type of DSSE envelopes, cosign's legacy attestations.
 pub(super) const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
 /// The media types of sigstore bundles v0.3; no older version counts among referrers.
-const BUNDLES: [&str; 2] =
+pub(super) const BUNDLES: [&str; 2] =
     ["application/vnd.dev.sigstore.bundle.v0.3+json", "application/vnd.dev.sigstore.bundle+json;version=0.3"];
 /// How the type of any version of a bundle begins.
 const BUNDLE_PREFIX: &str = "application/vnd.dev.sigstore.bundle";
@@ -110,11 +111,13 @@ fn at(digest: &Digest, prefix: Option<&Tag>, kind: MaterialKind) -> Result<At, S
     }
 }
 
-/// How much a referrer matters, by its descriptor: sign-typed ones first, then those that do not say what they are.
-pub(super) fn interest(referrer: &Descriptor) -> Interest {
+/// How much a referrer matters, by its descriptor: those that an allow rested on, then sign-typed ones, then those that do not
+/// say what they are.
+pub(super) fn interest(referrer: &Descriptor, good: &HashSet<Digest>) -> Interest {
     let is_manifest = referrer.media_type.is_empty() || referrer.media_type.parse() == Ok(MediaType::OciManifest);
     match referrer.artifact_type.as_deref() {
         _ if !is_manifest => Interest::None,
+        _ if good.contains(&referrer.digest) => Interest::Known,
         None | Some("" | EMPTY_TYPE) => Interest::Perhaps,
         Some(stated) if is_bundle_of_any_version(stated) => Interest::First,
         Some(_) => Interest::None,
@@ -142,14 +145,15 @@ mod tests {
     }
 
     fn referrer(media_type: &str, artifact_type: Option<&str>) -> Interest {
-        interest(&Descriptor {
+        let descriptor = Descriptor {
             media_type: media_type.to_owned(),
             digest: Digest::sha256(b"x"),
             size: 1,
             artifact_type: artifact_type.map(str::to_owned),
             platform: None,
             annotations: BTreeMap::new(),
-        })
+        };
+        interest(&descriptor, &HashSet::new())
     }
 
     #[test]

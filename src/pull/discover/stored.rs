@@ -12,12 +12,13 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::listing::Listing;
-use super::place::{self, At};
+use super::place::{self, At, Spot};
 use super::{Discovered, FoundPlace, Search, has_size};
 use crate::clock::Timestamp;
 use crate::oci::{Algorithm, Digest, Manifest, ManifestKind, MediaType, Repository, Tag};
 use crate::policy::{Material, Wanted};
 use crate::pull::Puller;
+use crate::pull::hot::SaidOf;
 use crate::pull::lookaside;
 use crate::pull::manifest::{UnverifiedManifest, stored_manifest};
 use crate::store::{Store, TagPointer};
@@ -114,31 +115,37 @@ pub(super) async fn add_to(store: &Store, listing: &mut Listing, subject: &Diges
     }
 }
 
-/// Upstream has another manifest at that tag now, or none.
-pub(super) async fn forget_tag(store: &Store, repository: &Repository, tag: &Tag, now: Option<&Digest>) {
-    if let Some(pointer) = store.tag(repository, tag).await
-        && now != Some(&pointer.digest)
-    {
-        store.put_tag(repository, tag, withdrawn(&pointer)).await;
-    }
-}
-
-/// Upstream names these referrers now. When one that an allow rested on is not among them, none of the old list counts any
-/// more; the next allow makes another.
-pub(super) async fn forget_unlisted(
-    store: &Store,
-    repository: &Repository,
-    subject: &Digest,
-    listed: &HashSet<Digest>,
-) {
-    if let Some(pointer) = store.referrers_list(repository, subject).await.filter(is_in_force)
-        && !list_at(store, &pointer.digest).await.is_some_and(|kept| kept.iter().all(|digest| listed.contains(digest)))
-    {
-        store.put_referrers_list(repository, subject, withdrawn(&pointer)).await;
-    }
-}
-
 impl Puller {
+    /// Upstream has that manifest at the tag now, or none; what an allow rested on there, if it was another one, does not count
+    /// any more.
+    pub(super) async fn forget_tag(&self, spot: &Spot, tag: &Tag, now: Option<Digest>) {
+        let (store, repository) = (&self.parts.store, &spot.repository);
+        self.parts.hot.keep_said(said_at_tag(repository, tag), Arc::new(now.into_iter().collect()));
+        if let Some(pointer) = store.tag(repository, tag).await
+            && now != Some(pointer.digest)
+        {
+            store.put_tag(repository, tag, withdrawn(&pointer)).await;
+        }
+    }
+
+    /// Upstream names these referrers now. When one that an allow rested on is not among them, none of the old list counts any
+    /// more; the next allow makes another.
+    pub(super) async fn forget_unlisted(&self, spot: &Spot, subject: &Digest, listed: HashSet<Digest>) {
+        let (store, repository) = (&self.parts.store, &spot.repository);
+        let listed = Arc::new(listed);
+        self.parts.hot.keep_said(said_of_referrers(repository, subject), Arc::clone(&listed));
+        let kept = store.referrers_list(repository, subject).await.filter(is_in_force);
+        let unlisted = match &kept {
+            Some(pointer) => {
+                !list_at(store, &pointer.digest).await.is_some_and(|kept| kept.iter().all(|one| listed.contains(one)))
+            }
+            None => false,
+        };
+        if let Some(pointer) = kept.filter(|_| unlisted) {
+            store.put_referrers_list(repository, subject, withdrawn(&pointer)).await;
+        }
+    }
+
     /// Keeps what a verdict on `subject` rests on.
     pub(in crate::pull) async fn keep_material(&self, subject: &Digest, found: &Discovered) {
         for candidate in &found.material.candidates {
@@ -150,39 +157,61 @@ impl Puller {
             for manifest in &place.manifests {
                 self.parts.store.keep_content(manifest.digest(), manifest.bytes().clone()).await;
             }
-            keep_place(&self.parts.store, subject, place, found.at).await;
+            self.keep_place(subject, place, found).await;
         }
         if let Some((repository, base)) = &found.lookaside {
             let signatures: Vec<&OpenPgpSignature> = found.material.candidates.iter().filter_map(openpgp).collect();
-            lookaside::keep(&self.parts.store, base, repository, subject, &signatures, found.at).await;
+            self.keep_lookaside(base, repository, subject, &signatures, (found.at, found.began)).await;
         }
     }
+
+    /// Points at what a place had, unless upstream has said since the search began that it has it no more: another search may
+    /// have been faster.
+    async fn keep_place(&self, subject: &Digest, place: &FoundPlace, found: &Discovered) {
+        let (store, hot, repository) = (&self.parts.store, &self.parts.hot, &place.spot.repository);
+        let is_gone = |said| hot.has_lost(&said, found.began, place.manifests.iter().map(|manifest| manifest.digest()));
+        match &place.spot.at {
+            At::Signatures(tag) | At::Attestations(tag) => {
+                let Some(manifest) = place.manifests.first() else { return };
+                let media_type = Some(manifest.parsed().media_type);
+                let pointer = TagPointer { digest: *manifest.digest(), media_type, checked: found.at };
+                if is_gone(said_at_tag(repository, tag)) {
+                    return;
+                }
+                store.put_tag(repository, tag, pointer.clone()).await;
+                if is_gone(said_at_tag(repository, tag)) {
+                    store.put_tag(repository, tag, withdrawn(&pointer)).await;
+                }
+            }
+            At::Referrers => {
+                let bytes = list_document(&place.manifests);
+                let digest = Digest::sha256(bytes.as_bytes());
+                let pointer = TagPointer { digest, media_type: Some(MediaType::OciIndex), checked: found.at };
+                if is_gone(said_of_referrers(repository, subject)) {
+                    return;
+                }
+                store.keep_content(&digest, bytes.into()).await;
+                store.put_referrers_list(repository, subject, pointer.clone()).await;
+                if is_gone(said_of_referrers(repository, subject)) {
+                    store.put_referrers_list(repository, subject, withdrawn(&pointer)).await;
+                }
+            }
+        }
+    }
+}
+
+fn said_at_tag(repository: &Repository, tag: &Tag) -> SaidOf {
+    SaidOf { repository: repository.clone(), place: tag.to_string() }
+}
+
+fn said_of_referrers(repository: &Repository, subject: &Digest) -> SaidOf {
+    SaidOf { repository: repository.clone(), place: format!("referrers of {subject}") }
 }
 
 fn openpgp(candidate: &SignatureMaterial) -> Option<&OpenPgpSignature> {
     match candidate {
         SignatureMaterial::OpenPgp(signature) => Some(signature),
         SignatureMaterial::Legacy(_) | SignatureMaterial::Attestation(_) | SignatureMaterial::Bundle(_) => None,
-    }
-}
-
-async fn keep_place(store: &Store, subject: &Digest, place: &FoundPlace, checked: Timestamp) {
-    let repository = &place.spot.repository;
-    match &place.spot.at {
-        At::Signatures(tag) | At::Attestations(tag) => {
-            if let Some(manifest) = place.manifests.first() {
-                let media_type = Some(manifest.parsed().media_type);
-                let pointer = TagPointer { digest: *manifest.digest(), media_type, checked };
-                store.put_tag(repository, tag, pointer).await;
-            }
-        }
-        At::Referrers => {
-            let bytes = list_document(&place.manifests);
-            let digest = Digest::sha256(bytes.as_bytes());
-            store.keep_content(&digest, bytes.into()).await;
-            let pointer = TagPointer { digest, media_type: Some(MediaType::OciIndex), checked };
-            store.put_referrers_list(repository, subject, pointer).await;
-        }
     }
 }
 
@@ -194,7 +223,8 @@ fn withdrawn(pointer: &TagPointer) -> TagPointer {
     TagPointer { checked: Timestamp::MIN, ..pointer.clone() }
 }
 
-async fn list(store: &Store, repository: &Repository, subject: &Digest) -> Vec<Digest> {
+/// The referrers that the last allow on `subject` rested on.
+pub(super) async fn list(store: &Store, repository: &Repository, subject: &Digest) -> Vec<Digest> {
     match store.referrers_list(repository, subject).await.filter(is_in_force) {
         Some(pointer) => list_at(store, &pointer.digest).await.unwrap_or_default(),
         None => Vec::new(),

@@ -62,13 +62,75 @@ async fn a_fallback_index_may_be_longer_than_one_that_is_served() {
 #[tokio::test]
 async fn pages_are_followed_up_to_their_bound() {
     for (bundles, more) in [(REFERRERS_PAGES_MAX, false), (REFERRERS_PAGES_MAX + 1, true)] {
+        for referrers in [Referrers::Api, Referrers::Unfiltered] {
+            let bench = Bench::new().await;
+            bench.registry.set_referrers(referrers);
+            bench.put_bundles(bundles);
+            bench.registry.page_referrers(1);
+            let found = bench.find(&[Bundles]).await;
+            assert_eq!(found.material.candidates.len(), REFERRERS_PAGES_MAX);
+            assert_eq!((found.material.more, found.missing.is_some()), (more, false));
+            // One more, in case the registry filters.
+            assert_eq!(bench.asked("*/referrers/*"), REFERRERS_PAGES_MAX + usize::from(more));
+        }
+    }
+}
+
+#[tokio::test]
+async fn v_18_more_pages_of_other_referrers_than_are_followed_do_not_hide_a_bundle_where_the_registry_filters() {
+    for (referrers, found_it) in [(Referrers::Api, true), (Referrers::Unfiltered, false)] {
         let bench = Bench::new().await;
-        bench.put_bundles(bundles);
-        bench.registry.page_referrers(1);
+        bench.registry.set_referrers(referrers);
+        attach_spam(&bench.registry, REPOSITORY, &bench.subject, "application/spdx+json", "", 200);
+        bench.put_bundle("good");
+        bench.registry.page_referrers(10);
         let found = bench.find(&[Bundles]).await;
-        assert_eq!(found.material.candidates.len(), REFERRERS_PAGES_MAX);
-        assert_eq!((found.material.more, found.missing.is_some()), (more, false));
-        assert_eq!(bench.asked("*/referrers/*"), REFERRERS_PAGES_MAX);
+        assert_eq!(contents(&found.material), if found_it { vec!["good"] } else { vec![] }, "{referrers:?}");
+        assert!(found.material.more, "that there is more than was looked at is told in any case");
+    }
+}
+
+/// Where a registry does not list by time, sign-typed spam may stand on both sides of the good one.
+#[tokio::test]
+async fn v_18_a_bundle_anywhere_among_a_thousand_that_call_themselves_bundles_is_found_or_said_to_be_hidden() {
+    let seed = 20_260_731_u64;
+    for round in 0..4_u64 {
+        let hash = Digest::sha256(&[seed, round].map(u64::to_be_bytes).concat());
+        let before = usize::from(u16::from_be_bytes([hash.as_bytes()[0], hash.as_bytes()[1]])) % 1001;
+        let bench = Bench::new().await;
+        let spam = |batch: &str, count| {
+            attach_spam(&bench.registry, REPOSITORY, &bench.subject, BUNDLE_TYPE, batch, count);
+        };
+        spam("before", before);
+        bench.put_bundle("good");
+        spam("after", 1000 - before);
+        let found = bench.find(&[Bundles]).await;
+        let is_found = contents(&found.material) == ["good"];
+        assert!(found.material.more || is_found, "seed {seed}, {before} before it: silence is no answer");
+        assert!(bench.registry.count("*", "*") <= 1 + CANDIDATES_MAX + 1, "seed {seed}, {before} before it");
+        let at_an_end = before < CANDIDATES_MAX / 4 || 1000 - before < CANDIDATES_MAX / 4;
+        assert!(is_found || !at_an_end, "seed {seed}, {before} before it");
+    }
+}
+
+/// What an allow rested on is looked at again first: spam that comes later cannot turn it into a denial.
+#[tokio::test]
+async fn v_18_a_bundle_that_was_good_before_is_found_wherever_it_stands_now() {
+    for referrers in [Referrers::Api, Referrers::FallbackTag] {
+        let bench = Bench::new().await;
+        bench.registry.set_referrers(referrers);
+        let spam = |batch: &str| attach_spam(&bench.registry, REPOSITORY, &bench.subject, BUNDLE_TYPE, batch, 300);
+        spam("before");
+        bench.put_bundle("good");
+        let good = bench.find(&[Bundles]).await;
+        assert!(contents(&good.material).contains(&"good"), "the newest one is looked at");
+        bench.keep(&good).await;
+        spam("after");
+        let bench = bench.restart();
+        for _look in 0..3 {
+            bench.clock.advance(LIFE);
+            assert!(contents(&bench.find(&[Bundles]).await.material).contains(&"good"), "{referrers:?}");
+        }
     }
 }
 

@@ -150,7 +150,7 @@ async fn v_21_what_is_listed_and_not_there_or_no_bundle_is_skipped_and_reported(
 }
 
 #[tokio::test]
-async fn a_bundle_that_is_not_what_its_descriptor_says_is_skipped() {
+async fn v_20_bytes_of_another_digest_are_no_answer_about_the_bundle_that_should_be_there() {
     let bench = Bench::new().await;
     bench.put_bundle("good");
     bench.put_bundle("bad");
@@ -158,7 +158,29 @@ async fn a_bundle_that_is_not_what_its_descriptor_says_is_skipped() {
     bench.registry.fault(Fault::on(&format!("*/blobs/{bad}")).wrong_bytes());
     let found = bench.find(&[Bundles]).await;
     assert_eq!(contents(&found.material), ["good"]);
-    assert!(found.missing.is_none() && found.material.skipped.len() == 1);
+    assert!(found.missing.is_some() && found.material.skipped.len() == 1);
+    // It is asked for again.
+    bench.registry.heal();
+    let found = bench.find(&[Bundles]).await;
+    assert!(is_clean(&found) && found.material.candidates.len() == 2);
+}
+
+/// Whoever can push can state a wrong size, and gains nothing: it is passed over, and a denial stays one.
+#[tokio::test]
+async fn v_20_a_descriptor_that_lies_about_a_size_is_skipped_and_leaves_the_answer_clean() {
+    let bench = Bench::new().await;
+    bench.put_bundle("good");
+    for stated in [0, 2, 4] {
+        let mut lying = layered(BUNDLE_TYPE, &["bad"]).subject(bench.subject.descriptor()).build();
+        let mut document: Value = serde_json::from_slice(&lying.manifest.bytes).unwrap();
+        document["layers"][0]["size"] = json!(stated);
+        let media_type = lying.manifest.media_type.clone();
+        lying.manifest = Content::new(Algorithm::Sha256, &media_type, document.to_string());
+        bench.registry.put_untagged(REPOSITORY, &lying);
+    }
+    let found = bench.find(&[Bundles]).await;
+    assert_eq!(contents(&found.material), ["good"]);
+    assert!(found.missing.is_none() && found.material.skipped.len() == 3, "{:?}", found.material.skipped);
 }
 
 #[tokio::test]
@@ -209,9 +231,10 @@ async fn a_link_that_leads_in_circles_or_away_leaves_the_search_incomplete() {
 fn only_an_answer_about_the_content_itself_skips_it() {
     let upstream: Host = "quay.io".parse().unwrap();
     let bad = |reason| UpstreamError::Bad { upstream: upstream.clone(), reason };
-    assert!(is_about_the_content(&bad("digest_mismatch")));
+    assert!(is_about_the_content(&bad("size_mismatch")) && is_about_the_content(&bad("too_large")));
     assert!(is_about_the_content(&UpstreamError::NotFound { upstream: upstream.clone() }));
     for error in [
+        bad("digest_mismatch"),
         bad("truncated"),
         bad("redirect_blocked"),
         UpstreamError::Timeout { upstream: upstream.clone() },

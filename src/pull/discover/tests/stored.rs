@@ -58,6 +58,39 @@ async fn what_upstream_took_away_is_not_found_again_when_it_is_away() {
     }
 }
 
+/// A search that was slow knows less than one that was asked later and answered first.
+#[tokio::test]
+async fn a_slow_search_does_not_bring_back_what_was_taken_away_meanwhile() {
+    for (kind, replaced) in
+        [(Signatures, false), (Attestations, false), (Bundles, false), (Signatures, true), (Bundles, true)]
+    {
+        let bench = Bench::new().await;
+        bench.put_signatures(&["signature"]);
+        bench.put_attestations(&["attestation"]);
+        let bundle = bench.put_bundle("bundle");
+        let slow = bench.find(&[kind]).await;
+        match kind {
+            Signatures => bench.registry.untag(REPOSITORY, &bench.tag(".sig")),
+            Attestations => bench.registry.untag(REPOSITORY, &bench.tag(".att")),
+            Bundles => bench.registry.remove_manifest(REPOSITORY, &bundle),
+        }
+        if replaced {
+            match kind {
+                Signatures | Attestations => bench.put_signatures(&["another"]),
+                Bundles => drop(bench.put_bundle("another")),
+            }
+        }
+        bench.clock.advance(LIFE);
+        let fast = bench.find(&[kind]).await;
+        assert_eq!(fast.material.candidates.len(), usize::from(replaced));
+        bench.keep(&slow).await;
+        assert!(bench.stored(&[kind]).await.is_none(), "{kind:?} {replaced}");
+        // And the faster one's own is kept.
+        bench.keep(&fast).await;
+        assert_eq!(bench.stored(&[kind]).await.is_some(), replaced, "{kind:?} {replaced}");
+    }
+}
+
 #[tokio::test]
 async fn an_error_takes_nothing_away() {
     for place in ["*.sig", "*.att", "*/referrers/*"] {
