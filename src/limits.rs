@@ -155,8 +155,12 @@ pub const VERIFY_WORKERS_MAX: usize = 4;
 pub const VERDICT_BUDGET: Duration = Duration::from_secs(10);
 /// Time that discovery may take of it, so that what one place has can still be judged when another does not answer.
 pub const DISCOVERY_BUDGET: Duration = Duration::from_secs(8);
-/// Time that discovery may take where the decision does not depend on it, but the report does.
+/// Time that discovery may take where the decision does not depend on it, but its warnings or the report do.
 pub const REPORT_DISCOVERY_BUDGET: Duration = Duration::from_secs(3);
+/// Reports on who signed that look for signatures at once: fewer than an upstream has turns, since no answer depends on them.
+pub const REPORTS_AT_ONCE: usize = 2;
+/// Bytes, roughly, of signature material that reports hold on to while they wait; a report counts 64 KiB at least.
+pub const REPORT_QUEUE_BYTES_MAX: u64 = 64 * MIB;
 
 // ---- referrers and tag lists ----
 

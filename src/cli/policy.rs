@@ -222,14 +222,14 @@ fn plan(plan: &Plan) -> &'static str {
     match plan {
         Plan::WithoutMaterial => "need not be looked for",
         Plan::NeedsMaterial(_) => "are looked for at the upstream",
-        Plan::WantsMaterial(_) => "are looked for at the upstream, for the report alone",
+        Plan::WantsMaterial(_) => "are looked for at the upstream, for warnings alone",
     }
 }
 
 fn mode_text(mode: Mode) -> &'static str {
     match mode {
         Mode::Enforce => "enforce: a denial refuses",
-        Mode::Audit => "audit: a denial is recorded and the image served",
+        Mode::Audit => "audit: a denial is recorded and the image served; who signed it is looked for everywhere",
     }
 }
 

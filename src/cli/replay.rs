@@ -279,7 +279,7 @@ async fn judge(now: &Loaded, then: &PolicySet, known: &Known, directory: &Path) 
             return Ok(Outcome::CannotTell(why.to_owned()));
         }
         // An index has no size, and its children may have what it has not.
-        if known.image_bytes.is_none() && then.multi_arch(image) != MultiArch::LeafOnly {
+        if known.image_bytes.is_none() && then.multi_arch(image, &known.digest) != MultiArch::LeafOnly {
             let why = "it may be an index that its platform images admit; see their verdicts";
             return Ok(Outcome::CannotTell(why.to_owned()));
         }
@@ -301,7 +301,7 @@ fn compare(known: &Known, then: Decision, why: String) -> Outcome {
 /// Whether everything that is wanted was looked for under the policy in force.
 fn is_within(wanted: &Wanted, before: &Plan) -> bool {
     match before {
-        // Audit mode looks for signers where the policy needs none, and may leave that for another time.
+        // What only warnings depend on may have been left for another time.
         Plan::WithoutMaterial | Plan::WantsMaterial(_) => false,
         Plan::NeedsMaterial(before) => before.clone().and(wanted.clone()) == *before,
     }

@@ -176,6 +176,7 @@ async fn look_at(desk: &Desk, image: &ImageReference) -> (Looked, Option<ImageRe
         }
     };
     looked.digest = admitted.digest().to_string();
+    desk.puller().reported().await;
     let evidence = match admitted.verdict() {
         Some(id) => desk.store().verdict_by_id(&id).await.and_then(|(_, evidence)| evidence),
         None => None,
@@ -189,6 +190,13 @@ async fn look_at(desk: &Desk, image: &ImageReference) -> (Looked, Option<ImageRe
         Some(false) | None => looked.failed = Some("its signatures could not be looked at".to_owned()),
     }
     (looked.signers, looked.others) = (list("signers"), list("other_signatures"));
+    let gaps = list("not_reported");
+    let said = gaps.iter().map(|gap| format!("{}: {}", output::field(gap, "place"), output::field(gap, "why")));
+    looked.notes.extend(said.map(|gap| format!("not looked at: {gap}")));
+    // That nobody signed it can be said by whoever has looked everywhere.
+    if looked.signers.is_empty() && looked.others.is_empty() && !gaps.is_empty() {
+        looked.failed = looked.notes.first().cloned();
+    }
     let manifest = Manifest::parse(admitted.bytes(), Some(admitted.media_type().as_str())).ok();
     let child = manifest.as_ref().and_then(|manifest| {
         manifest.children().iter().find(|child| !child.is_attestation_child()).map(|child| child.digest)

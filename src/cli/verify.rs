@@ -172,6 +172,7 @@ struct Stored {
 
 async fn stored(desk: &Desk, id: Option<VerdictId>) -> Stored {
     let Some(id) = id else { return Stored::default() };
+    desk.puller().reported().await;
     match desk.store().verdict_by_id(&id).await {
         Some((verdict, evidence)) => Stored { verdict: Some(verdict), evidence },
         None => Stored::default(),

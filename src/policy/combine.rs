@@ -81,7 +81,11 @@ impl Formats {
             (Some(Conclusion::Denied { reason, text }), first) => {
                 (Decision::Deny, reason, verdict_line(&text), None, first)
             }
-            (Some(Conclusion::Allowed { reason, signers, warnings, not_after }), first) => {
+            (Some(Conclusion::Allowed { reason, signers, mut warnings, not_after }), first) => {
+                // An enforcing policy would have no answer.
+                if question.material.incomplete && !warnings.is_empty() {
+                    warnings.push("not all signatures could be looked at".to_owned());
+                }
                 let text = allowed_text(first.as_ref(), &signers, &warnings);
                 let reason = both_reasons(first.as_ref(), reason);
                 let not_after = first.as_ref().and_then(|first| first.not_after).into_iter().chain(not_after).min();

@@ -72,13 +72,14 @@ impl PolicySet {
         let uncovered = formats.containers_policy.is_none() && covering.as_ref().is_some_and(Vec::is_empty);
         let max_image_bytes = overrides::overridden(&self.overrides, image, None, |over| over.max_image_bytes);
         let mode = overrides::overridden(&self.overrides, image, None, |over| over.mode);
+        let multi_arch = overrides::overridden(&self.overrides, image, None, |over| over.multi_arch);
         Explanation {
             containers_policy: formats.containers_policy.as_ref().map(|policy| scope(policy, image)),
             cluster_image_policies: covering,
             no_match: uncovered.then_some(formats.no_match),
             plan: self.plan(image),
             mode: mode.unwrap_or(self.mode),
-            multi_arch: self.multi_arch(image),
+            multi_arch: multi_arch.unwrap_or(self.multi_arch),
             max_image_bytes: max_image_bytes.filter(|bytes| *bytes > 0),
             exemption: overrides::exempted(&self.exemptions, image, None, now),
         }

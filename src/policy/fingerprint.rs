@@ -30,7 +30,7 @@ pub(super) fn of(formats: &Formats, multi_arch: MultiArch, overrides: &[Override
 }
 
 /// To be raised when the same policy begins to mean something else.
-const VERSION: &str = "sealgate policy 3, regorus 0.14";
+const VERSION: &str = "sealgate policy 4, regorus 0.14";
 
 fn canonical(over: &Override) -> Vec<String> {
     let Override { scope, mode: _, multi_arch, bundles_without_identity, max_image_bytes } = over;

@@ -31,6 +31,7 @@ pub use explain::{Explanation, PolicyExplanation, Requires, ScopeExplanation};
 pub use keys::FormatKey;
 pub use lint::{Finding, Severity};
 pub use overrides::{BundlesWithoutIdentity, Exemption, Override, Scope, ScopeError};
+pub use signers::ReportedMaterial;
 pub use verdict::{Decision, EvaluateError, Evidence, Material, Reason, RestsOn, Skipped, Verdict};
 pub use wanted::{AlternateSource, LookasideBase, LookasideBaseError, MaterialKind, Wanted};
 
@@ -71,7 +72,7 @@ pub enum Plan {
     WithoutMaterial,
     /// Signature material must be discovered first; without it there is no answer.
     NeedsMaterial(Wanted),
-    /// The answer does not depend on material, but the report does (audit mode): what cannot be found out is left out.
+    /// The answer does not depend on material, but its warnings do: what cannot be found out is left out.
     WantsMaterial(Wanted),
 }
 
@@ -197,24 +198,24 @@ impl PolicySet {
 
     /// What deciding about `image` needs.
     pub fn plan(&self, image: &ImageReference) -> Plan {
-        match self.formats.plan(image) {
-            Plan::WithoutMaterial if self.reports_signers(image) => Plan::WantsMaterial(Wanted {
-                kinds: [MaterialKind::Signatures, MaterialKind::Attestations, MaterialKind::Bundles].into(),
-                lookaside: self.formats.registries_d.lookaside(image).cloned(),
-                ..Wanted::default()
-            }),
-            plan @ (Plan::WithoutMaterial | Plan::NeedsMaterial(_) | Plan::WantsMaterial(_)) => plan,
-        }
+        self.formats.plan(image)
     }
 
-    /// Whether who signed the image is to be found out although no answer depends on it. Signatures name sha256 digests.
-    fn reports_signers(&self, image: &ImageReference) -> bool {
-        let is_bound = match &image.reference {
-            Reference::Digest(digest) => digest.algorithm() == Algorithm::Sha256,
-            Reference::Tag(_) => true,
-        };
-        let mode = overrides::overridden(&self.overrides, image, None, |over| over.mode).unwrap_or(self.mode);
-        is_bound && mode == Mode::Audit && self.trust_root.is_some()
+    /// What a report on who signed the image looks for beyond the plan: every other place where a signature may lie. `None` where
+    /// nobody asks for a report. Neither an answer nor its absence ever depends on it.
+    pub fn wished(&self, image: &ImageReference, digest: &Digest) -> Option<Wanted> {
+        // Signatures name sha256 digests.
+        let is_bound = digest.algorithm() == Algorithm::Sha256;
+        if !is_bound || self.mode(image, digest) != Mode::Audit || self.trust_root.is_none() {
+            return None;
+        }
+        let everything = self.formats.registries_d.everything(image);
+        Some(match self.plan(image) {
+            Plan::WithoutMaterial => everything,
+            Plan::NeedsMaterial(planned) | Plan::WantsMaterial(planned) => {
+                everything.beyond(&planned, &image.repository)
+            }
+        })
     }
 
     /// Decides. `digest` is the digest of the manifest's bytes.
@@ -233,14 +234,18 @@ impl PolicySet {
         let searched = self.formats.registries_d.searched(image);
         let question = Question { image, digest, material, searched, bundles_without_identity, now, finder };
         let mut verdict = self.formats.evaluate(question)?;
-        // Nobody is reported as absent whom nobody looked for.
-        if let (Mode::Audit, Some(root)) = (self.mode(image, digest), self.trust_root())
-            && self.plan(image) != Plan::WithoutMaterial
-        {
-            signers::report(&mut verdict.evidence.0, question, root);
-        }
         evidence::fit(&mut verdict.evidence);
         Ok(verdict)
+    }
+
+    /// Adds to the evidence who signed the image, whoever the policy names, out of all that was found, and what could not be
+    /// found out. For reports: it authorises nobody.
+    pub fn report(&self, evidence: &mut Evidence, digest: &Digest, found: &[ReportedMaterial<'_>], now: Timestamp) {
+        if let Some(root) = &self.trust_root {
+            let known = &self.known_keys;
+            signers::report(&mut evidence.0, found, signers::Identify { digest, root, known, now });
+            evidence::fit(evidence);
+        }
     }
 
     /// Whether a policy scope names this very digest (design §2, "Tag, then digest").
@@ -284,9 +289,9 @@ impl PolicySet {
         &self.exemptions
     }
 
-    /// How the image's index relates to its children, after overrides.
-    pub fn multi_arch(&self, image: &ImageReference) -> MultiArch {
-        overrides::overridden(&self.overrides, image, None, |over| over.multi_arch).unwrap_or(self.multi_arch)
+    /// How the index with that digest relates to its children, after overrides.
+    pub fn multi_arch(&self, image: &ImageReference, digest: &Digest) -> MultiArch {
+        overrides::overridden(&self.overrides, image, Some(digest), |over| over.multi_arch).unwrap_or(self.multi_arch)
     }
 
     /// Whether a bundle, which names a digest and no reference, satisfies a `signedIdentity` for that image.

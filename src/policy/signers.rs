@@ -2,37 +2,88 @@
 
 use serde_json::{Value, json};
 
-use super::containers_policy::Question;
 use super::evidence::{bounded, describe, set};
-use crate::limits::CANDIDATES_MAX;
+use super::finding::KnownKeys;
+use super::{Material, Skipped};
+use crate::clock::Timestamp;
+use crate::limits::{CANDIDATES_MAX, FINDING_CHECKS_MAX};
 use crate::oci::Digest;
 use crate::verify::{
     Identified, OpenPgpClaim, OpenPgpSignature, SignatureMaterial, SigstoreRoot, VerifiedStatement, named_key,
     openpgp_claim,
 };
 
-/// Adds `signers`, every signature and attestation that verifies under `root`, and `other_signatures`, whatever does not: it may
-/// be by a key, for which no trust root vouches.
-pub(super) fn report(evidence: &mut Value, question: Question<'_>, root: &SigstoreRoot) {
-    let (mut signers, mut others) = (Vec::new(), Vec::new());
-    for candidate in question.material.candidates.iter().take(CANDIDATES_MAX) {
+/// What one search found, and what it could not look at.
+#[derive(Debug, Clone)]
+pub struct ReportedMaterial<'a> {
+    /// What it found.
+    pub material: &'a Material,
+    /// Whether the document says already what was skipped, since the decision rests on this search.
+    pub is_decided_on: bool,
+    /// Why there may be more.
+    pub missing: Option<Skipped>,
+}
+
+/// For whom signatures are to be identified, and by what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Identify<'a> {
+    pub(super) digest: &'a Digest,
+    pub(super) root: &'a SigstoreRoot,
+    /// Holders of OpenPGP keys are known by the policy's rings alone.
+    pub(super) known: &'a KnownKeys,
+    pub(super) now: Timestamp,
+}
+
+impl Identify<'_> {
+    /// A record of who signed it, or of what it is else.
+    fn one(&self, candidate: &SignatureMaterial, checks: &mut usize) -> Result<Value, Value> {
         if let SignatureMaterial::OpenPgp(signature) = candidate {
-            others.push(openpgp(candidate, signature, question.digest));
-            continue;
+            return match self.known.identify_openpgp(signature, self.digest, self.now, checks) {
+                Some(verified) => Ok(signer(candidate, Identified::Signature(verified))),
+                None => Err(openpgp(candidate, signature, self.digest)),
+            };
         }
-        match root.identify(candidate, question.digest, question.now) {
-            Ok(identified) => signers.push(signer(candidate, identified)),
-            Err(error) => {
+        self.root.identify(candidate, self.digest, self.now).map(|identified| signer(candidate, identified)).map_err(
+            |error| {
                 let mut other = found(candidate, "unknown");
-                let key = named_key(candidate, question.digest);
+                let key = named_key(candidate, self.digest);
                 set(&mut other, "key", json!(key.map(|key| key.fingerprint().to_string())));
                 set(&mut other, "why", json!(bounded(&error.to_string())));
-                others.push(other);
+                other
+            },
+        )
+    }
+}
+
+/// Adds `signers`, every signature and attestation that verifies under the trust root, or by an OpenPGP key of the policy;
+/// `other_signatures`, whatever does not: it may be by a key, for which nobody vouches; and `not_reported`, what could not be
+/// looked at.
+pub(super) fn report(evidence: &mut Value, found: &[ReportedMaterial<'_>], identify: Identify<'_>) {
+    let (mut signers, mut others, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    let mut checks = FINDING_CHECKS_MAX;
+    for ReportedMaterial { material, is_decided_on, missing: gap } in found {
+        for candidate in material.candidates.iter().take(CANDIDATES_MAX) {
+            match identify.one(candidate, &mut checks) {
+                Ok(signer) => signers.push(signer),
+                Err(other) => others.push(other),
             }
+        }
+        missing.extend(gap.iter().map(not_reported));
+        if !is_decided_on {
+            missing.extend(material.skipped.iter().map(not_reported));
+        }
+        if material.more {
+            let why = format!("there are more candidates than are looked at ({CANDIDATES_MAX})");
+            missing.push(not_reported(&Skipped { place: "all places together".to_owned(), why }));
         }
     }
     set(evidence, "signers", json!(signers));
     set(evidence, "other_signatures", json!(others));
+    set(evidence, "not_reported", json!(missing));
+}
+
+pub(super) fn not_reported(Skipped { place, why }: &Skipped) -> Value {
+    json!({ "place": bounded(place), "why": bounded(why) })
 }
 
 fn signer(candidate: &SignatureMaterial, identified: Identified) -> Value {
@@ -69,14 +120,14 @@ fn found(candidate: &SignatureMaterial, kind: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use crate::clock::{Clock, Timestamp};
     use crate::limits::{CANDIDATES_MAX, EVIDENCE_DOCUMENT_BYTES_MAX};
-    use crate::oci::Digest;
+    use crate::oci::{Algorithm, Digest, ImageReference};
     use crate::policy::{
-        ContainersPolicy, ContainersPolicyDocument, Decision, Material, MaterialKind, Mode, Override, Plan, PolicySet,
-        Settings, Verdict,
+        ContainersPolicy, ContainersPolicyDocument, Evidence, Material, MaterialKind, Mode, Override, Plan, PolicySet,
+        ReportedMaterial, Settings, Skipped,
     };
     use crate::testing::sigstore::{FakeSigstore, Flaw, Identity};
     use crate::verify::{SignatureMaterial, SigstoreRoot};
@@ -94,9 +145,13 @@ mod tests {
         PolicySet::new(settings).unwrap()
     }
 
-    fn decide(policy: &PolicySet, candidates: Vec<SignatureMaterial>, now: Timestamp) -> Verdict {
+    /// The evidence with what is reported of these candidates.
+    fn reported(policy: &PolicySet, candidates: Vec<SignatureMaterial>, now: Timestamp) -> Value {
         let material = Material { candidates, ..Material::default() };
-        policy.evaluate(&format!("{APP}:1").parse().unwrap(), &Digest::sha256(b"manifest"), &material, now).unwrap()
+        let mut evidence = Evidence(json!({}));
+        let found = ReportedMaterial { material: &material, is_decided_on: true, missing: None };
+        policy.report(&mut evidence, &Digest::sha256(b"manifest"), &[found], now);
+        evidence.0
     }
 
     #[test]
@@ -115,11 +170,12 @@ mod tests {
         ];
         for requirement in ["reject", "insecureAcceptAnything"] {
             let audit = policy(&sigstore, requirement, Mode::Audit);
-            let Plan::WantsMaterial(wanted) = audit.plan(&format!("{APP}:1").parse().unwrap()) else { panic!() };
-            assert!(wanted.kinds.contains(&MaterialKind::Bundles) && wanted.kinds.len() == 3);
-            let verdict = decide(&audit, candidates.clone(), now);
-            assert_eq!(verdict.decision == Decision::Allow, requirement == "insecureAcceptAnything");
-            let signers = verdict.evidence.0["signers"].as_array().unwrap();
+            let image: ImageReference = format!("{APP}:1").parse().unwrap();
+            assert_eq!(audit.plan(&image), Plan::WithoutMaterial, "the decision waits for nothing");
+            let wished = audit.wished(&image, &digest).unwrap();
+            assert!(wished.kinds.contains(&MaterialKind::Bundles) && wished.kinds.len() == 3);
+            let evidence = reported(&audit, candidates.clone(), now);
+            let signers = evidence["signers"].as_array().unwrap();
             assert_eq!(signers.len(), 2, "{signers:?}");
             assert_eq!(signers[0]["kind"], "signature");
             assert_eq!(signers[0]["signer"], json!({"issuer": ISSUER, "subjects": ["dev@example.com"]}));
@@ -128,39 +184,60 @@ mod tests {
                 (&signers[1]["kind"], &signers[1]["predicate_type"]),
                 (&json!("attestation"), &json!("https://slsa.dev/provenance/v1"))
             );
-            let others = verdict.evidence.0["other_signatures"].as_array().unwrap();
+            let others = evidence["other_signatures"].as_array().unwrap();
             assert_eq!(others[0]["key"], sigstore.key("k").fingerprint().to_string());
             assert_eq!(others[1]["key"], json!(null));
         }
     }
 
     #[test]
-    fn where_nobody_looked_nobody_is_said_to_be_absent() {
+    fn an_override_for_the_digest_counts_also_when_a_tag_was_asked_for() {
         let now = Clock::System.now();
         let sigstore = FakeSigstore::from_seed(7, now);
         let document = ContainersPolicyDocument::parse(br#"{"default": [{"type": "reject"}]}"#).unwrap();
         let policy = ContainersPolicy::resolve(document, &mut |_| Err("no files".to_owned())).unwrap();
-        // The digest is not known when it is planned what to look for.
-        let scope = Digest::sha256(b"manifest").to_string().parse().unwrap();
+        let digest = Digest::sha256(b"manifest");
         let policy = PolicySet::new(Settings {
             containers_policy: Some(policy),
             trust_root: Some(SigstoreRoot::from_json(sigstore.trusted_root_json().as_bytes()).unwrap()),
-            overrides: vec![Override { mode: Some(Mode::Audit), ..Override::of(scope) }],
+            overrides: vec![Override { mode: Some(Mode::Audit), ..Override::of(digest.to_string().parse().unwrap()) }],
             ..Settings::default()
-        });
-        assert_eq!(decide(&policy.unwrap(), Vec::new(), now).evidence.0.get("signers"), None);
+        })
+        .unwrap();
+        let image: ImageReference = format!("{APP}:1").parse().unwrap();
+        assert!(policy.wished(&image, &digest).is_some());
+        assert_eq!(policy.wished(&image, &Digest::sha256(b"another")), None);
     }
 
     #[test]
     fn enforcing_keeps_only_what_was_examined() {
         let now = Clock::System.now();
         let sigstore = FakeSigstore::from_seed(7, now);
+        let image: ImageReference = format!("{APP}:1").parse().unwrap();
         let enforce = policy(&sigstore, "reject", Mode::Enforce);
-        assert_eq!(enforce.plan(&format!("{APP}:1").parse().unwrap()), Plan::WithoutMaterial);
-        assert_eq!(decide(&enforce, Vec::new(), now).evidence.0.get("signers"), None);
+        assert_eq!(enforce.wished(&image, &Digest::sha256(b"manifest")), None);
         let audit = policy(&sigstore, "reject", Mode::Audit);
-        let sha512 = format!("{APP}@sha512:{}", "0".repeat(128)).parse().unwrap();
-        assert_eq!(audit.plan(&sha512), Plan::WithoutMaterial, "no signature names such a digest");
+        let sha512 = Digest::of(Algorithm::Sha512, b"manifest");
+        assert_eq!(audit.wished(&image.with_digest(sha512), &sha512), None, "no signature names such a digest");
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_told_once() {
+        let now = Clock::System.now();
+        let sigstore = FakeSigstore::from_seed(7, now);
+        let audit = policy(&sigstore, "reject", Mode::Audit);
+        let skipped = |place: &str| Skipped { place: place.to_owned(), why: "unreadable".to_owned() };
+        let needed = Material { skipped: vec![skipped("needed")], ..Material::default() };
+        let wished = Material { skipped: vec![skipped("wished")], more: true, ..Material::default() };
+        let found = [
+            ReportedMaterial { material: &needed, is_decided_on: true, missing: None },
+            ReportedMaterial { material: &wished, is_decided_on: false, missing: Some(skipped("the list")) },
+        ];
+        let mut evidence = Evidence(json!({}));
+        audit.report(&mut evidence, &Digest::sha256(b"manifest"), &found, now);
+        let places: Vec<&Value> =
+            evidence.0["not_reported"].as_array().unwrap().iter().map(|gap| &gap["place"]).collect();
+        assert_eq!(places, ["the list", "wished", "all places together"]);
     }
 
     #[test]
@@ -173,16 +250,16 @@ mod tests {
             let identity = Identity::uri(&format!("https://example.com/{}", "a".repeat(length)), ISSUER);
             sigstore.sign_as(APP, &digest, &identity, Flaw::None).material()
         };
-        let bytes = |verdict: &Verdict| serde_json::to_vec(&verdict.evidence.0).unwrap().len();
-        let many = decide(&audit, vec![sign(4000); CANDIDATES_MAX + 1], now);
-        assert_eq!(many.evidence.0["signers"].as_array().unwrap().len(), CANDIDATES_MAX);
+        let bytes = |evidence: &Value| serde_json::to_vec(evidence).unwrap().len();
+        let many = reported(&audit, vec![sign(4000); CANDIDATES_MAX + 1], now);
+        assert_eq!(many["signers"].as_array().unwrap().len(), CANDIDATES_MAX);
         assert!(bytes(&many) <= EVIDENCE_DOCUMENT_BYTES_MAX);
-        let few = decide(&audit, vec![sign(4000)], now);
-        assert_eq!(few.evidence.0.get("cut"), None);
-        let mut large = few.evidence;
+        let few = reported(&audit, vec![sign(4000)], now);
+        assert_eq!(few.get("cut"), None);
+        let mut large = Evidence(few);
         large.0["more"] = json!(vec!["x".repeat(10_000); 100]);
         crate::policy::evidence::fit(&mut large);
         assert_eq!(large.0["cut"], true);
-        assert!(serde_json::to_vec(&large.0).unwrap().len() <= EVIDENCE_DOCUMENT_BYTES_MAX);
+        assert!(bytes(&large.0) <= EVIDENCE_DOCUMENT_BYTES_MAX);
     }
 }

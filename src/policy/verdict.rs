@@ -194,3 +194,11 @@ pub struct Skipped {
 /// What was looked at, requirement by requirement and candidate by candidate, as the JSON that is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence(pub serde_json::Value);
+
+impl Evidence {
+    /// Says of something that a report on who signed does not cover it.
+    pub fn add_not_reported(&mut self, gap: &Skipped) {
+        let gap = super::signers::not_reported(gap);
+        super::evidence::set(&mut self.0, "not_reported", serde_json::json!([gap]));
+    }
+}

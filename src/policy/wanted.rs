@@ -105,6 +105,18 @@ impl Wanted {
         self.kinds.is_empty() && self.sources.is_empty() && self.lookaside.is_none()
     }
 
+    /// What is not wanted by `planned` already, for an image of `repository`.
+    #[must_use]
+    pub fn beyond(mut self, planned: &Self, repository: &Repository) -> Self {
+        let is_own = |source: &&AlternateSource| source.repository == *repository && source.tag_prefix.is_none();
+        let own = planned.sources.iter().filter(is_own).flat_map(|source| &source.kinds);
+        let planned_kinds: BTreeSet<MaterialKind> = planned.kinds.iter().chain(own).copied().collect();
+        self.kinds.retain(|kind| !planned_kinds.contains(kind));
+        self.sources.retain(|source| !planned.sources.contains(source));
+        self.lookaside = self.lookaside.filter(|base| planned.lookaside.as_ref() != Some(base));
+        self
+    }
+
     /// All that either wants.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {

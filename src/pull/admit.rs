@@ -205,7 +205,7 @@ impl Puller {
 
 /// Under `leaf-only` indexes are served, and each child is decided by itself.
 fn passes_ungated(snapshot: &Snapshot, image: &ImageReference, manifest: &UnverifiedManifest) -> bool {
-    manifest.parsed().is_index() && snapshot.policy.multi_arch(image) == MultiArch::LeafOnly
+    manifest.parsed().is_index() && snapshot.policy.multi_arch(image, manifest.digest()) == MultiArch::LeafOnly
 }
 
 /// Where an artefact may sit: at a place of its own, else wherever its `subject` says that it is a referrer.

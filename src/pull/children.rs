@@ -35,7 +35,7 @@ impl Puller {
         depth: Depth,
         own: &Verdict,
     ) -> Result<Option<Reached>, Unreached> {
-        let rule = snapshot.policy.multi_arch(&basis.image);
+        let rule = snapshot.policy.multi_arch(&basis.image, &basis.digest);
         // Nothing that is trusted under one algorithm is trusted under another.
         if rule == MultiArch::LeafOnly || own.reason == Reason::UnsupportedDigest {
             return Ok(None);

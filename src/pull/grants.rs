@@ -225,7 +225,7 @@ impl Puller {
     /// Under `leaf-only` indexes grant nothing, also not what they granted under another rule.
     async fn is_void(&self, snapshot: &Snapshot, grant: &Grant) -> bool {
         grant.kind != GrantKind::Manifest
-            && snapshot.policy.multi_arch(&grant.image) == MultiArch::LeafOnly
+            && snapshot.policy.multi_arch(&grant.image, &grant.admitting) == MultiArch::LeafOnly
             && self.parts.store.media_type(&grant.admitting).await.is_none_or(crate::oci::MediaType::is_index)
     }
 

@@ -67,8 +67,11 @@ impl Hot {
         self.materials.get(looked_for).filter(|material| material.at > since)
     }
 
+    /// Unless a search that began later was faster.
     pub(super) fn keep_material(&self, looked_for: LookedFor, material: &Arc<Discovered>) {
-        self.materials.insert(looked_for, Arc::clone(material));
+        if self.materials.get(&looked_for).is_none_or(|known| known.began <= material.began) {
+            self.materials.insert(looked_for, Arc::clone(material));
+        }
     }
 
     /// Upstream has just said what lies at a place of signatures.

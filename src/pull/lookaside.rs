@@ -150,6 +150,10 @@ async fn read_file(directory: &Path, file: &Path) -> Result<Option<Bytes>, &'sta
         return Err("lookaside_file");
     }
     let opened = tokio::fs::File::open(&file).await.map_err(|_| "lookaside_file")?;
+    // It may be another one by now.
+    if !opened.metadata().await.is_ok_and(|metadata| metadata.is_file()) {
+        return Err("lookaside_file");
+    }
     let mut bytes = Vec::new();
     let mut bounded = opened.take(SIGNATURE_BYTES_MAX.saturating_add(1));
     bounded.read_to_end(&mut bytes).await.map_err(|_| "lookaside_file")?;

@@ -21,6 +21,7 @@ mod lookaside;
 mod manifest;
 mod reading;
 mod referrers;
+mod report;
 mod resolve;
 mod size;
 mod tags;
@@ -50,6 +51,7 @@ use self::flight::Flights;
 use self::hot::Hot;
 use self::manifest::UnverifiedManifest;
 use self::referrers::Listed;
+use self::report::Reports;
 use self::resolve::Asked;
 use self::verdict::{Depth, Unreached};
 use crate::clock::Clock;
@@ -118,6 +120,7 @@ struct Parts {
     tasks: TaskTracker,
     hot: Hot,
     blobs: Blobs,
+    reports: Reports,
     /// One for each core that verification may use.
     verify_permits: Arc<Semaphore>,
     resolving: Flights<(Repository, Tag), Result<Asked, PullError>>,
@@ -161,6 +164,7 @@ impl Puller {
             clock,
             telemetry,
             hot: Hot::new(),
+            reports: Reports::new(),
             verify_permits: Arc::new(Semaphore::new(workers)),
             resolving: Flights::new(tasks.clone()),
             fetching: Flights::new(tasks.clone()),

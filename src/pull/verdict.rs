@@ -10,12 +10,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::discover::{Discovered, NoEvidence};
+use super::report::is_worth_keeping;
 use super::size::TooLarge;
 use super::{Denial, Hindrance, PullError, Puller, Snapshot};
 use crate::clock::Timestamp;
-use crate::limits::{
-    DENIED_MATERIAL_BYTES_MAX, DISCOVERY_BUDGET, REFUSAL_LINE_BYTES_MAX, REPORT_DISCOVERY_BUDGET, VERDICT_BUDGET,
-};
+use crate::limits::{DISCOVERY_BUDGET, REFUSAL_LINE_BYTES_MAX, REPORT_DISCOVERY_BUDGET, VERDICT_BUDGET};
 use crate::oci::{Digest, ImageReference};
 use crate::policy::{Decision, Evidence, Material, Mode, Plan, Reason, RestsOn, Verdict, Wanted};
 use crate::store::{StoredVerdict, VerdictId, VerdictKey};
@@ -163,7 +162,7 @@ impl Puller {
                 }
                 (Some(Arc::clone(&found)), Some(found))
             }
-            // What the answer does not depend on may be missing, and is not waited for as long.
+            // What only warnings depend on may be missing, and is not waited for as long.
             Plan::WantsMaterial(wanted) => {
                 (Some(self.discover_by(started + REPORT_DISCOVERY_BUDGET, snapshot, basis, &wanted).await), None)
             }
@@ -195,23 +194,43 @@ impl Puller {
             Some(_) | None => reached,
         };
         let verdict = StoredVerdict { image_size, ..self.stored_form(snapshot, basis, &reached, found.as_deref()) };
-        let verdict = Arc::new(verdict);
-        // An allow is verified again from it while upstream is away. Of a denial it tells what another policy would say, for
-        // which nobody's spam may crowd out the cache.
-        if let Some(found) = &found
-            && (reached.decision == Decision::Allow || found.material_bytes() <= DENIED_MATERIAL_BYTES_MAX)
-        {
-            self.keep_material(&basis.digest, found).await;
-        }
-        // That it lies too deep below one index says nothing about it elsewhere.
-        if depth == Depth::TOP || reached.reason != Reason::TooManyChildren {
-            self.parts.store.put_verdict(StoredVerdict::clone(&verdict), &reached.evidence).await;
-        }
+        let verdict = self.keep(snapshot, basis, depth, verdict, reached, found).await;
         self.parts.telemetry.verify_took(VerifySource::Computed, started.elapsed());
         Ok(verdict)
     }
 
-    async fn discover_by(
+    /// Keeps a verdict with what it rests on, and has it reported on.
+    async fn keep(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        basis: &Basis,
+        depth: Depth,
+        mut verdict: StoredVerdict,
+        mut reached: Reached,
+        found: Option<Arc<Discovered>>,
+    ) -> Arc<StoredVerdict> {
+        if let Some(found) = &found {
+            if is_worth_keeping(reached.decision, found.material_bytes()) {
+                self.keep_material(&basis.digest, found).await;
+            } else {
+                verdict.material = Vec::new();
+                verdict.material_complete = false;
+            }
+        }
+        // That it lies too deep below one index says nothing about it elsewhere.
+        if depth != Depth::TOP && reached.reason == Reason::TooManyChildren {
+            return Arc::new(verdict);
+        }
+        let report = self.planned_report(snapshot, basis, found, &mut reached.evidence);
+        self.parts.store.put_verdict(verdict.clone(), &reached.evidence).await;
+        let verdict = Arc::new(verdict);
+        if let Some(report) = report {
+            self.report_later(report, Arc::clone(&verdict));
+        }
+        verdict
+    }
+
+    pub(super) async fn discover_by(
         &self,
         deadline: Instant,
         snapshot: &Snapshot,
@@ -337,13 +356,13 @@ impl Puller {
 
 /// Why work off the async threads gave no answer.
 #[derive(Debug, PartialEq, Eq)]
-enum Unjudged {
+pub(super) enum Unjudged {
     Panicked,
     TooLate,
 }
 
 /// Runs `work` off the async threads. The permit lives as long as the work, also when nobody waits for it any more.
-async fn judged<T: Send + 'static>(
+pub(super) async fn judged<T: Send + 'static>(
     tasks: &TaskTracker,
     permit: OwnedSemaphorePermit,
     deadline: Instant,

@@ -58,17 +58,38 @@ impl Decisions {
     pub(super) async fn put(&self, verdict: StoredVerdict, evidence: &Evidence) {
         let mut verdict = bounded(verdict);
         verdict.evidence = self.keep_evidence(&verdict, evidence).await;
+        let orphans = self.enter(&mut lock(&self.history), verdict);
+        self.remove_evidence(orphans).await;
+    }
+
+    /// Replaces a verdict by the same one with other evidence and material, unless it is gone or another of its key is there.
+    pub(super) async fn amend(&self, verdict: StoredVerdict, evidence: &Evidence) {
+        let mut verdict = bounded(verdict);
+        let Some(digest) = self.keep_evidence(&verdict, evidence).await else { return };
+        verdict.evidence = Some(digest);
+        let orphans = {
+            let mut history = lock(&self.history);
+            let known = history.find(verdict.key.id());
+            if known.is_some_and(|known| known.issued == verdict.issued && known.decision == verdict.decision) {
+                self.enter(&mut history, verdict)
+            } else if history.evidence().any(|other| other == digest) {
+                Vec::new()
+            } else {
+                vec![digest]
+            }
+        };
+        self.remove_evidence(orphans).await;
+    }
+
+    /// One lock for all three places, so that they agree on which of two verdicts came last; the evidence that nobody points at
+    /// any more.
+    fn enter(&self, history: &mut History, verdict: StoredVerdict) -> Vec<Digest> {
         let key = RecordKey::verdict(&verdict.key);
         let record = verdict.to_record(Codec::body_bytes_max(&key));
         let verdict = Arc::new(verdict);
-        let orphans = {
-            // One lock for all three, so that they agree on which of two verdicts came last.
-            let mut history = lock(&self.history);
-            self.hot.insert(verdict.key.clone(), Some(Arc::clone(&verdict)));
-            self.records.write(StoreOp::Put, move |database| database.put(&[(key, record)]));
-            history.insert(verdict)
-        };
-        self.remove_evidence(orphans).await;
+        self.hot.insert(verdict.key.clone(), Some(Arc::clone(&verdict)));
+        self.records.write(StoreOp::Put, move |database| database.put(&[(key, record)]));
+        history.insert(verdict)
     }
 
     pub(super) fn list(&self, filter: &VerdictFilter) -> Vec<Arc<StoredVerdict>> {

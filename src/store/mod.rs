@@ -230,6 +230,11 @@ impl Store {
         self.inner.decisions.put(verdict, evidence).await;
     }
 
+    /// Replaces evidence and material of a verdict, if that very verdict is still there: not forgotten, not reached anew.
+    pub async fn amend_verdict(&self, verdict: StoredVerdict, evidence: &Evidence) {
+        self.inner.decisions.amend(verdict, evidence).await;
+    }
+
     /// Verdicts by the filter, newest first; also expired ones from the bounded history. Those of the processes before this
     /// one are read in the background after a start: until then they are missing. See [`read_verdicts`].
     pub async fn verdicts(&self, filter: &VerdictFilter) -> Vec<Arc<StoredVerdict>> {

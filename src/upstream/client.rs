@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::authorization::{KnownChallenge, Shown};
-use super::breaker::{self, Board, Breaker, Breakers};
+use super::breaker::{self, Board, Breakers};
 use super::credentials::CredentialSource;
 use super::lookaside::Lookasides;
 use super::rate_limit::RateLimit;

@@ -63,6 +63,8 @@ pub(crate) enum Policy {
     AnyLeaf,
     /// As `Signed`, under `leaf-only`.
     LeafOnly,
+    /// As `Signed`, under `leaf-only` for this digest alone.
+    LeafOnlyOf(Digest),
     /// As `Signed`, in audit mode.
     Audit,
     /// As `Signed`, with audit mode for this tag.
@@ -558,6 +560,13 @@ impl Lab {
         self.store.content(digest).await.is_some()
     }
 
+    /// The evidence of the newest verdict, once it was found out who signed.
+    pub(crate) async fn reported_evidence(&self) -> Value {
+        self.puller.reported().await;
+        let id = self.verdicts().await[0].key.id();
+        self.store.verdict_by_id(&id).await.unwrap().1.unwrap()
+    }
+
     /// All verdicts that were kept.
     pub(crate) async fn verdicts(&self) -> Vec<Arc<StoredVerdict>> {
         self.store.verdicts(&VerdictFilter::default()).await
@@ -648,6 +657,7 @@ fn settings(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> PolicySe
         | Policy::Bundles
         | Policy::AnyLeaf
         | Policy::LeafOnly
+        | Policy::LeafOnlyOf(_)
         | Policy::Audit
         | Policy::AuditTag(_)
         | Policy::AuditBut(_)
@@ -661,6 +671,10 @@ fn settings(policy: Policy, sigstore: &FakeSigstore, now: Timestamp) -> PolicySe
     match policy {
         Policy::AnyLeaf => settings.multi_arch = MultiArch::IndexOrAnyLeaf,
         Policy::LeafOnly => settings.multi_arch = MultiArch::LeafOnly,
+        Policy::LeafOnlyOf(digest) => settings.overrides.push(Override {
+            multi_arch: Some(MultiArch::LeafOnly),
+            ..Override::of(digest.to_string().parse().unwrap())
+        }),
         Policy::Warned => settings.cluster_image_policies = Some(attested("warn", sigstore)),
         Policy::Attested => settings.cluster_image_policies = Some(attested("enforce", sigstore)),
         Policy::Bundles => settings.overrides.push(Override {

@@ -9,13 +9,14 @@ use base64::engine::general_purpose::STANDARD;
 use sealgate::clock::Clock;
 use sealgate::oci::{Algorithm, Digest, MediaType};
 use sealgate::policy::{
-    BundlesWithoutIdentity, ContainersPolicy, ContainersPolicyDocument, Override, Reason, RegistriesD, Settings,
+    BundlesWithoutIdentity, ContainersPolicy, ContainersPolicyDocument, Mode, Override, Reason, RegistriesD, Settings,
 };
 use sealgate::telemetry::Telemetry;
 use sealgate::testing::openpgp::{FakeOpenPgpKey, OpenPgpFlaw};
 use sealgate::testing::sigstore::{FakeBundle, FakeSigstore, key_requirement};
 use sealgate::testing::{Content, FakeRegistry, Fault, attach_bundles, put_lookaside};
 use sealgate::upstream::Upstream;
+use sealgate::verify::SigstoreRoot;
 use serde_json::{Value, json};
 
 use crate::lab::{Image, Lab, Policy, denied_for, is_undecided};
@@ -371,4 +372,32 @@ async fn a_bundle_names_no_reference_and_counts_only_where_the_digest_is_enough(
         ..settings(&[key_requirement(&sigstore.key("another"))], RegistriesD::default())
     });
     assert_eq!(denied_for(lab.pull("1").await), Reason::BadSignature);
+}
+
+#[tokio::test]
+async fn audit_mode_names_the_holder_of_a_key_that_the_policy_has_for_other_images() {
+    let scene = Scene::new().await;
+    scene.put(&[
+        scene.sign(OpenPgpFlaw::None),
+        holder("somebody").sign(REFERENCE, &scene.image.digest, OpenPgpFlaw::None),
+    ]);
+    let document = json!({
+        "default": [{"type": "insecureAcceptAnything"}],
+        "transports": {"docker": {"registry.test/other": [signed_by(&scene.holder)]}},
+    });
+    let document = ContainersPolicyDocument::parse(document.to_string().as_bytes()).unwrap();
+    let sigstore = FakeSigstore::from_seed(7, Clock::System.now());
+    let base = format!("docker: {{registry.test: {{lookaside: '{}'}}}}", scene.lab.registry.lookaside_url());
+    scene.lab.reload_with(Settings {
+        containers_policy: Some(ContainersPolicy::resolve(document, &mut |_| Err("no files".to_owned())).unwrap()),
+        registries_d: registries_d(&base),
+        trust_root: Some(SigstoreRoot::from_json(sigstore.trusted_root_json().as_bytes()).unwrap()),
+        mode: Mode::Audit,
+        ..Settings::default()
+    });
+    scene.lab.pull("1").await.unwrap();
+    let evidence = scene.lab.reported_evidence().await;
+    let [signer] = evidence["signers"].as_array().unwrap().as_slice() else { panic!("{evidence}") };
+    assert_eq!(signer["signer"]["openpgp"], scene.holder.fingerprint());
+    assert_eq!(evidence["other_signatures"][0]["openpgp"], holder("somebody").fingerprint());
 }

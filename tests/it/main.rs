@@ -21,6 +21,7 @@ mod admin;
 mod admission;
 mod advisories;
 mod architecture;
+mod audit;
 mod blobs_http;
 mod both_formats;
 mod bundle_forgery;

@@ -295,3 +295,19 @@ async fn a_child_whose_digest_is_enforced_is_refused_under_an_audited_index() {
     lab.reload(Policy::Audit);
     lab.pull_digest(&enforced.digest).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_override_of_multi_arch_for_a_digest_counts_also_when_a_tag_is_asked_for() {
+    let lab = Lab::new(Policy::Signed).await;
+    let (child, other) = (lab.image("child"), lab.image("other"));
+    let (index, another) = (lab.index(&[&child]), lab.index(&[&other]));
+    lab.tag("1", &index);
+    lab.tag("2", &another);
+    lab.reload(Policy::LeafOnlyOf(index.digest));
+    // It passes and grants nothing; of the other one nobody has said so.
+    assert_eq!(lab.pull("1").await.unwrap().bytes(), &index.bytes);
+    assert_eq!(lab.pull_digest(&index.digest).await.unwrap().bytes(), &index.bytes);
+    assert_eq!(denied_for(lab.pull_digest(&child.digest).await), Reason::NoSignature);
+    assert_eq!(denied_for(lab.pull("2").await), Reason::NoSignature);
+    assert_eq!(lab.asked("HEAD", "/manifests/1"), 1, "one resolution");
+}

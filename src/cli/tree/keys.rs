@@ -20,6 +20,7 @@ pub(super) const DOCUMENT_KEYS: &[&str] = &[
     "admitted_by",
     "signers",
     "other_signatures",
+    "not_reported",
     "skipped",
     "other_attachments",
     "more_candidates",

@@ -219,7 +219,12 @@ fn signers(evidence: &Value) -> Option<Node> {
         node.fact("why", text(other, "why"));
         node
     });
-    let below = below.chain(others);
+    let gaps = list(evidence, "not_reported").map(Vec::as_slice).unwrap_or_default().iter().map(|gap| {
+        let mut node = Node::of(format!("not looked at: {}", text(gap, "place").unwrap_or_default()));
+        node.fact("why", text(gap, "why"));
+        node
+    });
+    let below = below.chain(others).chain(gaps);
     let line = if signers.is_empty() { "who signed it: nobody that the trust root knows" } else { "who signed it" };
     Some(Node { below: below.collect(), ..Node::of(line) })
 }

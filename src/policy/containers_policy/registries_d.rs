@@ -12,7 +12,7 @@ use super::scopes;
 use crate::oci::ImageReference;
 use crate::policy::wanted::LookasideBaseError;
 use crate::policy::yaml::{self, Node, Value};
-use crate::policy::{LookasideBase, Plan, Wanted};
+use crate::policy::{LookasideBase, MaterialKind, Plan, Wanted};
 use crate::verify::quote::go_quote;
 
 /// The settings of all files of a directory.
@@ -73,6 +73,16 @@ impl RegistriesD {
     /// What there is to look for an image, for the text of a search that found nothing.
     pub(in crate::policy) fn searched(&self, image: &ImageReference) -> Searched {
         Searched { lookaside: self.lookaside(image).is_some(), attachments: !self.attachments_are_off(image) }
+    }
+
+    /// Every place where signatures of an image may lie.
+    pub(in crate::policy) fn everything(&self, image: &ImageReference) -> Wanted {
+        let kinds = if self.attachments_are_off(image) {
+            std::collections::BTreeSet::new()
+        } else {
+            [MaterialKind::Signatures, MaterialKind::Attestations, MaterialKind::Bundles].into()
+        };
+        Wanted { kinds, lookaside: self.lookaside(image).cloned(), ..Wanted::default() }
     }
 
     /// A plan without what is attached to the image, where that is to be left alone; for every format, since what one of them

@@ -1,11 +1,33 @@
 //! What a refused OpenPGP signature is. It names the key that made it, and without that key nothing of it can be verified: where no
 //! part of the policy has the key, what it names is told as its own statement.
 
-use super::{Finder, Finding, OutOfChecks};
+use super::{Finder, Finding, KnownKeys, OutOfChecks};
+use crate::clock::Timestamp;
+use crate::oci::Digest;
 use crate::policy::evidence::CandidateRecord;
 use crate::verify::{
-    OpenPgpClaim, OpenPgpError, OpenPgpKeys, OpenPgpSignature, SignatureMaterial, Signer, VerifyError, openpgp_claim,
+    OpenPgpClaim, OpenPgpError, OpenPgpKeys, OpenPgpSignature, SignatureMaterial, Signer, VerifiedSignature,
+    VerifyError, openpgp_claim,
 };
+
+impl KnownKeys {
+    /// Whose signature it is, when some requirement of the policy has the key, whichever images it is for; takes at most `checks`
+    /// looks, which are counted down.
+    pub(in crate::policy) fn identify_openpgp(
+        &self,
+        signature: &OpenPgpSignature,
+        subject: &Digest,
+        now: Timestamp,
+        checks: &mut usize,
+    ) -> Option<VerifiedSignature> {
+        let rings = self.openpgp.iter().take(*checks);
+        let mut looks = 0_usize;
+        let found =
+            rings.map(|(keys, _)| keys.verify(signature, subject, now)).inspect(|_| looks += 1).find_map(Result::ok);
+        *checks = checks.saturating_sub(looks);
+        found
+    }
+}
 
 impl Finder<'_> {
     /// Adds to each refused candidate what it turned out to be, where `wanted` are the keys of the requirement at `place`.

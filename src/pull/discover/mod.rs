@@ -44,7 +44,7 @@ pub(super) struct Discovered {
     /// When upstream was asked.
     pub(super) at: Timestamp,
     /// The same by the clock that never steps: what upstream said later outranks this.
-    began: Instant,
+    pub(super) began: Instant,
     /// The manifests that list the candidates, by the place where they were found.
     places: Vec<FoundPlace>,
     /// Whose lookaside signatures these are, and their base, when the server named them now.
@@ -132,6 +132,32 @@ impl Puller {
         if let Some(known) = known {
             return known;
         }
+        let lookaside = async {
+            let base = wanted.lookaside.as_ref()?;
+            Some((base, self.search_lookaside(base, repository, digest, deadline).await))
+        };
+        // At once, so that neither takes the other's time.
+        let (mut search, lookaside) =
+            tokio::join!(self.search_registries(repository, digest, wanted, began, deadline), lookaside);
+        if let Some((base, found)) = lookaside {
+            search.take_lookaside(repository, base, found);
+        }
+        let found = Arc::new(search.finish(at, began));
+        if found.missing.is_none() {
+            self.parts.hot.keep_material(looked_for, &found);
+        }
+        found
+    }
+
+    /// What lies in registries.
+    async fn search_registries(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        wanted: &Wanted,
+        began: Instant,
+        deadline: Instant,
+    ) -> Search {
         let mut search = Search::default();
         let spots = place::spots(repository, digest, wanted, &mut search.material.skipped);
         // What a place that answers has is read also when another one does not.
@@ -149,15 +175,7 @@ impl Puller {
             search.take(chosen, payload);
         }
         drop(read);
-        if let Some(base) = &wanted.lookaside {
-            let found = self.search_lookaside(base, repository, digest, deadline).await;
-            search.take_lookaside(repository, base, found);
-        }
-        let found = Arc::new(search.finish(at, began));
-        if found.missing.is_none() {
-            self.parts.hot.keep_material(looked_for, &found);
-        }
-        found
+        search
     }
 
     /// One payload: from the store, else from upstream; bounded, hashed, of the size that its descriptor states.

@@ -4,6 +4,7 @@ mod bounds;
 mod faults;
 mod places;
 mod stored;
+mod time;
 
 use std::time::Duration;
 
@@ -113,20 +114,23 @@ impl Bench {
 }
 
 fn puller(registry: &FakeRegistry, store: &Store, clock: &ManualClock) -> Puller {
-    let document = ContainersPolicyDocument::parse(crate::testing::ACCEPT_ANYTHING.as_bytes()).unwrap();
-    let policy = ContainersPolicy::resolve(document, &mut |_| Err("no files".to_owned())).unwrap();
-    let policy = PolicySet::new(PolicySettings { containers_policy: Some(policy), ..PolicySettings::default() });
-    let verdict_ttl = VerdictTtl { allow: LIFE, deny: LIFE };
-    let snapshot = Snapshot { policy: policy.unwrap(), trust_root: Digest::sha256(b"no root"), verdict_ttl };
     let source = Source {
         host: HOST.parse().unwrap(),
         upstream: Upstream::new(registry.settings(HOST), Telemetry::default()).unwrap(),
         tag_ttl: LIFE,
         stale_if_error: LIFE,
     };
-    let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+    let snapshot = Arc::new(ArcSwap::from_pointee(snapshot()));
     let clock = Clock::Manual(clock.clone());
     Puller::new(vec![source], store.clone(), snapshot, clock, Telemetry::default(), TaskTracker::new())
+}
+
+fn snapshot() -> Snapshot {
+    let document = ContainersPolicyDocument::parse(crate::testing::ACCEPT_ANYTHING.as_bytes()).unwrap();
+    let policy = ContainersPolicy::resolve(document, &mut |_| Err("no files".to_owned())).unwrap();
+    let policy = PolicySet::new(PolicySettings { containers_policy: Some(policy), ..PolicySettings::default() });
+    let verdict_ttl = VerdictTtl { allow: LIFE, deny: LIFE };
+    Snapshot { policy: policy.unwrap(), trust_root: Digest::sha256(b"no root"), verdict_ttl }
 }
 
 fn repository(name: &str) -> Repository {
