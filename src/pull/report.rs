@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::discover::{Discovered, NoEvidence};
+use super::discover::{Discovered, Keeping, NoEvidence};
 use super::verdict::{Basis, judged};
 use super::{Puller, Snapshot};
 use crate::limits::{
@@ -119,7 +119,7 @@ impl Puller {
         let bytes = bytes.saturating_add(found.material_bytes());
         let mut amended = StoredVerdict::clone(&known);
         if is_worth_keeping(verdict.decision, bytes) {
-            self.keep_material(&basis.digest, &found).await;
+            self.keep_material(&basis.digest, &found, Keeping::Report).await;
             let more = found.manifest_digests().into_iter().filter(|digest| !known.material.contains(digest));
             amended.material.extend(more);
             amended.material_complete &= found.missing.is_none();

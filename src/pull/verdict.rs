@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use super::discover::{Discovered, NoEvidence};
+use super::discover::{Discovered, Keeping, NoEvidence};
 use super::report::is_worth_keeping;
 use super::size::TooLarge;
 use super::{Denial, Hindrance, PullError, Puller, Snapshot};
@@ -210,9 +210,14 @@ impl Puller {
         found: Option<Arc<Discovered>>,
     ) -> Arc<StoredVerdict> {
         if let Some(found) = &found {
+            let keeping = match reached.decision {
+                Decision::Allow => Keeping::Allow,
+                Decision::Deny => Keeping::Denial,
+            };
             if is_worth_keeping(reached.decision, found.material_bytes()) {
-                self.keep_material(&basis.digest, found).await;
+                self.keep_material(&basis.digest, found, keeping).await;
             } else {
+                self.doubt(&basis.digest, found).await;
                 verdict.material = Vec::new();
                 verdict.material_complete = false;
             }

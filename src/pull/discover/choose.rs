@@ -4,8 +4,8 @@
 //! say that they are signatures come first, and of too many some of the oldest, some of the newest and some from between are
 //! read, other ones at each look: signers append, and so do spammers, and nobody can tell which ones are looked at.
 
-use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -85,6 +85,8 @@ pub(super) fn choose(listings: &[Listing], material: &mut Material) -> Vec<Chose
 struct Candidate<'a> {
     listed: &'a Listed,
     layer: usize,
+    /// It is not the first one of its manifest.
+    is_further: bool,
     descriptor: &'a Descriptor,
 }
 
@@ -94,6 +96,7 @@ fn candidates<'a>(listing: &'a Listing, material: &mut Material) -> Vec<Candidat
     let mut too_long = 0_usize;
     for listed in &listing.manifests {
         let ManifestKind::Image(image) = &listed.manifest.parsed().kind else { continue };
+        let mut is_further = false;
         for (layer, descriptor) in image.layers.iter().enumerate() {
             match (listing.spot.layer(descriptor), &listing.spot.at) {
                 (Layer::Candidate, _) if descriptor.size > SIGNATURE_BYTES_MAX => {
@@ -103,7 +106,10 @@ fn candidates<'a>(listing: &'a Listing, material: &mut Material) -> Vec<Candidat
                         material.skipped.push(Skipped { place, why: "the payload is longer than 1 MiB".to_owned() });
                     }
                 }
-                (Layer::Candidate, _) => candidates.push(Candidate { listed, layer, descriptor }),
+                (Layer::Candidate, _) => {
+                    candidates.push(Candidate { listed, layer, is_further, descriptor });
+                    is_further = true;
+                }
                 // They count in containers/image's message, which knows this place alone.
                 (Layer::Other, At::Signatures(_)) => {
                     material.other_attachments = material.other_attachments.saturating_add(1);
@@ -115,14 +121,12 @@ fn candidates<'a>(listing: &'a Listing, material: &mut Material) -> Vec<Candidat
     candidates
 }
 
-/// At most `count` candidates of together at most `bytes`, in their order: first those that say what they are.
+/// At most `count` candidates of together at most `bytes`, in their order: by the rank of their manifests, and one of each manifest
+/// before the others, so that one that is full of layers takes nobody's place.
 fn pick<'a>(candidates: &[Candidate<'a>], count: u64, bytes: u64) -> Vec<Candidate<'a>> {
-    let (unsure, sure): (Vec<_>, Vec<_>) = (0..candidates.len())
-        .partition(|index| candidates.get(*index).is_some_and(|candidate| candidate.listed.is_unsure));
     let (mut picked, mut left) = (Vec::new(), bytes);
-    let chance = RandomState::new();
-    let rank = |index: &usize| chance.hash_one(index);
-    for index in spread(&sure, rank).into_iter().chain(spread(&unsure, rank)) {
+    let ranks = candidates.iter().map(|candidate| (candidate.listed.rank, candidate.is_further));
+    for index in in_order(ranks) {
         let Some(candidate) = candidates.get(index) else { continue };
         if number(picked.len()) == count {
             break;
@@ -136,9 +140,19 @@ fn pick<'a>(candidates: &[Candidate<'a>], count: u64, bytes: u64) -> Vec<Candida
     picked.into_iter().filter_map(|index| candidates.get(index).copied()).collect()
 }
 
+/// The places in a list in the order in which they are looked at: rank by rank, and within a rank as [`spread`] says.
+pub(super) fn in_order<R: Ord>(ranks: impl Iterator<Item = R>) -> Vec<usize> {
+    let mut by_rank: BTreeMap<R, Vec<usize>> = BTreeMap::new();
+    for (place, rank) in ranks.enumerate() {
+        by_rank.entry(rank).or_default().push(place);
+    }
+    let chance = RandomState::new();
+    by_rank.into_values().flat_map(|places| spread(&places, |place| chance.hash_one(place))).collect()
+}
+
 /// The first, the last, two from anywhere, the second, the last but one, two from anywhere, and so on: who appends is found at an
 /// end, and whoever fills both ends has not filled all places. `rank` says what "anywhere" is: the lowest come first.
-pub(super) fn spread<T: Copy>(list: &[T], rank: impl Fn(&T) -> u64) -> Vec<T> {
+fn spread<T: Copy>(list: &[T], rank: impl Fn(&T) -> u64) -> Vec<T> {
     let mut by_rank: Vec<usize> = (0..list.len()).collect();
     by_rank.sort_by_cached_key(|index| list.get(*index).map(&rank));
     let (mut front, mut back, mut anywhere) = (0..list.len(), (0..list.len()).rev(), by_rank.into_iter());
@@ -179,6 +193,7 @@ fn number(length: usize) -> u64 {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::listing::Rank;
     use super::super::place::SIMPLE_SIGNING;
     use super::*;
     use crate::oci::{Digest, MediaType};
@@ -194,7 +209,7 @@ mod tests {
         (0..count).map(layer).collect()
     }
 
-    fn listed(layers: &[Value], is_unsure: bool) -> Listed {
+    fn listed(layers: &[Value], rank: Rank) -> Listed {
         let config = json!({ "mediaType": "a/b", "digest": Digest::sha256(b"{}").to_string(), "size": 2 });
         let document = json!({ "schemaVersion": 2, "config": config, "layers": layers }).to_string();
         let fetched = FetchedManifest {
@@ -202,7 +217,7 @@ mod tests {
             bytes: document.into(),
             content_type: MediaType::OciManifest.as_str().to_owned(),
         };
-        Listed { manifest: Arc::new(UnverifiedManifest::parse(fetched, None).unwrap()), is_unsure }
+        Listed { manifest: Arc::new(UnverifiedManifest::parse(fetched, None).unwrap()), rank }
     }
 
     fn place(at: At, manifests: Vec<Listed>) -> Listing {
@@ -211,7 +226,7 @@ mod tests {
     }
 
     fn signatures(layers: &[Value]) -> Listing {
-        place(At::Signatures("t".parse().unwrap()), vec![listed(layers, false)])
+        place(At::Signatures("t".parse().unwrap()), vec![listed(layers, Rank::Sure)])
     }
 
     fn chosen(listings: &[Listing]) -> (Vec<(usize, usize)>, Material) {
@@ -262,7 +277,7 @@ mod tests {
 
     #[test]
     fn spam_at_one_place_does_not_crowd_out_another() {
-        let good = || place(At::Referrers, vec![listed(&layers(BUNDLE, 1, SIGNATURE_BYTES_MAX), false)]);
+        let good = || place(At::Referrers, vec![listed(&layers(BUNDLE, 1, SIGNATURE_BYTES_MAX), Rank::Sure)]);
         for spam in [layers(SIMPLE_SIGNING, 1000, 1), layers(SIMPLE_SIGNING, 1000, SIGNATURE_BYTES_MAX)] {
             let (of_first, material) = chosen(&[signatures(&spam), good()]);
             assert!(of_first.contains(&(1, 0)) && material.more);
@@ -274,7 +289,8 @@ mod tests {
 
     #[test]
     fn those_that_say_what_they_are_come_first() {
-        let (sure, unsure) = (listed(&layers(BUNDLE, 1, 1), false), || listed(&layers(BUNDLE, 2, 1), true));
+        let (sure, unsure) =
+            (listed(&layers(BUNDLE, 1, 1), Rank::Sure), || listed(&layers(BUNDLE, 2, 1), Rank::Unsure));
         let manifests: Vec<Listed> = (0..50).map(|_| unsure()).chain([sure]).chain((0..50).map(|_| unsure())).collect();
         let of_spam = place(At::Referrers, manifests);
         let mut material = Material::default();
@@ -282,6 +298,28 @@ mod tests {
         let chosen = choose(&[of_spam], &mut material);
         assert_eq!(chosen.len(), CANDIDATES_MAX);
         assert!(chosen.iter().any(|chosen| *chosen.manifest.digest() == sure) && material.more);
+    }
+
+    #[test]
+    fn one_manifest_full_of_layers_or_of_bytes_takes_nobodys_place() {
+        let manifest = |seed: usize, count, size| {
+            let mut all = layers(BUNDLE, seed + count, size);
+            listed(&all.split_off(seed), Rank::Sure)
+        };
+        let place_of = |manifests: Vec<Listed>, wanted: &Digest| {
+            let chosen = choose(&[place(At::Referrers, manifests)], &mut Material::default());
+            chosen.iter().any(|chosen| chosen.manifest.digest() == wanted)
+        };
+        let good = || manifest(5000, 1, 1);
+        let wanted = *good().manifest.digest();
+        for _look in 0..10 {
+            assert!(place_of(vec![manifest(0, 900, 1), good(), manifest(1000, 900, 1)], &wanted));
+        }
+        // A known one comes before all that are as large as may be.
+        let known = Listed { rank: Rank::Known, ..good() };
+        let large = |seed| manifest(seed, 1, SIGNATURE_BYTES_MAX);
+        let manifests = (0..40).map(large).chain([known]).chain((40..80).map(large));
+        assert!(place_of(manifests.collect(), &wanted));
     }
 
     #[test]

@@ -1,14 +1,12 @@
 //! What one place lists: the manifests whose layers may be signatures.
 
 use std::collections::HashSet;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
 
-use super::choose::spread;
+use super::choose::in_order;
 use super::place::{self, At, Layer, Spot};
 use super::{NoEvidence, by, has_size, is_about_the_content, not_configured, stored};
 use crate::limits::{CANDIDATES_MAX, MATERIAL_CONCURRENCY, REFERRER_BYTES_MAX};
@@ -36,8 +34,18 @@ pub(super) struct Listing {
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) manifest: Arc<UnverifiedManifest>,
-    /// Its place does not say that it is about signatures.
-    pub(super) is_unsure: bool,
+    pub(super) rank: Rank,
+}
+
+/// Which manifests come first, where there are more than are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// An allow rested on it.
+    Known,
+    /// Its place or its type says that it is about signatures.
+    Sure,
+    /// Nothing says what it is.
+    Unsure,
 }
 
 impl Listing {
@@ -59,7 +67,7 @@ impl Listing {
     /// Takes in the manifest at a signature tag.
     pub(super) fn add_tagged(&mut self, tag: &Tag, manifest: Arc<UnverifiedManifest>) {
         match manifest.parsed().kind {
-            ManifestKind::Image(_) => self.manifests.push(Listed { manifest, is_unsure: false }),
+            ManifestKind::Image(_) => self.manifests.push(Listed { manifest, rank: Rank::Sure }),
             ManifestKind::Index(_) => self.skip(tag, "it is an index, not an image manifest"),
         }
     }
@@ -87,7 +95,7 @@ impl Listing {
     }
 
     /// Takes in a referrer, if it is one of `subject` and has a bundle.
-    pub(super) fn add_referrer(&mut self, subject: &Digest, manifest: Arc<UnverifiedManifest>, is_unsure: bool) {
+    pub(super) fn add_referrer(&mut self, subject: &Digest, manifest: Arc<UnverifiedManifest>, rank: Rank) {
         let name = format!("referrer {}", manifest.digest());
         let ManifestKind::Image(image) = &manifest.parsed().kind else {
             return self.skip(&name, "it is an index, not an image manifest");
@@ -95,7 +103,7 @@ impl Listing {
         let has_bundle = image.layers.iter().any(|layer| self.spot.layer(layer) == Layer::Candidate);
         let has_old_bundle = image.layers.iter().any(|layer| place::is_bundle_of_any_version(&layer.media_type));
         if !has_bundle {
-            match (is_unsure, has_old_bundle) {
+            match (rank == Rank::Unsure, has_old_bundle) {
                 (_, true) => self.skip(&name, "it holds a bundle of another version than v0.3"),
                 (false, false) => self.skip(&name, "it holds no sigstore bundle, though its type says so"),
                 // Something else that somebody attached.
@@ -105,7 +113,7 @@ impl Listing {
             // One without a subject is about the image by the list alone; what is signed binds it in any case (V-21).
             self.skip(&name, "its subject is another manifest");
         } else {
-            self.manifests.push(Listed { manifest, is_unsure });
+            self.manifests.push(Listed { manifest, rank });
         }
     }
 
@@ -115,26 +123,17 @@ impl Listing {
         let SelectedReferrers { known, first, perhaps, .. } = selected;
         let mut seen = HashSet::new();
         let mut all: Vec<LookedInto> = Vec::new();
-        for (descriptors, is_unsure) in [(known, false), (first, false), (perhaps, true)] {
+        for (descriptors, rank) in [(known, Rank::Known), (first, Rank::Sure), (perhaps, Rank::Unsure)] {
             for descriptor in descriptors.iter().filter(|descriptor| seen.insert(descriptor.digest)) {
                 if descriptor.size > REFERRER_BYTES_MAX {
                     self.skip(&format!("referrer {}", descriptor.digest), "its manifest is longer than 256 KiB");
                 } else {
-                    let is_known = std::ptr::eq(descriptors, known);
-                    all.push(LookedInto { descriptor: descriptor.clone(), is_unsure, is_known });
+                    all.push(LookedInto { descriptor: descriptor.clone(), rank });
                 }
             }
         }
-        let those = |is_known: bool, is_unsure: bool| -> Vec<usize> {
-            let those = all.iter().enumerate();
-            let those = those.filter(|(_, one)| one.is_known == is_known && one.is_unsure == is_unsure);
-            those.map(|(index, _)| index).collect()
-        };
-        let chance = RandomState::new();
-        let rank = |index: &usize| chance.hash_one(index);
-        let others = [those(false, false), those(false, true)].map(|others| spread(&others, rank));
-        let order = those(true, false).into_iter().chain(others.into_iter().flatten());
-        let kept: HashSet<usize> = order.take(CANDIDATES_MAX).collect();
+        let order = in_order(all.iter().map(|referrer| referrer.rank));
+        let kept: HashSet<usize> = order.into_iter().take(CANDIDATES_MAX).collect();
         self.more |= kept.len() < all.len();
         let all = all.into_iter().enumerate();
         all.filter(|(index, _)| kept.contains(index)).map(|(_, referrer)| referrer).collect()
@@ -210,7 +209,7 @@ impl Puller {
         while let Some((referrer, manifest)) = read.next().await {
             let name = format!("referrer {}", referrer.descriptor.digest);
             match manifest {
-                Ok(Ok(manifest)) => listing.add_referrer(subject, manifest, referrer.is_unsure),
+                Ok(Ok(manifest)) => listing.add_referrer(subject, manifest, referrer.rank),
                 Ok(Err(error)) => listing.skip(&name, &error),
                 Err(cause) => {
                     listing.skip(&name, &cause);
@@ -232,8 +231,7 @@ impl Puller {
     ) -> SelectedReferrers {
         let name = listing.spot.repository.name().clone();
         // What an allow rested on is looked at again, whatever stands around it by now.
-        let good = stored::list(&self.parts.store, &listing.spot.repository, subject).await;
-        let good: HashSet<Digest> = good.into_iter().collect();
+        let good = stored::good_list(&self.parts.store, &listing.spot.repository, subject).await;
         let interest = |referrer: &Descriptor| place::interest(referrer, &good);
         match upstream.select_referrers(&name, subject, place::BUNDLES[0], &interest, deadline).await {
             Ok(Some(selected)) => selected,
@@ -310,9 +308,7 @@ impl Puller {
 #[derive(Debug)]
 struct LookedInto {
     descriptor: Descriptor,
-    is_unsure: bool,
-    /// An allow rested on it.
-    is_known: bool,
+    rank: Rank,
 }
 
 #[cfg(test)]
@@ -346,13 +342,13 @@ mod tests {
         assert!(all.len() == CANDIDATES_MAX && !listing.more);
         let (some, listing) = looked_into(&referrers(0, 60, 1), &referrers(100, CANDIDATES_MAX - 59, 1));
         assert!(some.len() == CANDIDATES_MAX && listing.more);
-        assert_eq!(some.iter().filter(|referrer| !referrer.is_unsure).count(), 60);
+        assert_eq!(some.iter().filter(|referrer| referrer.rank == Rank::Sure).count(), 60);
     }
 
     #[test]
     fn a_referrer_listed_twice_is_looked_into_once() {
         let (once, listing) = looked_into(&referrers(0, 3, 1), &referrers(0, 3, 1));
-        assert!(once.len() == 3 && once.iter().all(|referrer| !referrer.is_unsure) && !listing.more);
+        assert!(once.len() == 3 && once.iter().all(|referrer| referrer.rank == Rank::Sure) && !listing.more);
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod stored;
 
 pub use stored::{restore_material, stored_material};
 
+pub(super) use stored::Keeping;
+
 pub(super) use place::SIMPLE_SIGNING;
 
 use std::sync::Arc;

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::listing::Listing;
+use super::listing::{Listing, Rank};
 use super::place::{self, At, Spot};
 use super::{Discovered, FoundPlace, Search, has_size};
 use crate::clock::Timestamp;
-use crate::oci::{Algorithm, Digest, Manifest, ManifestKind, MediaType, Repository, Tag};
+use crate::oci::{Algorithm, Digest, Manifest, ManifestKind, MediaType, Repository, Tag, json};
 use crate::policy::{Material, Wanted};
 use crate::pull::Puller;
 use crate::pull::hot::SaidOf;
@@ -83,7 +83,7 @@ pub async fn restore_material(store: &Store, repository: &Repository, subject: &
         }
     }
     if !referrers.is_empty() {
-        let bytes = list_document(&referrers);
+        let bytes = list_document(&referrers, Keeping::Report);
         let digest = Digest::sha256(bytes.as_bytes());
         store.keep_content(&digest, bytes.into()).await;
         let pointer = TagPointer { digest, media_type: Some(MediaType::OciIndex), checked: Timestamp::MAX };
@@ -108,11 +108,22 @@ pub(super) async fn add_to(store: &Store, listing: &mut Listing, subject: &Diges
                 if !found.contains(&digest)
                     && let Some(manifest) = stored_manifest(store, &digest).await
                 {
-                    listing.add_referrer(subject, Arc::new(manifest), false);
+                    listing.add_referrer(subject, Arc::new(manifest), Rank::Sure);
                 }
             }
         }
     }
+}
+
+/// For what material is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::pull) enum Keeping {
+    /// An allow rests on it.
+    Allow,
+    /// A denial rests on it.
+    Denial,
+    /// No answer rests on it.
+    Report,
 }
 
 impl Puller {
@@ -146,8 +157,8 @@ impl Puller {
         }
     }
 
-    /// Keeps what a verdict on `subject` rests on.
-    pub(in crate::pull) async fn keep_material(&self, subject: &Digest, found: &Discovered) {
+    /// Keeps what was found for a verdict on `subject`.
+    pub(in crate::pull) async fn keep_material(&self, subject: &Digest, found: &Discovered, keeping: Keeping) {
         for candidate in &found.material.candidates {
             let digest = Digest::sha256(candidate.bytes());
             self.parts.store.keep_content(&digest, candidate.bytes().clone()).await;
@@ -157,7 +168,7 @@ impl Puller {
             for manifest in &place.manifests {
                 self.parts.store.keep_content(manifest.digest(), manifest.bytes().clone()).await;
             }
-            self.keep_place(subject, place, found).await;
+            self.keep_place(subject, place, found, keeping).await;
         }
         if let Some((repository, base)) = &found.lookaside {
             let signatures: Vec<&OpenPgpSignature> = found.material.candidates.iter().filter_map(openpgp).collect();
@@ -165,9 +176,34 @@ impl Puller {
         }
     }
 
+    /// An answer was no, whatever a list of referrers had that was good before: it is not looked at first any more.
+    pub(in crate::pull) async fn doubt(&self, subject: &Digest, found: &Discovered) {
+        let store = &self.parts.store;
+        for place in found.places.iter().filter(|place| place.spot.at == At::Referrers) {
+            let repository = &place.spot.repository;
+            if good_list(store, repository, subject).await.is_empty() {
+                continue;
+            }
+            let bytes = list_document(&place.manifests, Keeping::Denial);
+            let digest = Digest::sha256(bytes.as_bytes());
+            for manifest in &place.manifests {
+                store.keep_content(manifest.digest(), manifest.bytes().clone()).await;
+            }
+            store.keep_content(&digest, bytes.into()).await;
+            let pointer = TagPointer { digest, media_type: Some(MediaType::OciIndex), checked: found.at };
+            store.put_referrers_list(repository, subject, pointer).await;
+        }
+    }
+
+    /// Whether the list that is kept has all of these.
+    async fn lists_all(&self, subject: &Digest, place: &FoundPlace) -> bool {
+        let listed = list(&self.parts.store, &place.spot.repository, subject).await;
+        place.manifests.iter().all(|manifest| listed.contains(manifest.digest()))
+    }
+
     /// Points at what a place had, unless upstream has said since the search began that it has it no more: another search may
     /// have been faster.
-    async fn keep_place(&self, subject: &Digest, place: &FoundPlace, found: &Discovered) {
+    async fn keep_place(&self, subject: &Digest, place: &FoundPlace, found: &Discovered, keeping: Keeping) {
         let (store, hot, repository) = (&self.parts.store, &self.parts.hot, &place.spot.repository);
         let is_gone = |said| hot.has_lost(&said, found.began, place.manifests.iter().map(|manifest| manifest.digest()));
         match &place.spot.at {
@@ -184,7 +220,10 @@ impl Puller {
                 }
             }
             At::Referrers => {
-                let bytes = list_document(&place.manifests);
+                if keeping == Keeping::Report && self.lists_all(subject, place).await {
+                    return;
+                }
+                let bytes = list_document(&place.manifests, keeping);
                 let digest = Digest::sha256(bytes.as_bytes());
                 let pointer = TagPointer { digest, media_type: Some(MediaType::OciIndex), checked: found.at };
                 if is_gone(said_of_referrers(repository, subject)) {
@@ -223,8 +262,19 @@ fn withdrawn(pointer: &TagPointer) -> TagPointer {
     TagPointer { checked: Timestamp::MIN, ..pointer.clone() }
 }
 
-/// The referrers that the last allow on `subject` rested on.
-pub(super) async fn list(store: &Store, repository: &Repository, subject: &Digest) -> Vec<Digest> {
+/// The referrers that the last verdict on `subject` rested on, if it was an allow.
+pub(super) async fn good_list(store: &Store, repository: &Repository, subject: &Digest) -> HashSet<Digest> {
+    let Some(pointer) = store.referrers_list(repository, subject).await.filter(is_in_force) else {
+        return HashSet::new();
+    };
+    let document = store.content(&pointer.digest).await.and_then(|bytes| json::parse(&bytes).ok());
+    let is_good =
+        document.is_some_and(|document| document.get(ANNOTATIONS).is_some_and(|notes| notes.get(GOOD).is_some()));
+    let listed = if is_good { list_at(store, &pointer.digest).await } else { None };
+    listed.unwrap_or_default().into_iter().collect()
+}
+
+async fn list(store: &Store, repository: &Repository, subject: &Digest) -> Vec<Digest> {
     match store.referrers_list(repository, subject).await.filter(is_in_force) {
         Some(pointer) => list_at(store, &pointer.digest).await.unwrap_or_default(),
         None => Vec::new(),
@@ -237,7 +287,8 @@ async fn list_at(store: &Store, digest: &Digest) -> Option<Vec<Digest>> {
     Some(index.children().iter().map(|listed| listed.digest).collect())
 }
 
-fn list_document(manifests: &[Arc<UnverifiedManifest>]) -> String {
+/// Only the list of an allow says that it is good: another one may be full of what others pushed.
+fn list_document(manifests: &[Arc<UnverifiedManifest>], keeping: Keeping) -> String {
     let descriptors: Vec<Value> = manifests
         .iter()
         .map(|manifest| {
@@ -245,5 +296,12 @@ fn list_document(manifests: &[Arc<UnverifiedManifest>]) -> String {
             json!({ "mediaType": media_type, "digest": manifest.digest().to_string(), "size": manifest.size() })
         })
         .collect();
-    json!({ "schemaVersion": 2, "mediaType": MediaType::OciIndex.as_str(), "manifests": descriptors }).to_string()
+    let mut list = json!({ "schemaVersion": 2, "mediaType": MediaType::OciIndex.as_str(), "manifests": descriptors });
+    if let (Keeping::Allow, Value::Object(members)) = (keeping, &mut list) {
+        members.insert(ANNOTATIONS.to_owned(), json!({ GOOD: "true" }));
+    }
+    list.to_string()
 }
+
+const ANNOTATIONS: &str = "annotations";
+const GOOD: &str = "sealgate.good";

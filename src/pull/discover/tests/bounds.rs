@@ -134,6 +134,27 @@ async fn v_18_a_bundle_that_was_good_before_is_found_wherever_it_stands_now() {
     }
 }
 
+/// What only a denial or a report has seen may be somebody's spam, and must not take the places of what was not seen yet.
+#[tokio::test]
+async fn v_18_bundles_that_were_seen_and_not_good_are_not_looked_at_first() {
+    for keeping in [Keeping::Denial, Keeping::Report] {
+        let bench = Bench::new().await;
+        bench.put_bundles(CANDIDATES_MAX);
+        let spam = bench.find(&[Bundles]).await;
+        assert_eq!(spam.material.candidates.len(), CANDIDATES_MAX);
+        bench.puller.keep_material(&bench.subject.digest, &spam, Keeping::Allow).await;
+        bench.puller.keep_material(&bench.subject.digest, &spam, keeping).await;
+        if keeping == Keeping::Report {
+            // It leaves the list of an allow alone; a denial that is too large to keep does not.
+            bench.puller.doubt(&bench.subject.digest, &spam).await;
+        }
+        bench.put_bundle("newest");
+        bench.clock.advance(LIFE);
+        let found = bench.find(&[Bundles]).await;
+        assert!(contents(&found.material).contains(&"newest") && found.material.more, "{keeping:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_bundle_is_bounded_on_both_sides() {
     let fits = usize::try_from(SIGNATURE_BYTES_MAX).unwrap();

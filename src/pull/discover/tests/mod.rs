@@ -76,7 +76,7 @@ impl Bench {
     }
 
     async fn keep(&self, found: &Discovered) {
-        self.puller.keep_material(&self.subject.digest, found).await;
+        self.puller.keep_material(&self.subject.digest, found, Keeping::Allow).await;
     }
 
     fn tag(&self, suffix: &str) -> String {
