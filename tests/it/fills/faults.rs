@@ -189,7 +189,7 @@ async fn u05_a_body_that_drips_is_given_up_and_all_who_wait_get_the_same() {
 
 #[tokio::test]
 async fn u06_an_upstream_that_accepts_and_says_nothing_is_left_in_time_and_not_asked_again() {
-    let timeouts = Timeouts { first_byte: Duration::from_secs(1), ..quick() };
+    let timeouts = Timeouts { first_byte: Duration::from_secs(2), ..quick() };
     let site = Site::rigged(Rig { timeouts, ..Rig::default() }).await;
     let (digest, _) = site.layer(SIZE).await;
     site.mirror.upstream.fault(Fault::on("*").get().hang());
