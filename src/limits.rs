@@ -294,6 +294,14 @@ pub const HOT_ENTRIES_MAX: u64 = 100_000;
 pub const CACHE_FILES_MAX: usize = 500_000;
 /// Blobs remembered as hashed whole by this process.
 pub const VERIFIED_BLOBS_MAX: u64 = 100_000;
+/// Files that were found wrong and are kept aside.
+pub const QUARANTINE_FILES_MAX: usize = 16;
+/// Bytes of all of them, and so of each.
+pub const QUARANTINE_BYTES_MAX: u64 = 256 * MIB;
+/// Shortest time between two passes that hash all cached files; zero is never.
+pub const SCRUB_EVERY_MIN: Duration = Duration::from_hours(1);
+/// Fewest bytes a second that such a pass may be bound to: slower ones would not come to an end.
+pub const SCRUB_RATE_MIN: u64 = MIB;
 /// Bytes between two looks at the free space of the disk during one transfer.
 pub const FREE_SPACE_CHECK_BYTES: u64 = 64 * MIB;
 /// Time between two rounds of the store's upkeep: times of last use, largest time seen, number of records.

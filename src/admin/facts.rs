@@ -1,4 +1,4 @@
-//! `/api/v1/policy`, `/api/v1/reload`, `/api/v1/cache`, `/api/v1/upstreams`: what is known without asking anybody.
+//! `/api/v1/policy`, `/api/v1/reload`, `/api/v1/upstreams`: what is known without asking anybody.
 
 use std::sync::Arc;
 
@@ -56,17 +56,6 @@ pub(super) async fn reload(Shared(state): Shared<Arc<State>>) -> Result<Answer, 
             Err(Refusal::new(StatusCode::CONFLICT, error, hint))
         }
     }
-}
-
-/// `GET /api/v1/cache`
-pub(super) async fn cache(Shared(state): Shared<Arc<State>>) -> Answer {
-    let cache = state.store.cache_stats();
-    Answer(json!({
-        "bytes": cache.bytes,
-        "limit_bytes": cache.limit_bytes,
-        "entries": cache.entries,
-        "verdicts_on_disk": cache.verdicts_on_disk,
-    }))
 }
 
 /// `GET /api/v1/upstreams`

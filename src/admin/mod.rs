@@ -4,6 +4,7 @@
 //! (for the snapshot), `store`, `telemetry`, `policy`, `oci`, `limits`, `clock`.
 
 mod answer;
+mod cache;
 mod facts;
 mod guard;
 mod health;
@@ -119,7 +120,9 @@ fn router(state: Arc<State>) -> Router {
         .route("/api/v1/verdicts/{id}", get(verdicts::show).delete(verdicts::forget))
         .route("/api/v1/policy", get(facts::policy))
         .route("/api/v1/reload", post(facts::reload))
-        .route("/api/v1/cache", get(facts::cache))
+        .route("/api/v1/cache", get(cache::stats))
+        .route("/api/v1/cache/evict", post(cache::evict))
+        .route("/api/v1/cache/verify", post(cache::verify))
         .route("/api/v1/upstreams", get(facts::upstreams))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)

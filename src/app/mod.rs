@@ -153,6 +153,7 @@ impl App {
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let parts = Parts::open(&config.upstreams, config.store.clone(), Arc::clone(&snapshot), clock.clone()).await?;
         let Parts { telemetry, store, puller, work } = parts;
+        store.scrub(config.scrub);
 
         // Nothing can fail from here on, so that nothing has to be undone.
         let tasks = Tasks { work, ..Tasks::default() };

@@ -56,6 +56,11 @@ impl AdminClient {
         self.send(Method::DELETE, path, &[]).await
     }
 
+    /// A change: `POST path?query`.
+    pub(super) async fn post(&self, path: &str, query: &[(&str, String)]) -> Result<Reply, CliError> {
+        self.send(Method::POST, path, query).await
+    }
+
     async fn send(&self, method: Method, path: &str, query: &[(&str, String)]) -> Result<Reply, CliError> {
         let mut url = self.base.clone();
         url.set_path(path);

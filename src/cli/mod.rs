@@ -3,6 +3,7 @@
 //! Exit statuses are decided here and nowhere else: 0 yes or done, 1 denied, 2 usage or configuration, 3 undecided.
 
 mod admin_client;
+mod cache;
 mod client_config;
 mod config;
 mod logging;
@@ -50,6 +51,7 @@ fn dispatch(command: Command) -> Result<Status, CliError> {
         Command::Policy(command) => policy::run(&command),
         Command::ClientConfig(arguments) => client_config::run(&arguments),
         Command::Verdicts(arguments) => verdicts::run(&arguments),
+        Command::Cache(arguments) => cache::run(&arguments),
         Command::Trust(command) => trust::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Completions { shell } => completions(shell),
@@ -85,6 +87,8 @@ enum Command {
     ClientConfig(client_config::Arguments),
     /// List, show or forget what a running mirror decided
     Verdicts(verdicts::Arguments),
+    /// Show, check or shrink the cache of a mirror, running or not
+    Cache(cache::Arguments),
     /// Show whom signatures are checked against, or fetch the newest trust root
     #[command(subcommand)]
     Trust(trust::Command),

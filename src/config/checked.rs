@@ -9,7 +9,7 @@ use super::files::{Files, ReadError, ReadFile, Secrecy};
 use super::upstreams::{self, UpstreamConfig};
 use super::{Secret, Seen, policy, trust};
 use crate::http;
-use crate::limits::{CACHE_BYTES_MIN, VERDICT_TTL};
+use crate::limits::{CACHE_BYTES_MIN, SCRUB_EVERY_MIN, SCRUB_RATE_MIN, VERDICT_TTL};
 use crate::oci::{Digest, Host, ImageReference, Reference};
 use crate::pull::{Snapshot, VerdictTtl};
 use crate::store;
@@ -33,6 +33,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Disk.
     pub store: store::Settings,
+    /// How cached files are hashed again.
+    pub scrub: store::Scrub,
     /// Registries.
     pub upstreams: Vec<UpstreamConfig>,
     /// Where the policy came from, for people: files and patterns.
@@ -110,6 +112,7 @@ pub(super) fn check_document(
     let config = Config {
         origin: source.file().to_owned(),
         store: store_settings(source, files, &document)?,
+        scrub: scrub(source, &document)?,
         registry: registry(source, &document, &server, tls, &upstreams)?,
         log: document.log.clone(),
         policy_origin: loaded.origin,
@@ -231,6 +234,23 @@ fn store_settings(source: &Source, files: &Files, document: &Document) -> Result
         max_bytes: document.cache.max_bytes.0,
         min_free_bytes: document.cache.min_free_bytes.0,
     })
+}
+
+fn scrub(source: &Source, document: &Document) -> Result<store::Scrub, ConfigError> {
+    let (every, rate) = (document.cache.verify_every, document.cache.verify_rate.0);
+    if !every.0.is_zero() && every.0 < SCRUB_EVERY_MIN {
+        let problem = format!("{every} is less than {}", super::Span(SCRUB_EVERY_MIN));
+        return Err(source.at(
+            "cache.verify_every",
+            problem,
+            "write for example \"7d\"; or \"0s\" for only when asked",
+        ));
+    }
+    if rate < SCRUB_RATE_MIN {
+        let problem = format!("less than {SCRUB_RATE_MIN} bytes a second does not come to an end");
+        return Err(source.at("cache.verify_rate", problem, "write for example \"16MiB\""));
+    }
+    Ok(store::Scrub { every: every.0, bytes_per_second: rate })
 }
 
 fn verdict_ttl(source: &Source, document: &Document) -> Result<VerdictTtl, ConfigError> {

@@ -153,7 +153,7 @@ impl Blobs {
             size,
             telemetry: self.telemetry.clone(),
         };
-        let origin = Origin { wanted, store: self.store.clone(), turns: self.turns.clone() };
+        let origin = Origin { wanted, turns: self.turns.clone() };
         let (bytes, cache) = match self.cached(&origin).await? {
             Some(file) => (BytesFrom::File(file), CacheResult::Hit),
             None => self.fill(&origin).await?,
@@ -242,10 +242,10 @@ mod tests {
         let (host, telemetry): (crate::oci::Host, _) = ("registry.test".parse().unwrap(), Telemetry::default());
         let store = Store::open(settings, Clock::System, telemetry.clone()).await.unwrap();
         let upstream = Upstream::new(registry.settings("registry.test"), telemetry.clone()).unwrap();
-        let blobs = Blobs::new(store.clone(), telemetry.clone(), TransferRules::default(), TaskTracker::new());
+        let blobs = Blobs::new(store, telemetry.clone(), TransferRules::default(), TaskTracker::new());
         let repository = Repository::new(host, "team/app".parse().unwrap()).unwrap();
         let wanted = Wanted { upstream, repository, digest, size: right.len().try_into().unwrap(), telemetry };
-        let origin = Origin { wanted, store, turns: blobs.turns.clone() };
+        let origin = Origin { wanted, turns: blobs.turns.clone() };
         let (bytes, cache) = blobs.fill(&origin).await?;
         let BytesFrom::Fill(follower) = &bytes else { panic!("there is a fill") };
         let fill = follower.clone();

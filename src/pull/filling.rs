@@ -8,7 +8,7 @@ use super::PullError;
 use super::fill::{Progress, Seat};
 use super::transfer::{Transfer, Wanted};
 use super::turns::{Busy, Pace, Turns};
-use crate::store::{Staged, Store, StoreError};
+use crate::store::{Staged, Store};
 use crate::telemetry::FillOutcome;
 use crate::upstream::UpstreamError;
 
@@ -67,18 +67,22 @@ impl Filling {
         if self.is_cached().await {
             return Ok(Progress::Cached);
         }
+        // What is larger than the whole cache passes through it: no transfer is begun for a file that will not be.
+        if self.wanted.size > self.store.cache_stats().limit_bytes {
+            return Err(Stop::Unstorable);
+        }
         let turn = self.turns.take(self.wanted.repository.host(), Pace::Fill);
         let turn = company.keep(seat, turn).await?.map_err(|Busy| Stop::Busy)?;
         let begin = async { Transfer::begin(self.wanted.clone(), turn).await.map_err(Stop::from) };
         let both = async { tokio::try_join!(begin, self.stage()) };
         let (mut transfer, mut staged) = company.keep(seat, both).await??;
-        seat.fill().begin(staged.reader().map_err(|error| self.unwritten(&error))?);
+        seat.fill().begin(staged.reader().map_err(|_| Stop::Unstorable)?);
         loop {
             let pieces = company.keep(seat, transfer.next()).await??;
             if pieces.is_empty() {
                 break;
             }
-            staged.write_pieces(pieces).await.map_err(|error| self.unstorable(&error))?;
+            staged.write_pieces(pieces).await.map_err(|_| Stop::Unstorable)?;
             seat.wrote(staged.written());
         }
         // Who waits for the turn need not wait for the disk.
@@ -86,10 +90,8 @@ impl Filling {
         if staged.digest() != self.wanted.digest {
             return Err(self.wanted.bad("digest_mismatch").into());
         }
-        if let Err(error) = staged.commit(&self.wanted.digest).await {
-            // The bytes are right and readers have them open; only the cache goes without.
-            self.unstorable(&error);
-        }
+        // When that fails, the bytes are right all the same and readers have them open; only the cache goes without.
+        let _kept = staged.commit(&self.wanted.digest).await;
         Ok(Progress::Verified)
     }
 
@@ -99,23 +101,8 @@ impl Filling {
 
     async fn stage(&self) -> Result<Staged, Stop> {
         let staged = self.store.stage(self.wanted.digest.algorithm(), self.wanted.size).await;
-        staged.map_err(|error| self.unstorable(&error))
-    }
-
-    fn unstorable(&self, error: &StoreError) -> Stop {
-        let kind = match error {
-            StoreError::Io { source, .. } => source.kind(),
-            StoreError::NoSpace | StoreError::TooLong { .. } | StoreError::DigestMismatch { .. } => {
-                std::io::ErrorKind::StorageFull
-            }
-            StoreError::Locked { .. } => std::io::ErrorKind::ResourceBusy,
-        };
-        self.unwritten(&kind.into())
-    }
-
-    fn unwritten(&self, error: &std::io::Error) -> Stop {
-        self.wanted.telemetry.cache_write_failed(error);
-        Stop::Unstorable
+        // The store has counted why.
+        staged.map_err(|_| Stop::Unstorable)
     }
 }
 

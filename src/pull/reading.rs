@@ -13,14 +13,13 @@ use super::held_back::{HeldBack, Mismatch};
 use super::transfer::{Transfer, Wanted};
 use super::turns::{Busy, Pace, Turn, Turns};
 use crate::limits::{BLOB_CHUNK_BYTES, HOLD_BACK_BYTES, MAPPED_FRAME_BYTES, MIB};
-use crate::store::{BlobFile, Store};
+use crate::store::BlobFile;
 use crate::upstream::{BlobBody, BlobRange, UpstreamError};
 
 /// Which blob, and who else has it.
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
     pub(super) wanted: Wanted,
-    pub(super) store: Store,
     pub(super) turns: Turns,
 }
 
@@ -215,8 +214,8 @@ impl HashedReading {
 
     /// A file found wrong is dropped, so that the next client gets the blob from upstream again.
     async fn wrong(&mut self, mismatch: Mismatch) -> PullError {
-        if matches!(self.feed, Feed::File { .. }) {
-            self.origin.store.drop_blob(&self.origin.wanted.digest).await;
+        if let Feed::File { file, .. } = &self.feed {
+            file.condemn().await;
         }
         self.origin.bad(match mismatch {
             Mismatch::TooLong => "too_large",

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use moka::sync::Cache;
+use tokio_util::task::TaskTracker;
 
 use super::buffers::Buffers;
-use super::layout::{self, Layout};
-use super::ledger::Ledger;
-use super::mapped;
-use super::{CacheStats, Settings, StoreError, lock};
+use super::layout::Layout;
+use super::ledger::{InUse, Ledger};
+use super::{CacheStats, Evicted, Settings, StoreError, disk, lock, mapped};
 use crate::clock::Clock;
 use crate::limits::{BLOB_CHUNK_BYTES, CACHE_FILES_MAX, VERIFIED_BLOBS_MAX};
 use crate::oci::Digest;
@@ -27,22 +27,27 @@ pub(super) struct Blobs {
     pub(super) min_free_bytes: u64,
     pub(super) clock: Clock,
     pub(super) telemetry: Telemetry,
-    buffers: Arc<Buffers>,
+    pub(super) buffers: Arc<Buffers>,
     /// Files that this process hashed whole, as they were then.
-    verified: Cache<Digest, FileIdentity>,
+    pub(super) verified: Cache<Digest, FileIdentity>,
+    /// Held while a file is put into its place or taken away, so that nobody takes away what has just come. Locked before
+    /// the ledger, never after it.
+    places: [Mutex<()>; PLACES],
+    /// What closing the store waits for.
+    pub(super) tasks: TaskTracker,
 }
 
 /// Tells a file from one that was put in its place or changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileIdentity {
+pub(super) struct FileIdentity {
     device: u64,
     inode: u64,
-    size: u64,
+    pub(super) size: u64,
     modified: (i64, i64),
 }
 
 impl FileIdentity {
-    fn of(file: &File) -> io::Result<Self> {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         Ok(Self {
             device: metadata.dev(),
@@ -50,6 +55,11 @@ impl FileIdentity {
             size: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
         })
+    }
+
+    /// Whether it is the same file, even if it was changed.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
     }
 }
 
@@ -63,15 +73,18 @@ impl Blobs {
             telemetry,
             buffers: Arc::default(),
             verified: Cache::new(VERIFIED_BLOBS_MAX),
+            places: std::array::from_fn(|_| Mutex::default()),
+            tasks: TaskTracker::new(),
         }
     }
 
     /// Opens a cached blob, and counts that as a use. Blocks.
     pub(super) fn open(self: &Arc<Self>, digest: &Digest) -> Option<BlobFile> {
-        match self.layout.open_blob(digest).and_then(|file| file.map(|file| self.opened(digest, file)).transpose()) {
-            Ok(Some(blob)) => {
-                self.used(digest, blob.identity.size);
-                Some(blob)
+        match self.open_unused(digest) {
+            Ok(Some((file, identity))) => {
+                let reader = self.used(digest, identity.size);
+                let (file, blobs) = (Arc::new(file), Arc::clone(self));
+                Some(BlobFile { file, digest: *digest, identity, reader, blobs })
             }
             Ok(None) => {
                 self.strike_out(digest);
@@ -84,87 +97,125 @@ impl Blobs {
         }
     }
 
-    fn opened(self: &Arc<Self>, digest: &Digest, file: File) -> io::Result<BlobFile> {
+    /// Opens a cached blob, which is no use of it. Blocks.
+    pub(super) fn open_unused(&self, digest: &Digest) -> io::Result<Option<(File, FileIdentity)>> {
+        let Some(file) = self.layout.open_blob(digest)? else { return Ok(None) };
         let identity = FileIdentity::of(&file)?;
-        Ok(BlobFile { file: Arc::new(file), digest: *digest, identity, blobs: Arc::clone(self) })
+        Ok(Some((file, identity)))
     }
 
-    /// Records a use of a blob that is on disk.
-    pub(super) fn used(&self, digest: &Digest, size: u64) {
+    /// Records a use of a blob that is on disk; it stays there for as long as the result lives.
+    fn used(&self, digest: &Digest, size: u64) -> InUse {
         let now = self.clock.now();
         let mut ledger = lock(&self.ledger);
+        let is_known = ledger.contains(digest);
         // Known late when it was put there while the scan at start had not come to it yet.
-        if ledger.contains(digest) { ledger.touch(digest, now) } else { ledger.insert(*digest, size, now) }
+        if is_known {
+            ledger.touch(digest, now);
+        } else {
+            ledger.insert(*digest, size, now);
+        }
+        let reader = ledger.hold(digest).unwrap_or_default();
+        drop(ledger);
+        if !is_known {
+            // Evicted since it was opened?
+            self.strike_out(digest);
+        }
+        reader
     }
 
-    /// Takes over a staged file whose content has that digest: makes room, renames, syncs. Blocks.
+    /// Takes over a staged file whose content has that digest: makes room, syncs, renames. Blocks. The file does not go
+    /// while `reader` lives.
     ///
     /// # Errors
-    /// [`StoreError::NoSpace`] when it is larger than the whole cache: nothing is evicted for it.
-    pub(super) fn adopt(&self, staged: &Path, file: &File, digest: &Digest) -> Result<(), StoreError> {
+    /// [`StoreError::NoSpace`] when it is larger than the whole cache, or than what nobody reads of it: nothing is evicted
+    /// for it then.
+    pub(super) fn adopt(&self, staged: &Path, file: &File, digest: &Digest, reader: &InUse) -> Result<(), StoreError> {
         let target = self.layout.blob(digest);
         let refused = |error| StoreError::of(&target, error);
         let identity = FileIdentity::of(file).map_err(refused)?;
-        let victims = {
+        let (victims, reserved) = {
             let mut ledger = lock(&self.ledger);
             if identity.size > ledger.limit_bytes() {
                 return Err(StoreError::NoSpace);
             }
-            // Not twice, should it be there already.
-            ledger.remove(digest);
-            ledger.reserve(identity.size)
+            // It may take the place of one that is counted.
+            let reserved = identity.size.saturating_sub(ledger.size(digest).unwrap_or(0));
+            (ledger.reserve(reserved).ok_or(StoreError::NoSpace)?, reserved)
         };
         self.unlink(&victims, EvictionReason::Size);
-        let renamed = file.sync_data().and_then(|()| Self::rename(staged, &target));
-        let victims = {
+        let synced = disk::sync_file(staged, file);
+        let placed = {
+            let _place = lock(self.place(digest));
+            let placed = synced.and_then(|()| put_in_place(staged, &target));
             let mut ledger = lock(&self.ledger);
-            ledger.release(identity.size);
-            if renamed.is_ok() {
+            ledger.release(reserved);
+            if placed.is_ok() {
                 ledger.insert(*digest, identity.size, self.clock.now());
+                ledger.held_by(digest, reader);
                 self.verified.insert(*digest, identity);
+            } else if let Ok(metadata) = std::fs::symlink_metadata(&target) {
+                // The one that was there, or ours, whose directory could not be synced.
+                ledger.insert(*digest, metadata.len(), self.clock.now());
             }
-            // Several that arrive at once may each have found room, and together have none.
-            ledger.trim()
+            placed
         };
+        // Several that arrive at once may each have found room, and together have none.
+        let victims = lock(&self.ledger).trim();
         self.unlink(&victims, EvictionReason::Size);
         self.report();
-        renamed.map_err(refused)
+        placed.map_err(refused)
     }
 
-    fn rename(staged: &Path, target: &Path) -> io::Result<()> {
-        let shard = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        match std::fs::symlink_metadata(shard) {
-            Ok(metadata) if metadata.is_dir() => {}
-            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                layout::create_directory(shard)?;
-                shard.parent().map_or(Ok(()), layout::sync_directory)?;
-            }
-            Err(error) => return Err(error),
-        }
-        std::fs::rename(staged, target)?;
-        layout::sync_directory(shard)
+    /// The lock for who puts a file into that place or takes it away.
+    pub(super) fn place(&self, digest: &Digest) -> &Mutex<()> {
+        let number = digest.as_bytes().last().map_or(0, |byte| usize::from(*byte) % PLACES);
+        self.places.get(number).unwrap_or(&self.places[0])
     }
 
-    /// Removes a blob, whoever reads it: an open file stays readable. Blocks.
-    pub(super) fn drop_file(&self, digest: &Digest, reason: EvictionReason) {
-        let size = lock(&self.ledger).remove(digest).unwrap_or(0);
-        self.unlink(&[(*digest, size)], reason);
-        self.report();
-    }
-
-    /// Removes files that the ledger has struck out. Blocks.
-    pub(super) fn unlink(&self, victims: &[(Digest, u64)], reason: EvictionReason) {
+    /// Removes files that the ledger has struck out, unless they came back or are being read; says how many. Blocks.
+    pub(super) fn unlink(&self, victims: &[(Digest, u64)], reason: EvictionReason) -> Evicted {
+        let (mut files, mut bytes) = (0_u64, 0_u64);
         for (digest, size) in victims {
-            self.verified.invalidate(digest);
-            match std::fs::remove_file(self.layout.blob(digest)) {
-                Ok(()) => self.telemetry.evicted(reason, *size),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(%digest, %error, "a cached blob cannot be removed"),
+            let _place = lock(self.place(digest));
+            if lock(&self.ledger).contains(digest) {
+                continue;
             }
-            // Again: the scan at start may have entered it meanwhile.
+            self.verified.invalidate(digest);
+            match disk::remove_file(&self.layout.blob(digest)) {
+                Ok(()) => {
+                    (files, bytes) = (files.saturating_add(1), bytes.saturating_add(*size));
+                    self.telemetry.evicted(reason, *size);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(%digest, %error, "a cached blob cannot be removed");
+                    // It takes its room as long as it is there; others go before it is tried again.
+                    lock(&self.ledger).insert(*digest, *size, self.clock.now());
+                }
+            }
+            // The scan at start, or who opened it just before, may have entered it meanwhile.
             self.strike_out(digest);
         }
+        Evicted::Gone { files, bytes }
+    }
+
+    /// Takes away a file that was found wrong, unless another one has taken its place. Blocks.
+    pub(super) fn condemn(&self, digest: &Digest, wrong: &FileIdentity) {
+        {
+            let _place = lock(self.place(digest));
+            let is_it = self.open_unused(digest);
+            if !is_it.is_ok_and(|found| found.is_some_and(|(_, found)| found.is_same_file(wrong))) {
+                return;
+            }
+            self.verified.invalidate(digest);
+            match self.set_aside(digest, wrong.size) {
+                Ok(()) => self.telemetry.evicted(EvictionReason::Corrupt, wrong.size),
+                Err(error) => tracing::warn!(%digest, %error, "a wrong file cannot be removed"),
+            }
+            self.strike_out(digest);
+        }
+        self.report();
     }
 
     /// Strikes out a file that is not there. Looked at under the lock that whoever puts it into place needs last, so that
@@ -172,7 +223,9 @@ impl Blobs {
     pub(super) fn strike_out(&self, digest: &Digest) {
         let path = self.layout.blob(digest);
         let mut ledger = lock(&self.ledger);
-        if ledger.contains(digest) && std::fs::symlink_metadata(path).is_err() {
+        if ledger.contains(digest)
+            && std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        {
             ledger.remove(digest);
         }
     }
@@ -203,12 +256,32 @@ impl Blobs {
     }
 }
 
-/// A cached blob, open for reading: it stays readable when it is evicted meanwhile.
+fn put_in_place(staged: &Path, target: &Path) -> io::Result<()> {
+    let shard = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    match disk::look(shard) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            disk::create_directory(shard)?;
+            shard.parent().map_or(Ok(()), disk::sync_directory)?;
+        }
+        Err(error) => return Err(error),
+    }
+    disk::rename(staged, target)?;
+    disk::sync_directory(shard)
+}
+
+/// Locks for places: enough that two files that come at once seldom share one.
+const PLACES: usize = 64;
+
+/// A cached blob, open for reading. It is not evicted as long as this or a mapping of it lives, and stays readable even when
+/// somebody else takes it away.
 #[derive(Debug)]
 pub struct BlobFile {
     file: Arc<File>,
     digest: Digest,
     identity: FileIdentity,
+    reader: InUse,
     blobs: Arc<Blobs>,
 }
 
@@ -237,7 +310,7 @@ impl BlobFile {
     /// # Errors
     /// What the file system says.
     pub fn map(&self) -> io::Result<Bytes> {
-        mapped::map(&self.file, self.size())
+        mapped::map(&self.file, self.size(), InUse::clone(&self.reader))
     }
 
     /// All of it, or `None` when it is longer than `bytes_max`. Blocks.
@@ -246,7 +319,7 @@ impl BlobFile {
             return Ok(None);
         };
         let mut buffer = Vec::with_capacity(length);
-        pread_full(&self.file, 0, length, &mut buffer)?;
+        pread_full(&self.blobs, &self.file, 0, length, &mut buffer)?;
         Ok(Some(Bytes::from(buffer)))
     }
 
@@ -254,29 +327,46 @@ impl BlobFile {
     pub fn mark_verified(&self) {
         self.blobs.verified.insert(self.digest, self.identity);
     }
+
+    /// Records that it is not what its name says: it is taken away, unless another file has taken its place meanwhile.
+    pub async fn condemn(&self) {
+        let (blobs, digest, identity) = (Arc::clone(&self.blobs), self.digest, self.identity);
+        if let Err(error) = super::off_thread(move || blobs.condemn(&digest, &identity)).await {
+            tracing::warn!(%digest, %error, "a wrong file could not be dropped");
+        }
+    }
+
+    /// As [`Self::condemn`], and blocks.
+    pub(super) fn condemn_now(&self) {
+        self.blobs.condemn(&self.digest, &self.identity);
+    }
 }
 
 /// How bytes leave the disk: one `pread`, off the async threads, into a buffer that is used again.
-pub(super) async fn read_chunk(blobs: &Blobs, file: &Arc<File>, offset: u64, length: usize) -> io::Result<Bytes> {
-    let (buffers, file) = (Arc::clone(&blobs.buffers), Arc::clone(file));
+pub(super) async fn read_chunk(blobs: &Arc<Blobs>, file: &Arc<File>, offset: u64, length: usize) -> io::Result<Bytes> {
+    let (blobs, file) = (Arc::clone(blobs), Arc::clone(file));
     let length = length.min(BLOB_CHUNK_BYTES);
     super::off_thread(move || {
-        let mut buffer = buffers.take(length);
-        pread_full(&file, offset, length, buffer.as_mut())?;
+        let mut buffer = blobs.buffers.take(length);
+        pread_full(&blobs, &file, offset, length, buffer.as_mut())?;
         Ok(Bytes::from_owner(buffer))
     })
     .await?
 }
 
 /// Fills an empty buffer, at most to its capacity, up to `length` bytes or the file's end. Nothing is zeroed first.
-fn pread_full(file: &File, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+pub(super) fn pread_full(
+    blobs: &Blobs,
+    file: &File,
+    offset: u64,
+    length: usize,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
     let mut at = offset;
     while buffer.len() < length {
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(buffer), at) {
-            Ok(0) => break,
-            Ok(read) => at = at.saturating_add(u64::try_from(read).unwrap_or(u64::MAX)),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        match disk::read_at(blobs.layout.root(), file, at, buffer)? {
+            0 => break,
+            read => at = at.saturating_add(u64::try_from(read).unwrap_or(u64::MAX)),
         }
     }
     // A buffer that is used again may hold more than was asked.

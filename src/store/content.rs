@@ -10,7 +10,6 @@ use super::blobs::Blobs;
 use super::{Staged, off_thread};
 use crate::limits::{CONTENT_BYTES_MAX, HOT_BYTES_MAX};
 use crate::oci::Digest;
-use crate::telemetry::EvictionReason;
 
 /// Content by digest, in memory and, unless the store is temporary, on disk.
 #[derive(Debug, Clone)]
@@ -87,7 +86,7 @@ impl Contents {
             return Some(bytes);
         }
         tracing::warn!(%digest, "a cached file has other content than its name says; it is dropped");
-        self.blobs.drop_file(digest, EvictionReason::Corrupt);
+        blob.condemn_now();
         None
     }
 }

@@ -1,15 +1,15 @@
 //! Evidence files: content-addressed JSON, one a verdict, for people. Never read to decide anything.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::sync::Cache;
 
-use super::layout::{create_directory, create_file, open_below};
-use super::{Layout, lock};
+use super::layout::open_below;
+use super::{Layout, disk, lock};
 use crate::limits::{EVIDENCE_BYTES_MAX, EVIDENCE_FILES_MAX, VERDICT_HISTORY_MAX};
 use crate::oci::Digest;
 
@@ -59,7 +59,8 @@ impl EvidenceFiles {
                 let mut fresh = lock(fresh);
                 let (shard, name) = Layout::place(&digest);
                 let path = directory.join(shard).join(name);
-                let is_there = path.exists();
+                // A power cut can leave a name without its content.
+                let is_there = read(directory, &digest).is_some();
                 if !is_there && files.load(Ordering::Relaxed) >= EVIDENCE_FILES_MAX {
                     tracing::warn!(files = EVIDENCE_FILES_MAX, "evidence is not kept: too many files");
                     return None;
@@ -83,14 +84,7 @@ impl EvidenceFiles {
     pub(super) fn find(&self, digest: &Digest) -> Option<Vec<u8>> {
         match self {
             Self::Memory(cache) => cache.get(digest),
-            Self::Disk { directory, .. } => {
-                let (shard, name) = Layout::place(digest);
-                let file = open_below(directory, &[&shard], &name).ok().flatten()?;
-                let mut content = Vec::new();
-                let bytes_max = u64::try_from(EVIDENCE_BYTES_MAX).unwrap_or(u64::MAX);
-                io::Read::read_to_end(&mut io::Read::take(file, bytes_max.saturating_add(1)), &mut content).ok()?;
-                digest.matches(&content).then_some(content)
-            }
+            Self::Disk { directory, .. } => read(directory, digest),
         }
     }
 
@@ -116,12 +110,12 @@ impl EvidenceFiles {
         let mut fresh = lock(fresh);
         let Some(young) = fresh.take() else { return Ok(()) };
         files.store(0, Ordering::Relaxed);
-        for shard in std::fs::read_dir(directory)? {
+        for shard in disk::list(directory)? {
             let shard = shard?;
             if !shard.file_type()?.is_dir() {
                 continue;
             }
-            for entry in std::fs::read_dir(shard.path())? {
+            for entry in disk::list(&shard.path())? {
                 let name = entry?.file_name();
                 let digest = name.to_str().and_then(|name| format!("sha256:{name}").parse::<Digest>().ok());
                 if let Some(digest) = digest {
@@ -136,9 +130,18 @@ impl EvidenceFiles {
     }
 }
 
+fn read(directory: &Path, digest: &Digest) -> Option<Vec<u8>> {
+    let (shard, name) = Layout::place(digest);
+    let file = open_below(directory, &[&shard], &name).ok().flatten()?;
+    let mut content = Vec::new();
+    let bytes_max = u64::try_from(EVIDENCE_BYTES_MAX).unwrap_or(u64::MAX);
+    io::Read::read_to_end(&mut io::Read::take(file, bytes_max.saturating_add(1)), &mut content).ok()?;
+    digest.matches(&content).then_some(content)
+}
+
 fn unlink(directory: &Path, files: &AtomicU64, digest: &Digest) {
     let (shard, name) = Layout::place(digest);
-    if std::fs::remove_file(directory.join(shard).join(name)).is_ok() {
+    if disk::remove_file(&directory.join(shard).join(name)).is_ok() {
         let less = |count: u64| Some(count.saturating_sub(1));
         let _counted = files.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
@@ -147,15 +150,16 @@ fn unlink(directory: &Path, files: &AtomicU64, digest: &Digest) {
 /// Writes a file under its final name only when it is whole. Not synced: a torn one fails its digest and is none.
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(shard) = path.parent() {
-        create_directory(shard)?;
+        disk::create_directory(shard)?;
     }
     let beside = path.with_extension("new");
-    match std::fs::remove_file(&beside) {
+    match disk::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    create_file(&beside)?.write_all(content)?;
-    std::fs::rename(beside, path)
+    let file = disk::create_file(&beside)?;
+    disk::write_at(&beside, &file, content, 0)?;
+    disk::rename(&beside, path)
 }
 
 #[cfg(test)]

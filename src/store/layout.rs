@@ -4,15 +4,18 @@
 //! opened must be a regular file that has no second name, so that whoever can write into the cache cannot make us read
 //! a file from elsewhere or wait on a pipe.
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::StoreError;
+use super::disk::{self, FILE_MODE};
 use crate::oci::{Algorithm, Digest};
 
 /// The directories of one store.
@@ -74,6 +77,11 @@ impl Layout {
         self.root.join("staging")
     }
 
+    /// Files that were found wrong.
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
     pub(super) fn evidence(&self) -> PathBuf {
         self.root.join("evidence")
     }
@@ -84,12 +92,20 @@ impl Layout {
         self.staging().join(format!("{STAGED_PREFIX}{:016x}-{count:x}", self.run))
     }
 
-    /// Creates the directories that are missing.
+    /// Creates the directories that are missing, and makes sure that they stay.
     pub(super) fn create(&self) -> io::Result<()> {
-        for directory in [self.staging(), self.blobs(Algorithm::Sha256), self.blobs(Algorithm::Sha512)] {
-            create_directory(&directory)?;
+        let mut wanted = vec![self.staging(), self.blobs(Algorithm::Sha256), self.blobs(Algorithm::Sha512)];
+        wanted.extend(self.is_kept().then(|| self.evidence()));
+        wanted.retain(|directory| !directory.is_dir());
+        for directory in &wanted {
+            disk::create_directory(directory)?;
         }
-        if self.is_kept() { create_directory(&self.evidence()) } else { Ok(()) }
+        // What is synced into a directory that itself is lost is lost with it.
+        if !wanted.is_empty() && self.is_kept() {
+            disk::sync_directory(&self.root.join("blobs"))?;
+            disk::sync_directory(&self.root)?;
+        }
+        Ok(())
     }
 
     /// Locks the directory for this process until the file is dropped.
@@ -115,11 +131,11 @@ impl Layout {
 
     /// Removes what a killed process left in `staging/`; only files of our own making, and only under the lock.
     pub(super) fn empty_staging(&self) -> io::Result<()> {
-        for entry in std::fs::read_dir(self.staging())? {
+        for entry in disk::list(&self.staging())? {
             let entry = entry?;
             let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(STAGED_PREFIX));
             if ours && entry.file_type()?.is_file() {
-                std::fs::remove_file(entry.path())?;
+                disk::remove_file(&entry.path())?;
             }
         }
         Ok(())
@@ -127,10 +143,10 @@ impl Layout {
 
     /// Creates a file in `staging/` for reading and writing, and the directory if somebody took it away.
     pub(super) fn create_staged(&self, path: &Path) -> io::Result<File> {
-        match create_file(path) {
+        match disk::create_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.create()?;
-                create_file(path)
+                disk::create_file(path)
             }
             other => other,
         }
@@ -161,20 +177,15 @@ impl Drop for Layout {
 ///
 /// `base` itself may be a link: operators put caches on other disks.
 pub(super) fn open_below(base: &Path, directories: &[&str], name: &str) -> io::Result<Option<File>> {
-    let directory_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let found = || {
-        let mut directory = rustix::fs::open(base, directory_flags, Mode::empty())?;
-        for component in directories {
-            directory = rustix::fs::openat(&directory, *component, directory_flags | OFlags::NOFOLLOW, Mode::empty())?;
-        }
-        // Without NONBLOCK, opening a pipe would wait for a writer.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        rustix::fs::openat(&directory, name, flags, Mode::empty())
+    let file = match open_plain(base, directories, name, OFlags::NOATIME) {
+        // Only the owner may ask that the time of last use is left alone.
+        Err(Errno::PERM) => open_plain(base, directories, name, OFlags::empty()),
+        opened => opened,
     };
-    let file = match found() {
+    let file = match file {
         Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
-        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => return Err(foreign("a symbolic link")),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP | Errno::NOTDIR) => return Err(foreign("a symbolic link")),
         Err(error) => return Err(error.into()),
     };
     let metadata = file.metadata()?;
@@ -185,37 +196,34 @@ pub(super) fn open_below(base: &Path, directories: &[&str], name: &str) -> io::R
     }
 }
 
+fn open_plain(base: &Path, directories: &[&str], name: &str, more: OFlags) -> Result<OwnedFd, Errno> {
+    let directory_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut directory = disk::open_at(base, None, base, directory_flags)?;
+    for component in directories {
+        let flags = directory_flags | OFlags::NOFOLLOW;
+        directory = disk::open_at(base, Some(&directory), Path::new(component), flags)?;
+    }
+    // Without NONBLOCK, opening a pipe would wait for a writer.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | more;
+    disk::open_at(base, Some(&directory), Path::new(name), flags)
+}
+
 fn foreign(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{what} lies where a file of the cache belongs"))
-}
-
-/// Creates a new file, 0600; what lies there already is an error, links too.
-pub(super) fn create_file(path: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)
-}
-
-/// Creates a directory and its parents, 0700, where they are missing.
-pub(super) fn create_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
-}
-
-/// Makes a rename or creation in that directory survive a power cut.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 /// Replaces a small file as a whole: written beside it, synced, renamed.
 pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
-    match std::fs::remove_file(&beside) {
+    match disk::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = create_file(&beside)?;
-    io::Write::write_all(&mut file, content)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    path.parent().map_or(Ok(()), sync_directory)
+    let file = disk::create_file(&beside)?;
+    disk::write_at(&beside, &file, content, 0)?;
+    disk::sync_file(&beside, &file)?;
+    disk::rename(&beside, path)?;
+    path.parent().map_or(Ok(()), disk::sync_directory)
 }
 
 fn random() -> u64 {
@@ -230,12 +238,11 @@ fn random() -> u64 {
 /// Locked by the process that uses the directory.
 pub(super) const LOCK: &str = "lock";
 const STAGED_PREFIX: &str = "fill-";
-const FILE_MODE: u32 = 0o600;
-const DIRECTORY_MODE: u32 = 0o700;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::disk::create_file;
 
     #[test]
     fn only_our_own_files_are_removed_from_staging() {

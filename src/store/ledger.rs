@@ -2,9 +2,11 @@
 //!
 //! Least recently used goes first. Small files (manifests, configs, signature payloads) cost next to nothing and are
 //! what offline verification needs, so as long as all of them together fit into an eighth of the budget they go after
-//! every large one.
+//! every large one. What somebody reads is passed over: to remove it would free nothing, and the next reader would fetch it
+//! again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -28,10 +30,15 @@ pub(super) struct Ledger {
     touched: HashSet<Digest>,
 }
 
+/// Held by everybody who reads a file.
+pub(super) type InUse = Arc<()>;
+
 #[derive(Debug)]
 struct Entry {
     size: u64,
     used: Place,
+    /// Alive while somebody reads the file.
+    reader: Weak<()>,
 }
 
 type Place = (Timestamp, u64);
@@ -62,6 +69,10 @@ impl Ledger {
         self.limit_bytes
     }
 
+    pub(super) fn set_limit_bytes(&mut self, limit_bytes: u64) {
+        self.limit_bytes = limit_bytes;
+    }
+
     /// Bytes of all files.
     pub(super) fn bytes(&self) -> u64 {
         self.small.bytes.saturating_add(self.large.bytes)
@@ -76,20 +87,28 @@ impl Ledger {
         self.files.contains_key(digest)
     }
 
+    /// The size of a file that is here.
+    pub(super) fn size(&self, digest: &Digest) -> Option<u64> {
+        self.files.get(digest).map(|entry| entry.size)
+    }
+
     /// Enters a file, or corrects its size.
     pub(super) fn insert(&mut self, digest: Digest, size: u64, used: Timestamp) {
-        self.remove(&digest);
+        let reader = self.take(&digest).map(|entry| entry.reader).unwrap_or_default();
         self.count = self.count.wrapping_add(1);
-        let used = (used, self.count);
-        let queue = self.queue(size);
-        queue.order.insert(used, digest);
-        queue.bytes = queue.bytes.saturating_add(size);
-        self.files.insert(digest, Entry { size, used });
+        self.enter(digest, Entry { size, used: (used, self.count), reader });
+    }
+
+    fn enter(&mut self, digest: Digest, entry: Entry) {
+        let queue = self.queue(entry.size);
+        queue.order.insert(entry.used, digest);
+        queue.bytes = queue.bytes.saturating_add(entry.size);
+        self.files.insert(digest, entry);
     }
 
     /// Records a use. Uses within a second of another are not told apart.
     pub(super) fn touch(&mut self, digest: &Digest, now: Timestamp) {
-        if let Some(Entry { size, used: (used, _) }) = self.files.get(digest)
+        if let Some(Entry { size, used: (used, _), .. }) = self.files.get(digest)
             && now.since(*used) >= RESOLUTION
         {
             let size = *size;
@@ -98,21 +117,52 @@ impl Ledger {
         }
     }
 
-    /// Strikes a file out; its size, if it was there.
-    pub(super) fn remove(&mut self, digest: &Digest) -> Option<u64> {
-        let Entry { size, used } = self.files.remove(digest)?;
-        let queue = self.queue(size);
-        queue.order.remove(&used);
-        queue.bytes = queue.bytes.saturating_sub(size);
-        self.touched.remove(digest);
-        Some(size)
+    /// The file does not go while what this returns lives; `None` when it is not here.
+    pub(super) fn hold(&mut self, digest: &Digest) -> Option<InUse> {
+        let entry = self.files.get_mut(digest)?;
+        Some(entry.reader.upgrade().unwrap_or_else(|| {
+            let reader = InUse::default();
+            entry.reader = Arc::downgrade(&reader);
+            reader
+        }))
     }
 
-    /// Sets room aside for a file that is being put into place; it is taken into account until [`Self::release`].
-    pub(super) fn reserve(&mut self, bytes: u64) -> Vec<(Digest, u64)> {
-        let victims = self.make_room(bytes);
+    /// The file does not go while `reader` lives.
+    pub(super) fn held_by(&mut self, digest: &Digest, reader: &InUse) {
+        if let Some(entry) = self.files.get_mut(digest) {
+            entry.reader = Arc::downgrade(reader);
+        }
+    }
+
+    /// Whether somebody reads it.
+    pub(super) fn is_in_use(&self, digest: &Digest) -> bool {
+        self.files.get(digest).is_some_and(|entry| entry.reader.strong_count() > 0)
+    }
+
+    /// Strikes a file out; its size, if it was there.
+    pub(super) fn remove(&mut self, digest: &Digest) -> Option<u64> {
+        self.take(digest).map(|entry| entry.size)
+    }
+
+    fn take(&mut self, digest: &Digest) -> Option<Entry> {
+        let entry = self.files.remove(digest)?;
+        let queue = self.queue(entry.size);
+        queue.order.remove(&entry.used);
+        queue.bytes = queue.bytes.saturating_sub(entry.size);
+        self.touched.remove(digest);
+        Some(entry)
+    }
+
+    /// Sets room aside for a file that is being put into place, until [`Self::release`], and strikes out what must go for it.
+    /// `None` when what nobody reads is not enough: then nothing was struck out and nothing set aside.
+    pub(super) fn reserve(&mut self, bytes: u64) -> Option<Vec<(Digest, u64)>> {
+        let (victims, enough) = self.fit(bytes, self.files_max.saturating_sub(1));
+        if !enough {
+            self.give_back(victims);
+            return None;
+        }
         self.reserved = self.reserved.saturating_add(bytes);
-        victims
+        Some(sizes(victims))
     }
 
     /// Gives back what [`Self::reserve`] set aside.
@@ -120,42 +170,51 @@ impl Ledger {
         self.reserved = self.reserved.saturating_sub(bytes);
     }
 
-    /// Strikes out what must go so that `incoming` more bytes in one more file fit.
-    pub(super) fn make_room(&mut self, incoming: u64) -> Vec<(Digest, u64)> {
-        self.fit(incoming, self.files_max.saturating_sub(1))
-    }
-
-    /// Strikes out what is too much.
+    /// Strikes out what is too much, as far as nobody reads it.
     pub(super) fn trim(&mut self) -> Vec<(Digest, u64)> {
-        self.fit(0, self.files_max)
+        sizes(self.fit(0, self.files_max).0)
     }
 
-    fn fit(&mut self, incoming: u64, files_max: usize) -> Vec<(Digest, u64)> {
-        let mut victims = Vec::new();
+    fn fit(&mut self, incoming: u64, files_max: usize) -> (Vec<(Digest, Entry)>, bool) {
         let incoming = incoming.saturating_add(self.reserved);
-        while self.bytes().saturating_add(incoming) > self.limit_bytes || self.files.len() > files_max {
-            match self.evict_next() {
-                Some(victim) => victims.push(victim),
-                None => break,
-            }
-        }
-        victims
+        self.evict_until(|ledger, _| {
+            ledger.bytes().saturating_add(incoming) <= ledger.limit_bytes && ledger.files.len() <= files_max
+        })
     }
 
-    /// Strikes out what must go so that at least `bytes` become free.
+    /// Strikes out what must go so that at least `bytes` become free, as far as nobody reads it.
     pub(super) fn shed(&mut self, bytes: u64) -> Vec<(Digest, u64)> {
-        let mut victims = Vec::new();
-        let mut freed: u64 = 0;
-        while freed < bytes {
-            match self.evict_next() {
-                Some((digest, size)) => {
-                    freed = freed.saturating_add(size);
-                    victims.push((digest, size));
-                }
-                None => break,
-            }
+        sizes(self.evict_until(|_, freed| freed >= bytes).0)
+    }
+
+    /// As [`Self::shed`], but when that does not free as much, nothing goes.
+    pub(super) fn shed_all_of(&mut self, bytes: u64) -> Option<Vec<(Digest, u64)>> {
+        let (victims, enough) = self.evict_until(|_, freed| freed >= bytes);
+        if enough {
+            return Some(sizes(victims));
         }
-        victims
+        self.give_back(victims);
+        None
+    }
+
+    /// Strikes out one file after the other until `enough` says so of the bytes that became free, or there is none left.
+    fn evict_until(&mut self, enough: impl Fn(&Self, u64) -> bool) -> (Vec<(Digest, Entry)>, bool) {
+        let (mut victims, mut freed) = (Vec::new(), 0_u64);
+        while !enough(self, freed) {
+            let Some(digest) = self.next_victim() else { return (victims, false) };
+            let Some(entry) = self.take(&digest) else { return (victims, false) };
+            freed = freed.saturating_add(entry.size);
+            victims.push((digest, entry));
+        }
+        (victims, true)
+    }
+
+    fn give_back(&mut self, victims: Vec<(Digest, Entry)>) {
+        for (digest, entry) in victims {
+            // Written to disk again, perhaps for nothing.
+            self.touched.insert(digest);
+            self.enter(digest, entry);
+        }
     }
 
     /// Up to `count` files whose time of last use is not on disk yet.
@@ -170,14 +229,9 @@ impl Ledger {
             .collect()
     }
 
-    fn evict_next(&mut self) -> Option<(Digest, u64)> {
-        let victim = self.next_victim()?;
-        self.remove(&victim).map(|size| (victim, size))
-    }
-
     fn next_victim(&self) -> Option<Digest> {
-        let small = self.small.order.first_key_value();
-        let large = self.large.order.first_key_value();
+        let small = self.first_idle(&self.small);
+        let large = self.first_idle(&self.large);
         let small_are_many = self.small.bytes > self.limit_bytes / SMALL_SHARE;
         match (small, large) {
             (Some((small_used, small)), Some((large_used, _))) if small_are_many && small_used < large_used => {
@@ -189,9 +243,18 @@ impl Ledger {
         }
     }
 
+    /// The least recently used one that nobody reads. Those that are read were used lately, and are as few as connections.
+    fn first_idle<'a>(&self, queue: &'a Queue) -> Option<(&'a Place, &'a Digest)> {
+        queue.order.iter().find(|(_, digest)| !self.is_in_use(digest))
+    }
+
     fn queue(&mut self, size: u64) -> &mut Queue {
         if size <= SMALL_BYTES_MAX { &mut self.small } else { &mut self.large }
     }
+}
+
+fn sizes(victims: Vec<(Digest, Entry)>) -> Vec<(Digest, u64)> {
+    victims.into_iter().map(|(digest, entry)| (digest, entry.size)).collect()
 }
 
 /// Uses closer together than this are one.
@@ -215,6 +278,13 @@ mod tests {
         Timestamp::from_unix_seconds(seconds)
     }
 
+    /// What goes so that so many more bytes fit.
+    fn room(ledger: &mut Ledger, bytes: u64) -> Vec<(Digest, u64)> {
+        let victims = ledger.reserve(bytes).unwrap();
+        ledger.release(bytes);
+        victims
+    }
+
     fn names(victims: &[(Digest, u64)]) -> Vec<Digest> {
         victims.iter().map(|(digest, _)| *digest).collect()
     }
@@ -227,8 +297,8 @@ mod tests {
         }
         ledger.touch(&digest(0), at(10));
         assert!(ledger.trim().is_empty());
-        assert_eq!(names(&ledger.make_room(1)), [digest(1)]);
-        assert_eq!(names(&ledger.make_room(2 * LARGE)), [digest(2)]);
+        assert_eq!(names(&room(&mut ledger, 1)), [digest(1)]);
+        assert_eq!(names(&room(&mut ledger, 2 * LARGE)), [digest(2)]);
         assert_eq!((ledger.bytes(), ledger.files()), (2 * LARGE, 2));
     }
 
@@ -236,12 +306,12 @@ mod tests {
     fn two_files_on_their_way_do_not_share_one_room() {
         let mut ledger = Ledger::new(2 * LARGE, 10);
         ledger.insert(digest(0), LARGE, at(0));
-        assert!(ledger.reserve(LARGE).is_empty());
-        assert_eq!(names(&ledger.reserve(LARGE)), [digest(0)]);
+        assert!(ledger.reserve(LARGE).unwrap().is_empty());
+        assert_eq!(names(&ledger.reserve(LARGE).unwrap()), [digest(0)]);
         ledger.release(LARGE);
         ledger.insert(digest(1), LARGE, at(1));
         ledger.release(LARGE);
-        assert!(ledger.make_room(LARGE).is_empty());
+        assert!(room(&mut ledger, LARGE).is_empty());
     }
 
     #[test]
@@ -250,8 +320,8 @@ mod tests {
         ledger.insert(digest(0), 1000, at(0));
         ledger.insert(digest(1), LARGE, at(1));
         ledger.insert(digest(2), LARGE, at(2));
-        assert_eq!(names(&ledger.make_room(LARGE)), [digest(1)]);
-        assert_eq!(names(&ledger.make_room(2 * LARGE + 1000)), [digest(2), digest(0)]);
+        assert_eq!(names(&room(&mut ledger, LARGE)), [digest(1)]);
+        assert_eq!(names(&room(&mut ledger, 2 * LARGE + 1000)), [digest(2), digest(0)]);
     }
 
     #[test]
@@ -261,7 +331,7 @@ mod tests {
             ledger.insert(digest(name), 60_000, at(0));
         }
         ledger.insert(digest(100), LARGE, at(1));
-        assert_eq!(names(&ledger.make_room(1)), [digest(0)]);
+        assert_eq!(names(&room(&mut ledger, 1)), [digest(0)]);
     }
 
     #[test]
@@ -269,10 +339,10 @@ mod tests {
         let mut ledger = Ledger::new(u64::MAX, 3);
         ledger.insert(digest(0), 1, at(0));
         ledger.insert(digest(1), 1, at(1));
-        assert!(ledger.make_room(1).is_empty());
+        assert!(room(&mut ledger, 1).is_empty());
         ledger.insert(digest(2), 1, at(2));
         assert!(ledger.trim().is_empty());
-        assert_eq!(names(&ledger.make_room(1)), [digest(0)]);
+        assert_eq!(names(&room(&mut ledger, 1)), [digest(0)]);
         for name in 3..5 {
             ledger.insert(digest(name), 1, at(3));
         }
@@ -310,5 +380,24 @@ mod tests {
         assert_eq!(ledger.shed(LARGE + 1).len(), 2);
         assert_eq!(ledger.shed(u64::MAX).len(), 2);
         assert!(ledger.shed(1).is_empty());
+    }
+
+    #[test]
+    fn what_is_read_does_not_go_and_without_it_there_may_be_no_room() {
+        let mut ledger = Ledger::new(3 * LARGE, 10);
+        for name in 0..3 {
+            ledger.insert(digest(name), LARGE, at(i64::try_from(name).unwrap()));
+        }
+        let readers = [0, 1].map(|name| ledger.hold(&digest(name)).unwrap());
+        // Used again, it is still read.
+        ledger.touch(&digest(1), at(100));
+        assert_eq!(names(&room(&mut ledger, LARGE)), [digest(2)]);
+        assert_eq!(ledger.reserve(2 * LARGE), None);
+        assert_eq!((ledger.bytes(), ledger.shed_all_of(1)), (2 * LARGE, None));
+        assert_eq!(ledger.shed(u64::MAX), []);
+        drop(readers);
+        assert_eq!(names(&ledger.shed_all_of(LARGE).unwrap()), [digest(0)]);
+        assert_eq!(ledger.shed_all_of(2 * LARGE), None, "one is left");
+        assert_eq!((ledger.bytes(), ledger.files()), (LARGE, 1));
     }
 }

@@ -14,6 +14,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use memmap2::{Mmap, MmapOptions};
 
+use super::ledger::InUse;
+
 /// Mappings that live now, by the address of their first byte. At most as many as there are connections.
 static LIVE: RwLock<BTreeMap<usize, Live>> = RwLock::new(BTreeMap::new());
 
@@ -23,11 +25,12 @@ struct Live {
     file: Arc<File>,
 }
 
-/// All of `file`, which has `length` bytes, as memory. Costs two system calls and no page.
+/// All of `file`, which has `length` bytes, as memory; it holds `reader` for as long as it lives. Costs two system calls and
+/// no page.
 ///
 /// # Errors
 /// What the file system says.
-pub(super) fn map(file: &Arc<File>, length: u64) -> io::Result<Bytes> {
+pub(super) fn map(file: &Arc<File>, length: u64, reader: InUse) -> io::Result<Bytes> {
     let length = usize::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the file was renamed into the cache whole and is never written to again; eviction unlinks it, which leaves
     // the mapping intact. Should somebody else change or cut it all the same, nothing happens here, because no code of this
@@ -37,13 +40,14 @@ pub(super) fn map(file: &Arc<File>, length: u64) -> io::Result<Bytes> {
     let start = map.as_ptr().addr();
     let live = Live { length, file: Arc::clone(file) };
     LIVE.write().unwrap_or_else(PoisonError::into_inner).insert(start, live);
-    Ok(Bytes::from_owner(Mapping { map, start }))
+    Ok(Bytes::from_owner(Mapping { map, start, _reader: reader }))
 }
 
 /// A registered mapping; dropping it takes it off the list before the memory can become something else.
 struct Mapping {
     map: Mmap,
     start: usize,
+    _reader: InUse,
 }
 
 impl AsRef<[u8]> for Mapping {
@@ -109,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_slice_of_a_mapping_is_known_by_its_address_for_as_long_as_it_lives() {
-        let mapping = map(&file(b"0123456789"), 10).unwrap();
+        let mapping = map(&file(b"0123456789"), 10, InUse::default()).unwrap();
         let region = FileRegion::of(&mapping.slice(3..7)).unwrap();
         assert_eq!(region.offset, 3);
         assert!(FileRegion::of(b"0123456789").is_none());
@@ -123,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_region_is_sent_from_its_place_and_no_further_than_asked() {
-        let mapping = map(&file(b"0123456789"), 10).unwrap();
+        let mapping = map(&file(b"0123456789"), 10, InUse::default()).unwrap();
         let (mut reader, writer) = UnixStream::pair().unwrap();
         assert_eq!(FileRegion::of(&mapping.slice(3..7)).unwrap().send_to(&writer, 4).unwrap(), 4);
         drop(writer);
@@ -135,7 +139,7 @@ mod tests {
     #[test]
     fn a_file_that_was_cut_is_an_error_and_no_signal() {
         let file = file(&[7; 10_000]);
-        let mapping = map(&file, 10_000).unwrap();
+        let mapping = map(&file, 10_000, InUse::default()).unwrap();
         let region = FileRegion::of(&mapping.slice(5000..)).unwrap();
         file.set_len(5000).unwrap();
         let (_reader, writer) = UnixStream::pair().unwrap();

@@ -8,17 +8,25 @@ mod blobs;
 mod buffers;
 mod content;
 mod decisions;
+mod disk;
 mod error;
 mod evidence;
+#[cfg(not(any(test, feature = "testing")))]
+mod faults;
+#[cfg(any(test, feature = "testing"))]
+pub mod faults;
 mod grants;
 mod history;
 mod layout;
 mod ledger;
 mod mapped;
 mod mark;
+mod offline;
+mod quarantine;
 mod reading;
 mod record;
 mod records;
+mod scrub;
 mod staging;
 mod sweep;
 mod tags;
@@ -32,7 +40,9 @@ pub use blobs::BlobFile;
 pub use error::StoreError;
 pub use grants::{Grant, GrantKind};
 pub use mapped::FileRegion;
+pub use offline::OfflineCache;
 pub use reading::{read_content, read_verdicts};
+pub use scrub::{Scrub, ScrubStats};
 pub use staging::{Staged, StagedReader};
 pub use tags::TagPointer;
 pub use verdict::{StoredVerdict, VerdictFilter, VerdictId, VerdictIdError, VerdictKey};
@@ -53,12 +63,13 @@ use self::grants::Grants;
 use self::layout::Layout;
 use self::mark::SeenTime;
 use self::records::Records;
+use self::scrub::Scrubber;
 use self::tags::Tags;
 use crate::clock::{Clock, Timestamp};
 use crate::limits::{STORE_UPKEEP, VERDICT_STORE_CLOSE, VERDICT_SWEEP};
 use crate::oci::{Algorithm, Digest, ImageReference, MediaType, Repository, Tag};
 use crate::policy::Evidence;
-use crate::telemetry::{EvictionReason, Telemetry};
+use crate::telemetry::Telemetry;
 
 /// Where and how much.
 #[derive(Debug, Clone)]
@@ -84,6 +95,33 @@ pub struct CacheStats {
     pub verdicts_on_disk: bool,
 }
 
+/// What an operator wants removed from the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// This blob.
+    Blob(Digest),
+    /// The least recently used, until so many bytes are free.
+    Bytes(u64),
+    /// Everything.
+    All,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evicted {
+    /// So much is gone; what is being read is not.
+    Gone {
+        /// Files.
+        files: u64,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// The blob is being read.
+    InUse,
+    /// The blob is not there.
+    Unknown,
+}
+
 /// Everything; clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -99,6 +137,7 @@ struct Inner {
     tags: Tags,
     records: Records,
     seen_time: Arc<SeenTime>,
+    scrubber: Arc<Scrubber>,
     /// Held until the store is closed.
     lock: Mutex<Option<File>>,
     tasks: TaskTracker,
@@ -129,14 +168,15 @@ impl Store {
         let stop = CancellationToken::new();
         let inner = Arc::new(Inner {
             contents: Contents::new(Arc::clone(&blobs)),
+            tasks: blobs.tasks.clone(),
             blobs,
             decisions,
             grants,
             tags,
             records,
             seen_time: Arc::new(seen_time),
+            scrubber: Arc::default(),
             lock: Mutex::new(lock),
-            tasks: TaskTracker::new(),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
         });
@@ -190,13 +230,30 @@ impl Store {
         staged.map_err(|error| StoreError::of(self.inner.blobs.layout.root(), error))?
     }
 
-    /// Drops a file found wrong.
-    pub async fn drop_blob(&self, digest: &Digest) {
-        self.inner.contents.forget(digest);
-        let (blobs, digest) = (Arc::clone(&self.inner.blobs), *digest);
-        if let Err(error) = off_thread(move || blobs.drop_file(&digest, EvictionReason::Corrupt)).await {
-            tracing::warn!(%digest, %error, "a wrong file could not be dropped");
+    /// Removes what an operator wants removed, but nothing that is being read.
+    pub async fn evict(&self, what: Eviction) -> Evicted {
+        let blobs = Arc::clone(&self.inner.blobs);
+        let (evicted, victims) = off_thread(move || blobs.evict(what)).await.unwrap_or((Evicted::Unknown, Vec::new()));
+        for digest in &victims {
+            self.inner.contents.forget(digest);
         }
+        evicted
+    }
+
+    /// Begins to hash all cached files again, as often as `scrub` says and whenever [`Self::verify_cache`] asks; once.
+    pub fn scrub(&self, scrub: Scrub) {
+        let (inner, stop) = (Arc::downgrade(&self.inner), self.inner.stop.clone());
+        self.inner.tasks.spawn(scrub::run(inner, scrub, stop));
+    }
+
+    /// Asks for all cached files to be hashed again now; `false` when that is under way.
+    pub fn verify_cache(&self) -> bool {
+        self.inner.scrubber.ask()
+    }
+
+    /// How far that is.
+    pub fn scrub_stats(&self) -> ScrubStats {
+        self.inner.scrubber.stats()
     }
 
     /// Buffers for reading that are in use now; small ones are left out.
@@ -336,6 +393,8 @@ impl Inner {
         self.records.report();
         let (blobs, seen_time) = (Arc::clone(&self.blobs), Arc::clone(&self.seen_time));
         let written = off_thread(move || {
+            // Others may have filled the disk meanwhile.
+            blobs.make_space();
             blobs.write_times();
             seen_time.persist();
         });
@@ -360,7 +419,7 @@ fn prepare(layout: Layout, clock: Clock, telemetry: Telemetry) -> Result<Prepare
     }
     let root = layout.root().to_owned();
     let refused = |error| StoreError::of(&root, error);
-    layout::create_directory(&root).map_err(refused)?;
+    disk::create_directory(&root).map_err(refused)?;
     let lock = layout.lock()?;
     layout.create().and_then(|()| layout.empty_staging()).map_err(refused)?;
     let records = Records::open(root.clone(), clock, telemetry)?;

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::disk::{create_directory, create_file};
 use super::evidence::EvidenceFiles;
 use super::history::History;
-use super::layout::{create_directory, create_file, open_below};
+use super::layout::open_below;
 use super::record::{Found, Kind};
 use super::{Layout, StoreError, StoredVerdict, VerdictFilter, decisions, off_thread, verdicts};
 use crate::clock::Timestamp;

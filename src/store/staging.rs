@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use super::blobs::{Blobs, read_chunk};
-use super::{StoreError, lock, off_thread};
+use super::ledger::InUse;
+use super::{StoreError, disk, lock, off_thread};
 use crate::limits::FREE_SPACE_CHECK_BYTES;
 use crate::oci::{Algorithm, Digest, Hasher};
 
@@ -32,6 +32,8 @@ enum State {
 #[derive(Debug)]
 struct Inner {
     file: Arc<File>,
+    /// Who reads it while it grows still reads it when it has become a blob.
+    reader: InUse,
     progress: Mutex<Progress>,
     slot: Slot,
 }
@@ -55,12 +57,17 @@ struct Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Remove,
-    Renamed,
+    /// Renamed, or removed already.
+    Gone,
 }
 
 impl Staged {
     /// Creates the file. Blocks.
     pub(super) fn create(blobs: &Arc<Blobs>, algorithm: Algorithm, size_max: u64) -> Result<Self, StoreError> {
+        // What will not be kept needs no disk on its way.
+        if size_max > lock(&blobs.ledger).limit_bytes() {
+            return Err(StoreError::NoSpace);
+        }
         let path = blobs.layout.staging_slot();
         let written = |error: io::Error| {
             blobs.telemetry.cache_write_failed(&error);
@@ -68,12 +75,12 @@ impl Staged {
         };
         let file = Arc::new(blobs.layout.create_staged(&path).map_err(written)?);
         let slot = Slot { path, fate: Mutex::new(Fate::Remove), blobs: Arc::clone(blobs) };
-        blobs.keep_space_free(&file)?;
+        blobs.keep_space_free(size_max)?;
         let progress = Progress { written: 0, hasher: Hasher::new(algorithm), next_check: FREE_SPACE_CHECK_BYTES };
         Ok(Self {
             size_max,
             state: State::Ready,
-            inner: Arc::new(Inner { file, progress: Mutex::new(progress), slot }),
+            inner: Arc::new(Inner { file, reader: InUse::default(), progress: Mutex::new(progress), slot }),
         })
     }
 
@@ -123,7 +130,8 @@ impl Staged {
     /// # Errors
     /// None today.
     pub fn reader(&self) -> io::Result<StagedReader> {
-        Ok(StagedReader { file: Arc::clone(&self.inner.file), blobs: Arc::clone(&self.inner.slot.blobs) })
+        let (file, blobs) = (Arc::clone(&self.inner.file), Arc::clone(&self.inner.slot.blobs));
+        Ok(StagedReader { file, blobs, _reader: InUse::clone(&self.inner.reader) })
     }
 
     /// The digest of what was written so far.
@@ -150,11 +158,11 @@ impl Inner {
     fn append(&self, pieces: &[Bytes]) -> Result<(), StoreError> {
         let mut progress = lock(&self.progress);
         if progress.written >= progress.next_check {
-            self.slot.blobs.keep_space_free(&self.file)?;
+            self.slot.blobs.keep_space_free(0)?;
             progress.next_check = progress.written.saturating_add(FREE_SPACE_CHECK_BYTES);
         }
         for piece in pieces {
-            if let Err(error) = self.file.write_all_at(piece, progress.written) {
+            if let Err(error) = disk::write_at(&self.slot.path, &self.file, piece, progress.written) {
                 self.slot.blobs.telemetry.cache_write_failed(&error);
                 return Err(StoreError::of(&self.slot.path, error));
             }
@@ -165,26 +173,38 @@ impl Inner {
     }
 
     fn commit(&self, digest: &Digest) -> Result<(), StoreError> {
-        let mut fate = lock(&self.slot.fate);
-        let adopted = self.slot.blobs.adopt(&self.slot.path, &self.file, digest);
-        match &adopted {
-            // From here on the name may be another file's: it must not be removed.
-            Ok(()) => *fate = Fate::Renamed,
-            Err(StoreError::Io { source, .. }) => self.slot.blobs.telemetry.cache_write_failed(source),
-            Err(_) => {}
+        let adopted = self.slot.blobs.adopt(&self.slot.path, &self.file, digest, &self.reader);
+        if let Err(StoreError::Io { source, .. }) = &adopted {
+            self.slot.blobs.telemetry.cache_write_failed(source);
         }
+        if adopted.is_err() {
+            remove(&self.slot.path);
+        }
+        // From here on the name is nobody's.
+        *lock(&self.slot.fate) = Fate::Gone;
         adopted
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if *lock(&self.fate) == Fate::Remove
-            && let Err(error) = std::fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.path.display(), %error, "a staged file could not be removed");
+        if *lock(&self.fate) == Fate::Gone {
+            return;
         }
+        // Removing a long file takes its time, and this may be an async thread.
+        let path = std::mem::take(&mut self.path);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(self.blobs.tasks.spawn_blocking_on(move || remove(&path), &runtime)),
+            Err(_) => remove(&path),
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = disk::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "a staged file could not be removed");
     }
 }
 
@@ -193,6 +213,7 @@ impl Drop for Slot {
 pub struct StagedReader {
     file: Arc<File>,
     blobs: Arc<Blobs>,
+    _reader: InUse,
 }
 
 impl StagedReader {

@@ -1,15 +1,14 @@
 //! Upkeep of the cache: what lay there at start, free space, times of last use. Which file goes next is `ledger`'s.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use tokio_util::sync::CancellationToken;
 
 use super::blobs::Blobs;
-use super::{StoreError, lock};
+use super::{Evicted, Eviction, StoreError, disk, lock};
 use crate::clock::Timestamp;
 use crate::limits::STORE_UPKEEP_FILES_MAX;
 use crate::oci::{Algorithm, Digest};
@@ -30,7 +29,7 @@ impl Blobs {
     }
 
     fn scan_algorithm(&self, algorithm: Algorithm, stop: &CancellationToken) -> io::Result<()> {
-        for shard in std::fs::read_dir(self.layout.blobs(algorithm))? {
+        for shard in disk::list(&self.layout.blobs(algorithm))? {
             let shard = shard?;
             if stop.is_cancelled() {
                 return Ok(());
@@ -44,7 +43,7 @@ impl Blobs {
 
     fn scan_shard(&self, algorithm: Algorithm, shard: &Path) -> io::Result<()> {
         let now = self.clock.now();
-        for entry in std::fs::read_dir(shard)? {
+        for entry in disk::list(shard)? {
             let entry = entry?;
             let digest = entry
                 .file_name()
@@ -69,29 +68,57 @@ impl Blobs {
         }
     }
 
-    /// Evicts until the file system of `file` has `min_free_bytes` free. Blocks.
+    /// Evicts until the file system has `min_free_bytes` free; `coming` more bytes must find room in what is free or cached.
+    /// Blocks.
     ///
     /// # Errors
-    /// [`StoreError::NoSpace`] when evicting is not enough.
-    pub(super) fn keep_space_free(&self, file: &File) -> Result<(), StoreError> {
-        // What cannot be measured is left to the write itself.
-        let missing = |file: &File| self.min_free_bytes.saturating_sub(free_bytes(file).unwrap_or(u64::MAX));
-        let wanted = missing(file);
-        if wanted == 0 {
+    /// [`StoreError::NoSpace`] when evicting what nobody reads is not enough: then nothing is given up, and what is cached
+    /// stays servable.
+    pub(super) fn keep_space_free(&self, coming: u64) -> Result<(), StoreError> {
+        if self.missing_bytes(coming) <= lock(&self.ledger).bytes() && self.make_space() {
             return Ok(());
         }
-        let victims = {
-            let mut ledger = lock(&self.ledger);
-            // When giving up everything would not do, nothing is given up: what is cached stays servable.
-            if wanted <= ledger.bytes() { ledger.shed(wanted) } else { Vec::new() }
-        };
+        self.telemetry.cache_write_failed(&io::Error::from_raw_os_error(libc::ENOSPC));
+        Err(StoreError::NoSpace)
+    }
+
+    /// Evicts until the file system has `min_free_bytes` free, if that is to be had. Blocks.
+    pub(super) fn make_space(&self) -> bool {
+        if self.missing_bytes(0) == 0 {
+            return true;
+        }
+        self.empty_quarantine();
+        let victims = lock(&self.ledger).shed_all_of(self.missing_bytes(0)).unwrap_or_default();
         self.unlink(&victims, EvictionReason::FreeSpace);
         self.report();
-        if missing(file) == 0 {
-            return Ok(());
-        }
-        self.telemetry.cache_write_failed(&io::Error::from(io::ErrorKind::StorageFull));
-        Err(StoreError::NoSpace)
+        self.missing_bytes(0) == 0
+    }
+
+    /// Removes what an operator wants removed, but nothing that is being read; says which. Blocks.
+    pub(super) fn evict(&self, what: Eviction) -> (Evicted, Vec<Digest>) {
+        let victims = match what {
+            Eviction::Bytes(bytes) => lock(&self.ledger).shed(bytes),
+            Eviction::All => lock(&self.ledger).shed(u64::MAX),
+            Eviction::Blob(digest) => {
+                let Ok(Some((_, found))) = self.open_unused(&digest) else { return (Evicted::Unknown, Vec::new()) };
+                let mut ledger = lock(&self.ledger);
+                if ledger.is_in_use(&digest) {
+                    return (Evicted::InUse, Vec::new());
+                }
+                ledger.remove(&digest);
+                vec![(digest, found.size)]
+            }
+        };
+        let gone = self.unlink(&victims, EvictionReason::Admin);
+        self.report();
+        (gone, victims.into_iter().map(|(digest, _)| digest).collect())
+    }
+
+    /// Bytes that are too few on the file system for `min_free_bytes` and `coming` more; what cannot be measured is left to
+    /// the write itself.
+    fn missing_bytes(&self, coming: u64) -> u64 {
+        let free = disk::free_bytes(&self.layout.staging()).unwrap_or(u64::MAX);
+        self.min_free_bytes.saturating_add(coming).saturating_sub(free)
     }
 
     /// Writes times of last use to the files, so that a restart keeps the order. Blocks.
@@ -107,16 +134,11 @@ impl Blobs {
                 last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             };
             let path = self.layout.blob(&digest);
-            if let Err(error) = rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW) {
+            if let Err(error) = disk::set_times(&path, &times) {
                 tracing::debug!(%digest, %error, "the time of last use is not kept");
             }
         }
     }
-}
-
-fn free_bytes(file: &File) -> io::Result<u64> {
-    let file_system = rustix::fs::fstatvfs(file)?;
-    Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
 }
 
 fn last_use(seconds: i64, nanoseconds: i64) -> Timestamp {
@@ -171,7 +193,7 @@ mod tests {
                 last_access: Timespec { tv_sec: 1_000, tv_nsec: 0 },
                 last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             };
-            rustix::fs::utimensat(CWD, before.layout.blob(&digest), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+            disk::set_times(&before.layout.blob(&digest), &times).unwrap();
         }
         let after = blobs(directory.path(), 150, 0, &clock);
         after.scan(&CancellationToken::new());

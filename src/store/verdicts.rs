@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
+use super::disk::create_directory;
 use super::error::is_no_space;
-use super::layout::create_directory;
 use super::record::{Codec, Found, Kind, Record, RecordKey};
 use super::{StoreError, VerdictId, mark};
 use crate::clock::Timestamp;

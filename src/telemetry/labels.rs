@@ -104,6 +104,23 @@ closed_sets! {
         Corrupt => "corrupt",
     }
 
+    /// Why the cache could not be written.
+    WriteError {
+        Full => "enospc",
+        Io => "eio",
+        ReadOnly => "erofs",
+        Descriptors => "emfile",
+        Permission => "eacces",
+        Other => "other",
+    }
+
+    /// What became of a cached file that was hashed again.
+    ScrubOutcome {
+        Good => "good",
+        Wrong => "wrong",
+        Unreadable => "unreadable",
+    }
+
     /// What was asked of an upstream.
     UpstreamOp {
         Ping => "ping",
@@ -192,6 +209,25 @@ closed_sets! {
         Malformed => "malformed",
         Drain => "drain",
         TlsFailed => "tls",
+    }
+}
+
+impl WriteError {
+    /// What a failed write is counted as.
+    pub fn of(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        // Those that `ErrorKind` does not name have these numbers on every Unix.
+        const EIO: i32 = 5;
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        match (error.kind(), error.raw_os_error()) {
+            (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, _) => Self::Full,
+            (ErrorKind::ReadOnlyFilesystem, _) => Self::ReadOnly,
+            (ErrorKind::PermissionDenied, _) => Self::Permission,
+            (_, Some(EIO)) => Self::Io,
+            (_, Some(EMFILE | ENFILE)) => Self::Descriptors,
+            _ => Self::Other,
+        }
     }
 }
 

@@ -15,7 +15,8 @@ mod tests;
 
 pub use labels::{
     BreakerState, CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome,
-    MethodLabel, RouteLabel, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind, UpstreamOp, VerifySource,
+    MethodLabel, RouteLabel, ScrubOutcome, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind, UpstreamOp,
+    VerifySource, WriteError,
 };
 pub use request::{QueueGuard, RequestGuard};
 
@@ -117,10 +118,21 @@ impl Telemetry {
 
     /// Writing to the cache failed.
     pub fn cache_write_failed(&self, error: &std::io::Error) {
-        self.metrics.cache_write_errors.increment(&[]);
+        self.metrics.cache_write_errors.increment(&[WriteError::of(error).position()]);
         if let Some(withheld) = self.logs.write_failed.next() {
             tracing::warn!(%error, withheld, "the cache cannot be written; answers go out uncached");
         }
+    }
+
+    /// A cached file was hashed again.
+    pub fn scrubbed(&self, outcome: ScrubOutcome, bytes: u64) {
+        self.metrics.cache_verified.increment(&[outcome.position()]);
+        self.metrics.cache_verified_bytes.add(&[], bytes);
+    }
+
+    /// All of them were.
+    pub fn scrub_ended(&self, now: Timestamp) {
+        self.metrics.cache_verified_last.set(u64::try_from(now.unix_seconds()).unwrap_or(0));
     }
 
     /// An upstream answered, or did not.

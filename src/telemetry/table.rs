@@ -2,8 +2,8 @@
 
 use super::labels::{
     CODE_LABELS, CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome,
-    MethodLabel, REASON_LABELS, RouteLabel, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind, UpstreamOp,
-    VerifySource,
+    MethodLabel, REASON_LABELS, RouteLabel, ScrubOutcome, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind,
+    UpstreamOp, VerifySource, WriteError,
 };
 
 /// One metric.
@@ -125,8 +125,14 @@ table! {
         "Blobs removed from the cache, by reason.";
     CACHE_EVICTED_BYTES: Counter, "sealgate_cache_evicted_bytes_total", [],
         "Bytes of blobs removed from the cache.";
-    CACHE_WRITE_ERRORS: Counter, "sealgate_cache_write_errors_total", [],
-        "Writes to the cache that failed; the answer went out without being cached.";
+    CACHE_WRITE_ERRORS: Counter, "sealgate_cache_write_errors_total", [closed("kind", WriteError::LABELS)],
+        "Writes to the cache that failed, by the system's error; the answer went out without being cached.";
+    CACHE_VERIFIED: Counter, "sealgate_cache_verified_total", [closed("outcome", ScrubOutcome::LABELS)],
+        "Cached files that were hashed again in the background, by outcome; all but the good ones were set aside.";
+    CACHE_VERIFIED_BYTES: Counter, "sealgate_cache_verified_bytes_total", [],
+        "Bytes of cached files that were hashed again in the background.";
+    CACHE_VERIFIED_LAST: Gauge, "sealgate_cache_verified_last_timestamp_seconds", [],
+        "When all cached files had last been hashed again, in seconds since 1970; 0: not by this process.";
     CACHE_STALE_SERVED: Counter, "sealgate_cache_stale_served_total",
         [UPSTREAM, closed("cause", StaleCause::LABELS)],
         "Answers from a tag that was older than tag_ttl because its upstream did not answer, by cause.";

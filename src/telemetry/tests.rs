@@ -113,6 +113,30 @@ fn fills_and_who_waits_for_them_are_counted() {
 }
 
 #[test]
+fn what_the_disk_says_moves_its_own_series() {
+    let telemetry = Telemetry::default();
+    for code in [libc::ENOSPC, libc::EDQUOT, libc::EIO, libc::EROFS, libc::EMFILE, libc::EACCES, libc::EBUSY] {
+        telemetry.cache_write_failed(&std::io::Error::from_raw_os_error(code));
+    }
+    telemetry.cache_write_failed(&std::io::ErrorKind::StorageFull.into());
+    telemetry.scrubbed(ScrubOutcome::Wrong, 8);
+    telemetry.scrub_ended(Timestamp::from_unix_seconds(12));
+    for (series, wanted) in [
+        ("sealgate_cache_write_errors_total{kind=\"enospc\"}", 3),
+        ("sealgate_cache_write_errors_total{kind=\"eio\"}", 1),
+        ("sealgate_cache_write_errors_total{kind=\"erofs\"}", 1),
+        ("sealgate_cache_write_errors_total{kind=\"emfile\"}", 1),
+        ("sealgate_cache_write_errors_total{kind=\"eacces\"}", 1),
+        ("sealgate_cache_write_errors_total{kind=\"other\"}", 1),
+        ("sealgate_cache_verified_total{outcome=\"wrong\"}", 1),
+        ("sealgate_cache_verified_bytes_total", 8),
+        ("sealgate_cache_verified_last_timestamp_seconds", 12),
+    ] {
+        assert_eq!(value(&telemetry, series), wanted, "{series}");
+    }
+}
+
+#[test]
 fn each_event_moves_its_own_series() {
     let hosts = hosts(2);
     let host = hosts.last().unwrap();
@@ -120,7 +144,6 @@ fn each_event_moves_its_own_series() {
     telemetry.cache_asked(CacheKind::Blob, CacheResult::Joined);
     telemetry.cache_sized(1, 2, 3);
     telemetry.evicted(EvictionReason::Corrupt, 5);
-    telemetry.cache_write_failed(&std::io::Error::other("full"));
     telemetry.upstream_answered(host, UpstreamOp::Token, CodeClass::Timeout, Duration::from_secs(1));
     telemetry.upstream_bytes(host, 7);
     telemetry.upstream_retried(host);
@@ -146,7 +169,6 @@ fn each_event_moves_its_own_series() {
         ("sealgate_cache_entries", 3),
         ("sealgate_cache_evictions_total{reason=\"corrupt\"}", 1),
         ("sealgate_cache_evicted_bytes_total", 5),
-        ("sealgate_cache_write_errors_total", 1),
         ("sealgate_upstream_requests_total{code_class=\"timeout\",op=\"token\",upstream=\"registry-1.example\"}", 1),
         ("sealgate_upstream_request_duration_seconds_count{op=\"token\",upstream=\"registry-1.example\"}", 1),
         ("sealgate_upstream_bytes_total{upstream=\"registry-1.example\"}", 7),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The cases that this release covers: protocol abuse, upstream faults that concern bodies, and verification.
-const CASES: [(&str, &[u32]); 3] = [
+/// The cases that this release covers: protocol abuse, upstream faults that concern bodies, verification, and storage.
+const CASES: [(&str, &[u32]); 6] = [
     ("P", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24]),
     ("U", &[1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 22, 23]),
     (
@@ -14,6 +14,9 @@ const CASES: [(&str, &[u32]); 3] = [
             31, 32,
         ],
     ),
+    ("S", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
+    ("F", &[2, 3]),
+    ("R", &[4]),
 ];
 
 #[test]

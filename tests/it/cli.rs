@@ -9,7 +9,8 @@ fn help_tells_a_newcomer_what_there_is() {
     let _filters = filtered();
     let place = Place::new();
     insta::assert_snapshot!("help", place.run(&["--help"]));
-    for command in ["serve", "verify", "policy", "client-config", "trust", "verdicts", "config", "completions"] {
+    for command in ["serve", "verify", "policy", "client-config", "trust", "verdicts", "cache", "config", "completions"]
+    {
         insta::assert_snapshot!(format!("help_{command}"), place.run(&[command, "--help"]));
     }
     assert_eq!(place.run(&[]).status, 2, "nothing was asked for");

@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Secret, Size, Span};
-use crate::limits::GIB;
+use crate::limits::{GIB, MIB};
 
 /// The whole file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -332,11 +332,20 @@ pub struct Cache {
     pub max_bytes: Size,
     /// Free space to leave on the file system.
     pub min_free_bytes: Size,
+    /// Time until every cached file has been hashed again; zero: only when asked.
+    pub verify_every: Span,
+    /// Bytes a second read for that at most.
+    pub verify_rate: Size,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { max_bytes: Size(64 * GIB), min_free_bytes: Size(GIB) }
+        Self {
+            max_bytes: Size(64 * GIB),
+            min_free_bytes: Size(GIB),
+            verify_every: Span(Duration::from_hours(7 * 24)),
+            verify_rate: Size(16 * MIB),
+        }
     }
 }
 
