@@ -41,7 +41,7 @@ pub(super) enum Reading {
     /// A file that this process has hashed before, or a part of one that does not reach what is held back.
     File { file: BlobFile, position: u64, stop: u64 },
     /// The same, as memory that nobody reads.
-    Mapped { mapping: Bytes, position: usize, stop: usize },
+    Mapped { file: BlobFile, mapping: Bytes, position: u64, stop: u64 },
     /// Bytes that are hashed on the way.
     Hashed(Box<HashedReading>),
     /// A fill.
@@ -56,15 +56,12 @@ impl Reading {
             return Self::Hashed(Box::new(HashedReading::new(origin, Feed::File { file, position: 0 }, start, stop)));
         }
         match delivery {
-            Delivery::ByFile => Self::mapped(&file, start, stop).unwrap_or(Self::File { file, position: start, stop }),
+            Delivery::ByFile => match file.map() {
+                Ok(mapping) => Self::Mapped { file, mapping, position: start, stop },
+                Err(_) => Self::File { file, position: start, stop },
+            },
             Delivery::Copied => Self::File { file, position: start, stop },
         }
-    }
-
-    fn mapped(file: &BlobFile, start: u64, stop: u64) -> Option<Self> {
-        let (position, stop) = (usize::try_from(start).ok()?, usize::try_from(stop).ok()?);
-        let mapping = file.map().ok().filter(|mapping| mapping.len() >= stop)?;
-        Some(Self::Mapped { mapping, position, stop })
     }
 
     /// Bytes `start..stop` of what upstream sends.
@@ -88,16 +85,31 @@ impl Reading {
                 advance(position, &bytes)?;
                 Ok(Some(bytes))
             }
-            Self::Mapped { mapping, position, stop } => {
-                let end = position.saturating_add(MAPPED_FRAME_BYTES).min(*stop);
-                let frame = mapping.slice(*position..end);
-                *position = end;
-                Ok(Some(frame).filter(|frame| !frame.is_empty()))
+            Self::Mapped { file, mapping, position, stop } => {
+                if position == stop {
+                    return Ok(None);
+                }
+                let frame =
+                    frame(mapping, *position, *stop).filter(|frame| file.is_in_memory(*position, length_of(frame)));
+                let bytes = match frame {
+                    Some(frame) => frame,
+                    // `sendfile` would wait for the disk where nobody may wait.
+                    None => file.read_at(*position, chunk(*position, *stop)).await.map_err(|_| PullError::Lost)?,
+                };
+                advance(position, &bytes)?;
+                Ok(Some(bytes))
             }
             Self::Hashed(reading) => reading.next().await,
             Self::Fill(reading) => reading.next().await,
         }
     }
+}
+
+/// The piece of a mapping that goes out at once; `None` when the file is shorter than it was.
+fn frame(mapping: &Bytes, position: u64, stop: u64) -> Option<Bytes> {
+    let (position, stop) = (usize::try_from(position).ok()?, usize::try_from(stop).ok()?);
+    let end = position.saturating_add(MAPPED_FRAME_BYTES).min(stop);
+    (end <= mapping.len()).then(|| mapping.slice(position..end))
 }
 
 /// Where bytes that are hashed on the way come from.

@@ -323,6 +323,11 @@ impl BlobFile {
         Ok(Some(Bytes::from(buffer)))
     }
 
+    /// Whether these bytes can be sent by `sendfile` without waiting for the disk, as far as a few looks can tell. Does not block.
+    pub fn is_in_memory(&self, offset: u64, length: u64) -> bool {
+        mapped::is_in_memory(&self.file, offset, length)
+    }
+
     /// Records that a whole service hashed it and it matched.
     pub fn mark_verified(&self) {
         self.blobs.verified.insert(self.digest, self.identity);

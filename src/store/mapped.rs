@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use memmap2::{Mmap, MmapOptions};
+use rustix::io::ReadWriteFlags;
 
 use super::ledger::InUse;
 
@@ -61,6 +62,22 @@ impl Drop for Mapping {
         LIVE.write().unwrap_or_else(PoisonError::into_inner).remove(&self.start);
     }
 }
+
+/// Whether these bytes of a file can be sent without waiting for the disk, as far as looks at both ends and once a chunk between
+/// them can tell: what was evicted from memory goes in larger pieces than that. A file system that does not say counts as
+/// memory. Costs a system call a look, and never waits.
+pub(super) fn is_in_memory(file: &File, offset: u64, length: u64) -> bool {
+    let last = offset.saturating_add(length.saturating_sub(1));
+    let starts = std::iter::successors(Some(offset), |at| at.checked_add(LOOK_BYTES)).take_while(|at| *at < last);
+    starts.chain([last]).all(|at| {
+        let mut byte = [0];
+        let looked = rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
+        looked != Err(rustix::io::Errno::AGAIN)
+    })
+}
+
+/// Bytes between two looks.
+const LOOK_BYTES: u64 = 256 * 1024;
 
 /// A piece of a cached file.
 #[derive(Debug)]
@@ -123,6 +140,32 @@ mod tests {
         assert!(FileRegion::of(&part).is_some(), "a part keeps the whole");
         drop(part);
         assert!(!LIVE.read().unwrap().contains_key(&start));
+    }
+
+    /// Takes a file's pages out of memory, which needs that they are on the disk.
+    fn forget(file: &File) {
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+
+    #[test]
+    fn what_has_left_memory_is_seen_at_either_end_and_between() {
+        let length = 8 * LOOK_BYTES;
+        let file = file(&vec![7; usize::try_from(length).unwrap()]);
+        assert!(is_in_memory(&file, 0, length) && is_in_memory(&file, 5, 1) && is_in_memory(&file, length - 1, 1));
+        forget(&file);
+        if is_in_memory(&file, 0, length) {
+            // Files of this file system are memory.
+            return;
+        }
+        assert!(!is_in_memory(&file, length - 1, 1));
+        // Without readahead, reading one place brings in that place.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap();
+        std::os::unix::fs::FileExt::read_exact_at(&*file, &mut [0; 1], 4 * LOOK_BYTES).unwrap();
+        assert!(is_in_memory(&file, 4 * LOOK_BYTES, 1));
+        assert!(!is_in_memory(&file, 4 * LOOK_BYTES, LOOK_BYTES), "not its other end");
+        assert!(!is_in_memory(&file, 3 * LOOK_BYTES, LOOK_BYTES + 1), "not its beginning");
+        assert!(!is_in_memory(&file, 0, length));
     }
 
     #[test]
