@@ -149,8 +149,12 @@ pub const REGO_TIME_MAX: Duration = Duration::from_millis(500);
 pub const ARTEFACT_BYTES_MAX: u64 = 64 * MIB;
 /// Blobs fetched at once for one verdict or one artefact.
 pub const MATERIAL_CONCURRENCY: usize = 8;
-/// Verifications that compute at once; fewer where there are fewer cores.
+/// Threads that verify; fewer where there are fewer cores, so that one is left to serving.
 pub const VERIFY_WORKERS_MAX: usize = 4;
+/// How much less urgent than serving they are, in steps of `nice(2)`.
+pub const VERIFY_WORKERS_NICE: i32 = 10;
+/// Verifications that wait for one of these threads: some seconds of work.
+pub const VERIFY_QUEUE: usize = 1024;
 /// Time one verdict may take, discovery included.
 pub const VERDICT_BUDGET: Duration = Duration::from_secs(10);
 /// Time that discovery may take of it, so that what one place has can still be judged when another does not answer.
@@ -161,6 +165,34 @@ pub const REPORT_DISCOVERY_BUDGET: Duration = Duration::from_secs(3);
 pub const REPORTS_AT_ONCE: usize = 2;
 /// Bytes, roughly, of signature material that reports hold on to while they wait; a report counts 64 KiB at least.
 pub const REPORT_QUEUE_BYTES_MAX: u64 = 64 * MIB;
+
+// ---- cold work: what a request needs that is not here yet ----
+
+/// Of one client at once: pulls of new images, verifications. A node starts a dozen containers at a time.
+pub const COLD_OF_CLIENT_MAX: usize = 96;
+/// Of one upstream at once; its requests are fewer, and most wait for their turn there.
+pub const COLD_OF_UPSTREAM_MAX: usize = 128;
+/// Of one upstream at once, whatever the others do: a slow one does not take all of them.
+pub const COLD_OWN: usize = 2;
+/// Beyond those, of all upstreams together.
+pub const COLD_SHARED_MAX: usize = 256;
+/// Waiting, for one client or one upstream; more are told to come again.
+pub const COLD_WAITING_OF_ONE_MAX: usize = 128;
+/// Waiting in all. With those that run it is less than the requests in flight, so that what is warm always finds room.
+pub const COLD_WAITING_MAX: usize = 256;
+/// Time that one waits.
+pub const COLD_QUEUE: Duration = Duration::from_secs(10);
+/// Things never seen before that one client may ask for in a minute; as many may come at once.
+pub const COLD_PULLS_PER_MINUTE: u32 = 600;
+/// Largest such number that a configuration may state.
+pub const COLD_PULLS_PER_MINUTE_MAX: u32 = 1_000_000;
+/// Clients whose rate is remembered.
+pub const COLD_CLIENTS_MAX: usize = 10_000;
+/// Transfers of blobs that are not here, begun by one client and under way at once: fewer than an upstream's, so that others
+/// find some.
+pub const COLD_TRANSFERS_OF_CLIENT_MAX: usize = 16;
+/// Time that one waits for its client's others.
+pub const COLD_TRANSFERS_QUEUE: Duration = Duration::from_mins(2);
 
 // ---- referrers and tag lists ----
 
@@ -384,6 +416,12 @@ pub const CONNECTIONS_MAX: usize = 4096;
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 256;
 /// Requests in flight.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
+/// Requests in flight of one client address: with HTTP/2 a connection has many.
+pub const REQUESTS_PER_ADDRESS_MAX: usize = 512;
+/// Bytes of manifests in answers that have not gone out, in all: what slow readers can make us keep beside the caches.
+pub const MANIFESTS_IN_FLIGHT_BYTES_MAX: u64 = 128 * MIB;
+/// Bytes of a manifest that are not counted there: most have a few KiB.
+pub const MANIFEST_UNCOUNTED_BYTES: usize = 64 * 1024;
 /// Time that running transfers get after SIGTERM.
 pub const DRAIN: Duration = Duration::from_secs(30);
 /// Bytes of the one line that explains a refusal.

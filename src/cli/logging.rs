@@ -1,9 +1,9 @@
 //! The log: one line an event on standard error, as text or JSON. A reader that does not read never holds us up.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -12,13 +12,15 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::document::{Log, LogFormat, LogLevel};
 use crate::limits::LOG_QUEUE;
+use crate::telemetry::Telemetry;
 
 /// Installs the log for this process. The writer thread ends with the process; [`Flush`] waits for its queue.
 pub(super) fn install(log: &Log) -> io::Result<Flush> {
     let (sender, receiver) = sync_channel(LOG_QUEUE);
-    let lost = Arc::new(AtomicU64::new(0));
-    let writer = QueueWriter { queue: sender.clone(), lost: Arc::clone(&lost) };
-    std::thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&receiver, &lost))?;
+    let drops = Arc::new(Drops::default());
+    let writer = QueueWriter { queue: sender.clone(), drops: Arc::clone(&drops) };
+    let counted = Arc::clone(&drops);
+    std::thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&receiver, &counted.untold))?;
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -33,7 +35,27 @@ pub(super) fn install(log: &Log) -> io::Result<Flush> {
         LogFormat::Json => registry.with(fmt.json().flatten_event(true)).try_init(),
     };
     installed.map_err(io::Error::other)?;
-    Ok(Flush(sender))
+    // The hook that is there by default writes to standard error itself, and waits for whoever does not read it.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    Ok(Flush { queue: sender, drops })
+}
+
+/// Lines that were dropped.
+#[derive(Debug, Default)]
+struct Drops {
+    /// Those that the log does not tell of yet.
+    untold: AtomicU64,
+    /// Where they are counted, once there is a mirror.
+    telemetry: OnceLock<Telemetry>,
+}
+
+impl Drops {
+    fn one(&self) {
+        self.untold.fetch_add(1, Ordering::Relaxed);
+        if let Some(telemetry) = self.telemetry.get() {
+            telemetry.log_dropped();
+        }
+    }
 }
 
 /// What the writer thread gets.
@@ -45,12 +67,22 @@ enum Item {
 
 /// Waits, bounded, until what was logged so far is written.
 #[derive(Debug)]
-pub(super) struct Flush(SyncSender<Item>);
+pub(super) struct Flush {
+    queue: SyncSender<Item>,
+    drops: Arc<Drops>,
+}
+
+impl Flush {
+    /// Counts lines that are dropped from now on there.
+    pub(super) fn count_in(&self, telemetry: &Telemetry) {
+        self.drops.telemetry.get_or_init(|| telemetry.clone());
+    }
+}
 
 impl Drop for Flush {
     fn drop(&mut self) {
         let (done, wait) = sync_channel(1);
-        if self.0.try_send(Item::Flush(done)).is_ok() {
+        if self.queue.try_send(Item::Flush(done)).is_ok() {
             // Nobody reads: then nobody misses the rest.
             let _done_or_given_up = wait.recv_timeout(FLUSH_MAX);
         }
@@ -80,7 +112,7 @@ fn write_all(receiver: &Receiver<Item>, lost: &AtomicU64) {
 #[derive(Debug, Clone)]
 struct QueueWriter {
     queue: SyncSender<Item>,
-    lost: Arc<AtomicU64>,
+    drops: Arc<Drops>,
 }
 
 impl<'a> MakeWriter<'a> for QueueWriter {
@@ -113,7 +145,7 @@ impl Drop for Line {
     fn drop(&mut self) {
         let line = one_line(&self.bytes);
         if let Err(TrySendError::Full(_)) = self.to.queue.try_send(Item::Line(line)) {
-            self.to.lost.fetch_add(1, Ordering::Relaxed);
+            self.to.drops.one();
         }
     }
 }
@@ -146,13 +178,16 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_lines_and_counts_them_without_waiting() {
+    fn f_12_a_full_queue_drops_lines_and_counts_them_without_waiting() {
         let (queue, receiver) = sync_channel(2);
-        let writer = QueueWriter { queue, lost: Arc::default() };
+        let writer = QueueWriter { queue, drops: Arc::default() };
+        let telemetry = Telemetry::new(&[]);
+        writer.drops.telemetry.set(telemetry.clone()).unwrap();
         for line in 0..5 {
             writeln!(writer.make_writer(), "{line}").unwrap();
         }
-        assert_eq!(writer.lost.load(Ordering::Relaxed), 3);
+        assert_eq!(writer.drops.untold.load(Ordering::Relaxed), 3);
+        assert!(telemetry.render().contains("\nsealgate_log_dropped_total 3\n"));
         assert_eq!(receiver.try_iter().count(), 2);
     }
 }

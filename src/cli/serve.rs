@@ -16,6 +16,7 @@ pub(super) fn run(argument: &ConfigArgument) -> Result<Status, CliError> {
     let outcome = runtime.block_on(async {
         let signals = Signals::listen()?;
         let app = App::start(loaded, origin, Clock::System).await?;
+        flush.count_in(app.telemetry());
         match format {
             LogFormat::Text => output::print(&app.banner().to_string())?,
             LogFormat::Json => app.banner().log(),

@@ -9,7 +9,7 @@ use super::files::{Files, ReadError, ReadFile, Secrecy};
 use super::upstreams::{self, UpstreamConfig};
 use super::{Secret, Seen, policy, trust};
 use crate::http;
-use crate::limits::{CACHE_BYTES_MIN, SCRUB_EVERY_MIN, SCRUB_RATE_MIN, VERDICT_TTL};
+use crate::limits::{CACHE_BYTES_MIN, COLD_PULLS_PER_MINUTE_MAX, SCRUB_EVERY_MIN, SCRUB_RATE_MIN, VERDICT_TTL};
 use crate::oci::{Digest, Host, ImageReference, Reference};
 use crate::pull::{Snapshot, VerdictTtl};
 use crate::store;
@@ -218,7 +218,14 @@ fn registry(
         document::HardStop::Auto => http::HardStop::Auto,
         document::HardStop::Off => http::HardStop::Off,
     };
-    Ok(http::Settings { hard_stop, tls, ..http::Settings::new(upstreams) })
+    let pulls_per_minute = document.server.cold_pulls_per_minute;
+    if pulls_per_minute > COLD_PULLS_PER_MINUTE_MAX {
+        let problem = format!("more than {COLD_PULLS_PER_MINUTE_MAX} is no bound");
+        return Err(source.at("server.cold_pulls_per_minute", problem, "write 0 for none"));
+    }
+    let mut settings = http::Settings { hard_stop, tls, ..http::Settings::new(upstreams) };
+    settings.caps.cold.pulls_per_minute = pulls_per_minute;
+    Ok(settings)
 }
 
 fn store_settings(source: &Source, files: &Files, document: &Document) -> Result<store::Settings, ConfigError> {

@@ -40,11 +40,17 @@ pub(super) struct Held {
     /// Counts it; gone once it has been counted as complete.
     pub(super) guard: Option<RequestGuard>,
     /// Its place among the requests in flight; a request that got none is answered without.
-    pub(super) _permit: Option<OwnedSemaphorePermit>,
+    pub(super) _place: Option<InFlight>,
     /// Keeps its connection from counting as idle.
     pub(super) _busy: Busy,
     /// Watches that the peer takes it, where the connection itself cannot tell.
     pub(super) handover: Option<Arc<Handover>>,
+}
+
+/// A place among the requests in flight: its client's and all.
+pub(super) struct InFlight {
+    pub(super) _of_client: OwnedSemaphorePermit,
+    pub(super) _of_all: OwnedSemaphorePermit,
 }
 
 /// The body of an answer.

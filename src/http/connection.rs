@@ -1,7 +1,7 @@
 //! One connection: what phase it is in, and its life from handshake to end.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,6 +11,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -51,6 +52,10 @@ pub(super) enum Expiry {
 pub(super) struct Connection {
     /// The peer, for the log.
     pub(super) peer: SocketAddr,
+    /// Who it counts as.
+    pub(super) client: IpAddr,
+    /// Places for the requests in flight of all its connections.
+    pub(super) requests_of_client: Arc<Semaphore>,
     /// Between requests a byte of a next head has come.
     in_head: AtomicBool,
     /// Requests that are being answered.
@@ -65,9 +70,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr) -> Self {
+    pub(super) fn new(peer: SocketAddr, client: IpAddr, requests_of_client: Arc<Semaphore>) -> Self {
         Self {
             peer,
+            client,
+            requests_of_client,
             in_head: AtomicBool::new(true),
             busy: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
@@ -76,6 +83,12 @@ impl Connection {
             began: Instant::now(),
             bodies: Mutex::default(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn alone() -> Self {
+        let peer = SocketAddr::from(([192, 0, 2, 1], 1));
+        Self::new(peer, peer.ip(), Arc::new(Semaphore::new(1)))
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -191,8 +204,8 @@ impl Handover {
 }
 
 /// Serves one accepted connection to its end.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, server: Arc<Server>) {
-    let connection = Arc::new(Connection::new(peer));
+pub(super) async fn serve(stream: TcpStream, connection: Connection, server: Arc<Server>) {
+    let connection = Arc::new(connection);
     let closed = match &server.tls {
         None => speak(stream, Protocol::Http1, Arc::clone(&connection), &server).await,
         Some(tls) => {
@@ -214,7 +227,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, server: Arc<Serve
         (Some(reason), None) => reason,
         (_, Some(Expiry::Idle)) | (None, None) => return,
     };
-    tracing::debug!(client = %peer, reason = reason.as_label(), "connection closed");
+    tracing::debug!(client = %connection.peer, reason = reason.as_label(), "connection closed");
     server.telemetry.connection_closed(reason);
 }
 
@@ -309,7 +322,7 @@ mod tests {
     const ALLOWED: Duration = Duration::from_secs(30);
 
     fn connection() -> Arc<Connection> {
-        Arc::new(Connection::new(SocketAddr::from(([192, 0, 2, 1], 1))))
+        Arc::new(Connection::alone())
     }
 
     #[tokio::test(start_paused = true)]

@@ -289,7 +289,7 @@ mod tests {
 
     fn pair(protocol: Protocol) -> Pair {
         let (client, stream) = duplex(64);
-        let connection = Arc::new(Connection::new("192.0.2.1:1".parse().unwrap()));
+        let connection = Arc::new(Connection::alone());
         let server = Watched::new(stream, Arc::clone(&connection), protocol, Timeouts::default());
         Pair { client, server, connection }
     }

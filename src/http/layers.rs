@@ -1,4 +1,5 @@
-//! What every request passes, in this order: framing, raw-path grammar, upstream, place in flight, handler, panic catcher.
+//! What every request passes, in this order: framing, raw-path grammar, upstream, place in flight (its client's and all), handler,
+//! panic catcher.
 //!
 //! The count of a request and its place in flight go into its body: they end when the last byte has left, or the client has.
 
@@ -8,14 +9,16 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::{Body, Content, Held};
+use super::body::{Body, Content, Held, InFlight};
 use super::connection::Connection;
 use super::error::{ApiError, Asked, Failure};
 use super::framing::{self, BodySeen};
@@ -24,7 +27,9 @@ use super::route::Route;
 use super::server::Server;
 use super::upstreams::{Routed, Upstreams, Want};
 use super::{Protocol, blobs, headers, manifests, referrers, tags};
-use crate::telemetry::{CloseReason, MethodLabel, RouteLabel, Telemetry};
+use crate::limits::{MANIFEST_UNCOUNTED_BYTES, OVERLOADED_RETRY_AFTER};
+use crate::pull::Puller;
+use crate::telemetry::{CloseReason, MethodLabel, OverloadBound, RouteLabel, Telemetry};
 
 /// Answers one request, whatever it is.
 pub(super) async fn answer(
@@ -40,12 +45,16 @@ pub(super) async fn answer(
     drop(unread);
     let read = Read::of(&head, seen, &server.upstreams);
     let mut guard = server.telemetry.request(read.label, method_label(&head.method));
-    let permit = Arc::clone(&server.in_flight).try_acquire_owned().ok();
+    let place = enter(&server, &connection);
     let asked = read.asked(&head, protocol, &server);
-    let outcome = match read.routed {
-        Ok(routed) if permit.is_none() => Err(ApiError::overloaded().about(&routed.want)),
-        Ok(routed) => handle(&server, &routed, &head).await,
-        Err(error) => Err(error),
+    let (outcome, place) = match (read.routed, place) {
+        (Ok(routed), Ok(place)) => {
+            let handled = handle(&server, &connection, &routed, &head).await;
+            let counted = handled.and_then(|response| counted(&server, &head.method, response));
+            (counted.map_err(|error| error.about(&routed.want)), Some(place))
+        }
+        (Ok(routed), Err(error)) => (Err(error.about(&routed.want)), None),
+        (Err(error), place) => (Err(error), place.ok()),
     };
     let mut response = outcome.unwrap_or_else(|error| {
         error.log(&asked, connection.peer, &user_agent(&head));
@@ -65,9 +74,53 @@ pub(super) async fn answer(
         Protocol::Http1 => None,
         Protocol::Http2 => Some(connection.handover()),
     };
-    let tail = Held { guard: Some(guard), _permit: permit, _busy: busy, handover };
+    let tail = Held { guard: Some(guard), _place: place, _busy: busy, handover };
     Ok(response.map(|content| Body::new(content, tail)))
 }
+
+/// A place in flight. A client that has too many is told so; it costs nobody else one.
+fn enter(server: &Server, connection: &Connection) -> Result<InFlight, ApiError> {
+    let Ok(of_client) = Arc::clone(&connection.requests_of_client).try_acquire_owned() else {
+        server.telemetry.overloaded(OverloadBound::ClientRequests);
+        return Err(ApiError::client_limit(TOO_MANY_IN_FLIGHT, OVERLOADED_RETRY_AFTER));
+    };
+    let Ok(of_all) = Arc::clone(&server.in_flight).try_acquire_owned() else {
+        server.telemetry.overloaded(OverloadBound::Requests);
+        return Err(ApiError::overloaded());
+    };
+    Ok(InFlight { _of_client: of_client, _of_all: of_all })
+}
+
+/// Counts a large manifest until its bytes have gone out or their client has: those that do not read must not make us keep more of
+/// them than that. The bytes carry the permit, since hyper lets go of a body when it has its last frame.
+fn counted(server: &Server, method: &Method, response: Response<Content>) -> Result<Response<Content>, ApiError> {
+    let (head, content) = response.into_parts();
+    let content = match content {
+        Content::Whole(bytes) if *method == Method::GET && bytes.len() > MANIFEST_UNCOUNTED_BYTES => {
+            let kib = u32::try_from(bytes.len().div_ceil(1024)).unwrap_or(u32::MAX);
+            let Ok(room) = Arc::clone(&server.manifest_room).try_acquire_many_owned(kib) else {
+                server.telemetry.overloaded(OverloadBound::ManifestBytes);
+                return Err(ApiError::overloaded());
+            };
+            Content::Whole(Bytes::from_owner(Counted { bytes, _room: room }))
+        }
+        content @ (Content::Empty | Content::Whole(_) | Content::Stream(..)) => content,
+    };
+    Ok(Response::from_parts(head, content))
+}
+
+struct Counted {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+const TOO_MANY_IN_FLIGHT: &str = "this client has more requests in flight than one may; try again";
 
 /// A request as far as it is understood before anything is fetched.
 struct Read {
@@ -104,8 +157,14 @@ impl Read {
     }
 }
 
-async fn handle(server: &Server, routed: &Routed, head: &Parts) -> Result<Response<Content>, ApiError> {
-    let outcome = surviving(&server.telemetry, serve(server, &routed.want, head)).await;
+async fn handle(
+    server: &Server,
+    connection: &Connection,
+    routed: &Routed,
+    head: &Parts,
+) -> Result<Response<Content>, ApiError> {
+    let puller = server.puller.on_behalf_of(connection.client, &server.cold);
+    let outcome = surviving(&server.telemetry, serve(server, &puller, &routed.want, head)).await;
     let mut response = outcome.map_err(|error| error.about(&routed.want))?;
     if let Some(namespace) = &routed.namespace {
         headers::namespace(response.headers_mut(), namespace);
@@ -124,8 +183,7 @@ async fn surviving<T>(
     })
 }
 
-async fn serve(server: &Server, want: &Want, head: &Parts) -> Result<Response<Content>, ApiError> {
-    let puller = &server.puller;
+async fn serve(server: &Server, puller: &Puller, want: &Want, head: &Parts) -> Result<Response<Content>, ApiError> {
     match want {
         Want::Base => Ok(headers::answer(StatusCode::OK, headers::JSON, Content::Whole("{}".into()))),
         Want::Manifest(image) => manifests::answer(puller, image, &head.headers).await,

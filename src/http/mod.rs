@@ -36,6 +36,7 @@ pub use upstreams::{Access, Routed, TagsQuery, UpstreamName, Upstreams, Upstream
 use std::time::Duration;
 
 use crate::limits;
+use crate::pull::ColdRules;
 
 /// What the registry listener is told.
 #[derive(Debug, Clone)]
@@ -101,6 +102,12 @@ pub struct Caps {
     pub per_address: usize,
     /// Requests in flight.
     pub requests_in_flight: usize,
+    /// Requests in flight of one client address.
+    pub requests_per_address: usize,
+    /// Bytes of large manifests in answers that have not gone out.
+    pub manifest_bytes: u64,
+    /// Bounds on what requests need that is not here.
+    pub cold: ColdRules,
 }
 
 impl Default for Caps {
@@ -109,6 +116,9 @@ impl Default for Caps {
             connections: limits::CONNECTIONS_MAX,
             per_address: limits::CONNECTIONS_PER_ADDRESS_MAX,
             requests_in_flight: limits::REQUESTS_IN_FLIGHT_MAX,
+            requests_per_address: limits::REQUESTS_PER_ADDRESS_MAX,
+            manifest_bytes: limits::MANIFESTS_IN_FLIGHT_BYTES_MAX,
+            cold: ColdRules::default(),
         }
     }
 }

@@ -12,11 +12,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connection::Connection;
 use super::refusal::HardStop;
 use super::upstreams::Upstreams;
-use super::{Settings, Timeouts, connection};
-use crate::limits::ACCEPT_PAUSE;
-use crate::pull::{Delivery, Puller};
+use super::{Caps, Settings, Timeouts, connection};
+use crate::limits::{ACCEPT_PAUSE, KIB};
+use crate::pull::{ColdWork, Delivery, Puller};
 use crate::telemetry::{CloseReason, Telemetry};
 
 /// What all connections share.
@@ -30,6 +31,10 @@ pub(super) struct Server {
     pub(super) telemetry: Telemetry,
     /// Places for requests in flight.
     pub(super) in_flight: Arc<Semaphore>,
+    /// KiB of large manifests in answers that have not gone out.
+    pub(super) manifest_room: Arc<Semaphore>,
+    /// Places for what they need that is not here.
+    pub(super) cold: ColdWork,
     /// Streams of HTTP/2 connections.
     pub(super) streams: TaskTracker,
     /// No more connections; those that are open end after their current answer.
@@ -79,12 +84,13 @@ pub async fn serve(
         tls: tls.map(|tls| Acceptor(TlsAcceptor::from(tls.0))),
         telemetry,
         in_flight: Arc::new(Semaphore::new(caps.requests_in_flight)),
+        manifest_room: Arc::new(Semaphore::new(usize::try_from(caps.manifest_bytes / KIB).unwrap_or(usize::MAX))),
+        cold: ColdWork::new(caps.cold),
         streams: TaskTracker::new(),
         shutdown,
         cut: CancellationToken::new(),
     });
-    let places =
-        Places { total: Arc::new(Semaphore::new(caps.connections)), addresses: Addresses::new(caps.per_address) };
+    let places = Places::new(caps);
     let connections = TaskTracker::new();
     accept(&listener, &server, &places, &connections).await;
     drop(listener);
@@ -133,8 +139,9 @@ fn begin(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>, places: &Pla
         tracing::debug!(%error, client = %peer, "TCP_NODELAY");
     }
     let server = Arc::clone(server);
+    let connection = Connection::new(peer, place.client.address, Arc::clone(&place.client.requests));
     connections.spawn(async move {
-        let life = AssertUnwindSafe(connection::serve(stream, peer, Arc::clone(&server))).catch_unwind().await;
+        let life = AssertUnwindSafe(connection::serve(stream, connection, Arc::clone(&server))).catch_unwind().await;
         if life.is_err() {
             server.telemetry.panicked("http_connection");
         }
@@ -157,53 +164,66 @@ struct Places {
 /// Gives a connection's place back.
 struct Place {
     _total: OwnedSemaphorePermit,
-    _address: AddressPlace,
+    client: AddressPlace,
 }
 
 impl Places {
+    fn new(caps: Caps) -> Self {
+        Self { total: Arc::new(Semaphore::new(caps.connections)), addresses: Addresses::new(caps) }
+    }
+
     fn take(&self, address: IpAddr) -> Result<Place, CloseReason> {
         let total = Arc::clone(&self.total).try_acquire_owned().map_err(|_| CloseReason::TotalLimit)?;
-        let address = self.addresses.take(address).ok_or(CloseReason::AddressLimit)?;
-        Ok(Place { _total: total, _address: address })
+        let client = self.addresses.take(address).ok_or(CloseReason::AddressLimit)?;
+        Ok(Place { _total: total, client })
     }
 }
 
-/// Open connections by client. Bounded by the connections in all: a client without any has no entry.
+/// Clients with open connections. Bounded by the connections in all: a client without any has no entry.
 #[derive(Clone)]
 struct Addresses {
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    max: usize,
+    open: Arc<Mutex<HashMap<IpAddr, Open>>>,
+    caps: Caps,
+}
+
+/// What one client has.
+struct Open {
+    connections: usize,
+    /// Places for its requests in flight.
+    requests: Arc<Semaphore>,
 }
 
 struct AddressPlace {
     addresses: Addresses,
-    client: IpAddr,
+    address: IpAddr,
+    requests: Arc<Semaphore>,
 }
 
 impl Addresses {
-    fn new(max: usize) -> Self {
-        Self { open: Arc::default(), max }
+    fn new(caps: Caps) -> Self {
+        Self { open: Arc::default(), caps }
     }
 
     fn take(&self, address: IpAddr) -> Option<AddressPlace> {
-        let client = client_of(address);
+        let address = client_of(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(client).or_insert(0);
-        if *count >= self.max {
+        let requests = || Arc::new(Semaphore::new(self.caps.requests_per_address));
+        let client = open.entry(address).or_insert_with(|| Open { connections: 0, requests: requests() });
+        if client.connections >= self.caps.per_address {
             return None;
         }
-        *count += 1;
-        Some(AddressPlace { addresses: self.clone(), client })
+        client.connections += 1;
+        Some(AddressPlace { addresses: self.clone(), address, requests: Arc::clone(&client.requests) })
     }
 }
 
 impl Drop for AddressPlace {
     fn drop(&mut self) {
         let mut open = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.client) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                open.remove(&self.client);
+        if let Some(client) = open.get_mut(&self.address) {
+            client.connections = client.connections.saturating_sub(1);
+            if client.connections == 0 {
+                open.remove(&self.address);
             }
         }
     }
@@ -223,7 +243,7 @@ mod tests {
 
     #[test]
     fn p13_an_address_has_so_many_places_and_gets_them_back() {
-        let addresses = Addresses::new(2);
+        let addresses = Addresses::new(Caps { per_address: 2, ..Caps::default() });
         let take = |text: &str| addresses.take(text.parse().unwrap());
         let (first, second) = (take("192.0.2.1"), take("192.0.2.1"));
         assert!(first.is_some() && second.is_some() && take("::ffff:192.0.2.1").is_none());
@@ -242,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_total_is_bounded_too() {
-        let places = Places { total: Arc::new(Semaphore::new(1)), addresses: Addresses::new(9) };
+        let places = Places::new(Caps { connections: 1, ..Caps::default() });
         let place = places.take("192.0.2.1".parse().unwrap());
         assert!(place.is_ok());
         assert_eq!(places.take("192.0.2.2".parse().unwrap()).err(), Some(CloseReason::TotalLimit));

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
@@ -69,13 +70,17 @@ impl Body {
 /// # Errors
 /// [`NetError::TooLarge`] when there is more, else as [`Body::next`].
 pub async fn read_at_most(mut body: Body, limit: u64) -> Result<Bytes, NetError> {
+    let expected = body.inner.size_hint().exact().filter(|length| *length <= limit);
     let fits = |length: usize| u64::try_from(length).is_ok_and(|length| length <= limit);
     let Some(first) = body.next().await? else { return Ok(Bytes::new()) };
     if !fits(first.len()) {
         return Err(NetError::TooLarge { limit });
     }
     let Some(second) = body.next().await? else { return Ok(first) };
-    let mut whole = BytesMut::from(&first[..]);
+    // Of a length that is known no more is taken: doubling would keep twice as much for a moment.
+    let expected = expected.and_then(|length| usize::try_from(length).ok()).unwrap_or(first.len());
+    let mut whole = BytesMut::with_capacity(expected.max(first.len()));
+    whole.extend_from_slice(&first);
     let mut next = Some(second);
     while let Some(bytes) = next {
         if !fits(whole.len().saturating_add(bytes.len())) {

@@ -221,7 +221,7 @@ fn decided(admitted: &Result<AdmittedManifest, PullError>) -> Option<(DecisionLa
         Err(PullError::Undecided { hindrance, cause, .. }) => {
             Some((DecisionLabel::Undecided, hindrance.as_label(cause.as_ref())))
         }
-        Err(PullError::Overloaded) => Some((DecisionLabel::Undecided, "overloaded")),
+        Err(PullError::Overloaded | PullError::TooMany { .. }) => Some((DecisionLabel::Undecided, "overloaded")),
         Err(PullError::Lost) => Some((DecisionLabel::Undecided, "internal")),
         Err(
             PullError::ManifestUnknown

@@ -10,11 +10,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::cold::Novelty;
 use super::manifest::UnverifiedManifest;
 use super::{PullError, Puller};
-use crate::limits::{ARTEFACT_BLOB_BYTES_MAX, ARTEFACT_BYTES_MAX, ARTEFACT_LAYERS_MAX, MATERIAL_CONCURRENCY};
+use crate::limits::{
+    ARTEFACT_BLOB_BYTES_MAX, ARTEFACT_BYTES_MAX, ARTEFACT_LAYERS_MAX, COLD_QUEUE, MATERIAL_CONCURRENCY,
+};
 use crate::oci::{Descriptor, Digest, ImageReference, Manifest, ManifestKind, MediaType, Repository, Tag};
 use crate::store::{Grant, GrantKind};
+use crate::telemetry::OverloadBound;
 use crate::upstream::UpstreamError;
 
 /// Layer types of signatures, attestations and SBOMs, compared byte for byte.
@@ -151,7 +155,7 @@ impl Puller {
             async move { puller.check_artefact(&image, &manifest).await }
         };
         let key = (image.repository.clone(), *manifest.digest());
-        self.parts.checking.join(key, work).await?
+        self.run(&self.parts.checking, (image.repository.host(), Novelty::Known), key, work).await?
     }
 
     async fn is_known_artefact(&self, image: &ImageReference, manifest: &UnverifiedManifest) -> bool {
@@ -187,7 +191,12 @@ impl Puller {
 
     /// Reads one blob whole and looks at it. It is kept when it passes; without a grant nobody can fetch it.
     async fn check_artefact_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool, PullError> {
-        let _permit = self.parts.artefact_permits.acquire().await.map_err(|_| PullError::Overloaded)?;
+        // Those before it may read from an upstream that sends slowly.
+        let turn = tokio::time::timeout(COLD_QUEUE, self.parts.artefact_permits.acquire()).await;
+        let Ok(Ok(_permit)) = turn else {
+            self.parts.telemetry.overloaded(OverloadBound::ColdWork);
+            return Err(PullError::Overloaded);
+        };
         let bytes = self.artefact_blob(repository, &blob.digest, blob.size).await?;
         if !is_text(&bytes) {
             return Ok(false);

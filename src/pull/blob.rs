@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use tokio_util::task::TaskTracker;
 
+use super::cold::Place;
 use super::fill::{Fills, Follower, Joined, Progress};
 use super::reading::{Origin, Reading, is_wrong, unknown_blob};
 use super::transfer::{Transfer, Wanted};
@@ -33,6 +34,8 @@ pub struct AdmittedBlob {
     origin: Origin,
     bytes: BytesFrom,
     cache: CacheResult,
+    /// Among its client's transfers, when it began one.
+    place: Option<Place>,
 }
 
 impl AdmittedBlob {
@@ -61,9 +64,9 @@ impl AdmittedBlob {
             BytesFrom::Fill(follower) => Reading::of_fill(self.origin, follower, start, stop),
             BytesFrom::Upstream(transfer) => Reading::of_transfer(self.origin, *transfer, start, stop),
         };
-        stream::try_unfold(reading, |mut reading| async move {
+        stream::try_unfold((reading, self.place), |(mut reading, place)| async move {
             let bytes = reading.next().await?;
-            Ok(bytes.map(|bytes| (bytes, reading)))
+            Ok(bytes.map(|bytes| (bytes, (reading, place))))
         })
         .boxed()
     }
@@ -138,13 +141,15 @@ impl Blobs {
 
     /// Opens a granted blob of `size` bytes.
     ///
-    /// Returns when the first bytes can be sent, or, for one no longer than what is held back, when its digest is known.
+    /// Returns when the first bytes can be sent, or, for one no longer than what is held back, when its digest is known. A blob
+    /// that is not here and not on its way waits for `place`.
     pub(super) async fn open(
         &self,
         source: &Source,
         repository: &Repository,
         digest: &Digest,
         size: u64,
+        place: impl Future<Output = Result<Option<Place>, PullError>>,
     ) -> Result<AdmittedBlob, PullError> {
         let wanted = Wanted {
             upstream: source.upstream.clone(),
@@ -154,12 +159,17 @@ impl Blobs {
             telemetry: self.telemetry.clone(),
         };
         let origin = Origin { wanted, turns: self.turns.clone() };
-        let (bytes, cache) = match self.cached(&origin).await? {
-            Some(file) => (BytesFrom::File(file), CacheResult::Hit),
-            None => self.fill(&origin).await?,
+        let mut held = None;
+        let (bytes, cache) = if let Some(file) = self.cached(&origin).await? {
+            (BytesFrom::File(file), CacheResult::Hit)
+        } else {
+            if !self.fills.is_running(repository.host(), digest, size) {
+                held = place.await?;
+            }
+            self.fill(&origin).await?
         };
         self.telemetry.cache_asked(CacheKind::Blob, cache);
-        Ok(AdmittedBlob { origin, bytes, cache })
+        Ok(AdmittedBlob { origin, bytes, cache, place: held })
     }
 
     async fn cached(&self, origin: &Origin) -> Result<Option<BlobFile>, PullError> {
@@ -250,7 +260,7 @@ mod tests {
         let BytesFrom::Fill(follower) = &bytes else { panic!("there is a fill") };
         let fill = follower.clone();
         let end = origin.wanted.size - 1;
-        let mut stream = AdmittedBlob { origin, bytes, cache }.stream(0, end, Delivery::Copied);
+        let mut stream = AdmittedBlob { origin, bytes, cache, place: None }.stream(0, end, Delivery::Copied);
         let beginning = stream.try_next().await?.unwrap();
         assert!(beginning.len() < SIZE);
         fill.break_off();

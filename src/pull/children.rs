@@ -283,6 +283,7 @@ pub(super) fn unread(error: PullError, what: &str) -> Unreached {
         | PullError::RepositoryUnknown
         | PullError::Manifest(_)
         | PullError::Overloaded
+        | PullError::TooMany { .. }
         | PullError::Lost => Unreached::Other(error),
     }
 }

@@ -1,5 +1,7 @@
 //! Why nothing is served.
 
+use std::time::Duration;
+
 use crate::oci::{Digest, ImageReference, ManifestError};
 use crate::policy::Reason;
 use crate::store::VerdictId;
@@ -58,6 +60,12 @@ pub enum PullError {
     /// Too much at once; try again.
     #[error("too many requests in flight")]
     Overloaded,
+    /// The client asks for more that is new than one client may; try again later.
+    #[error("this client asks for more images that are new here than one client may")]
+    TooMany {
+        /// How long to wait for the next.
+        retry_after: Duration,
+    },
     /// The task that did the work panicked; not served.
     #[error("internal error")]
     Lost,

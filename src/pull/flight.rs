@@ -19,7 +19,7 @@ pub(super) struct Lost;
 
 /// Running work by key; clones share it.
 ///
-/// There are at most as many runs as callers, which the server bounds.
+/// Runs outlive their callers, so whoever begins one bounds their number: see `cold`.
 #[derive(Debug)]
 pub(super) struct Flights<K, V> {
     running: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
@@ -56,6 +56,11 @@ where
         let mut result = self.enter(key, work);
         let done = result.wait_for(Option::is_some).await.map_err(|_| Lost)?;
         done.clone().ok_or(Lost)
+    }
+
+    /// Whether a run for `key` is under way.
+    pub(super) fn is_running(&self, key: &K) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 
     fn enter<W, F>(&self, key: K, work: W) -> watch::Receiver<Option<V>>

@@ -156,3 +156,21 @@ fn lru<K: Eq + Hash + Send + Sync + 'static, V: Clone + Send + Sync + 'static>(
 fn weight(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX).max(256)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r_06_a_million_names_that_strangers_choose_leave_a_bounded_trace() {
+        let (hot, now) = (Hot::new(), Timestamp::from_unix_seconds(0));
+        let repository = Repository::new("docker.io".parse().unwrap(), "team/app".parse().unwrap()).unwrap();
+        for number in 0..1_000_000_u32 {
+            hot.keep_missing(&repository, Reference::Tag(format!("t{number}").parse().unwrap()), now);
+        }
+        hot.missing.run_pending_tasks();
+        assert_eq!(hot.missing.entry_count(), NEGATIVE_ENTRIES_MAX);
+        let last = Reference::Tag("t999999".parse().unwrap());
+        assert!(hot.is_missing(&repository, &last, now), "and what was kept last is there");
+    }
+}

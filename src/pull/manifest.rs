@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::cold::Novelty;
 use super::{PullError, Puller};
 use crate::oci::{Digest, Manifest, ManifestError, MediaType, Reference, Repository};
 use crate::store::{Grant, GrantKind, Store};
@@ -108,7 +109,8 @@ impl Puller {
             let (puller, repository, reference) = (self.clone(), repository.clone(), reference.clone());
             async move { puller.fetch_upstream(&repository, &reference).await }
         };
-        self.parts.fetching.join((repository.clone(), reference.clone()), work).await?
+        let at = (repository.host(), Novelty::New);
+        self.run(&self.parts.fetching, at, (repository.clone(), reference.clone()), work).await?
     }
 
     async fn fetch_upstream(

@@ -9,6 +9,7 @@ mod admit;
 mod artefact;
 mod blob;
 mod children;
+mod cold;
 mod discover;
 mod error;
 mod fill;
@@ -28,10 +29,12 @@ mod tags;
 mod transfer;
 mod turns;
 mod verdict;
+mod workers;
 mod worth;
 
 pub use admit::AdmittedManifest;
 pub use blob::{AdmittedBlob, BlobHead, Delivery};
+pub use cold::{ColdRules, ColdWork};
 pub use discover::{restore_material, stored_material};
 pub use error::{Denial, Hindrance, PullError, UpstreamError};
 pub use referrers::ReferrersDocument;
@@ -47,6 +50,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use self::blob::Blobs;
+use self::cold::Asker;
 use self::flight::Flights;
 use self::hot::Hot;
 use self::manifest::UnverifiedManifest;
@@ -54,8 +58,9 @@ use self::referrers::Listed;
 use self::report::Reports;
 use self::resolve::Asked;
 use self::verdict::{Depth, Unreached};
+use self::workers::Workers;
 use crate::clock::Clock;
-use crate::limits::{MATERIAL_CONCURRENCY, VERIFY_WORKERS_MAX};
+use crate::limits::MATERIAL_CONCURRENCY;
 use crate::oci::{Digest, Host, Reference, Repository, Tag};
 use crate::policy::PolicySet;
 use crate::store::{Store, StoredVerdict, VerdictKey};
@@ -104,10 +109,17 @@ pub struct Source {
     pub stale_if_error: std::time::Duration,
 }
 
-/// The use cases; clones share everything.
-#[derive(Debug, Clone)]
+/// The use cases; clones share everything, and are on nobody's behalf.
+#[derive(Debug)]
 pub struct Puller {
     parts: Arc<Parts>,
+    asker: Option<Asker>,
+}
+
+impl Clone for Puller {
+    fn clone(&self) -> Self {
+        Self { parts: Arc::clone(&self.parts), asker: None }
+    }
 }
 
 #[derive(Debug)]
@@ -121,8 +133,7 @@ struct Parts {
     hot: Hot,
     blobs: Blobs,
     reports: Reports,
-    /// One for each core that verification may use.
-    verify_permits: Arc<Semaphore>,
+    workers: Workers,
     resolving: Flights<(Repository, Tag), Result<Asked, PullError>>,
     fetching: Flights<(Repository, Reference), Result<Arc<UnverifiedManifest>, PullError>>,
     deciding: Flights<(VerdictKey, Depth), Result<Arc<StoredVerdict>, Unreached>>,
@@ -155,7 +166,6 @@ impl Puller {
         tasks: TaskTracker,
         transfers: TransferRules,
     ) -> Self {
-        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(VERIFY_WORKERS_MAX);
         let parts = Parts {
             blobs: Blobs::new(store.clone(), telemetry.clone(), transfers, tasks.clone()),
             sources: sources.into_iter().map(|source| (source.host.clone(), source)).collect(),
@@ -165,7 +175,7 @@ impl Puller {
             telemetry,
             hot: Hot::new(),
             reports: Reports::new(),
-            verify_permits: Arc::new(Semaphore::new(workers)),
+            workers: Workers::new(tasks.clone()),
             resolving: Flights::new(tasks.clone()),
             fetching: Flights::new(tasks.clone()),
             deciding: Flights::new(tasks.clone()),
@@ -174,7 +184,7 @@ impl Puller {
             artefact_permits: Semaphore::new(MATERIAL_CONCURRENCY),
             tasks,
         };
-        Self { parts: Arc::new(parts) }
+        Self { parts: Arc::new(parts), asker: None }
     }
 
     /// A blob for which there is a grant.
@@ -182,10 +192,13 @@ impl Puller {
     /// # Errors
     /// [`PullError::BlobUnknown`] when no admitted manifest of this repository lists it, or upstream does not have it;
     /// [`PullError::Undecided`] when what the grant rests on cannot be decided now; [`PullError::Upstream`] when the
-    /// bytes cannot be had.
+    /// bytes cannot be had; [`PullError::Overloaded`] when they are not here and too much is under way.
     pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<AdmittedBlob, PullError> {
         let source = self.source(repository)?;
-        self.of_granted_size(repository, digest, |size| self.parts.blobs.open(source, repository, digest, size)).await
+        self.of_granted_size(repository, digest, |size| {
+            self.parts.blobs.open(source, repository, digest, size, self.transfer_place(repository.host()))
+        })
+        .await
     }
 
     /// Size and cache state of a blob for which there is a grant; moves no body.

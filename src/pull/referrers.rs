@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Map, Value, json};
 
+use super::cold::Novelty;
 use super::{PullError, Puller};
 use crate::limits::{CANDIDATES_MAX, MATERIAL_CONCURRENCY, REFERRERS_MAX};
 use crate::oci::{Descriptor, Digest, ManifestKind, MediaType, Reference, Repository, Tag};
@@ -65,7 +66,8 @@ impl Puller {
             let (puller, repository, digest) = (self.clone(), repository.clone(), *digest);
             async move { puller.list(&repository, &digest).await }
         };
-        self.parts.listing.join((repository.clone(), *digest), work).await?
+        let at = (repository.host(), Novelty::New);
+        self.run(&self.parts.listing, at, (repository.clone(), *digest), work).await?
     }
 
     async fn list(&self, repository: &Repository, digest: &Digest) -> Result<Listed, PullError> {

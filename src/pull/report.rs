@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::discover::{Discovered, Keeping, NoEvidence};
-use super::verdict::{Basis, judged};
+use super::verdict::Basis;
 use super::{Puller, Snapshot};
 use crate::limits::{
     DENIED_MATERIAL_BYTES_MAX, KIB, REPORT_DISCOVERY_BUDGET, REPORT_QUEUE_BYTES_MAX, REPORTS_AT_ONCE, VERDICT_BUDGET,
@@ -98,8 +98,6 @@ impl Puller {
             return;
         }
         let deadline = Instant::now() + VERDICT_BUDGET;
-        let permit = timeout_at(deadline, Arc::clone(&self.parts.verify_permits).acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return };
         let now = self.parts.clock.now();
         let work = {
             let (found, decided_on, digest) = (Arc::clone(&found), decided_on.clone(), basis.digest);
@@ -111,7 +109,7 @@ impl Puller {
                 evidence
             }
         };
-        let Ok(evidence) = judged(&self.parts.tasks, permit, deadline, work).await else {
+        let Ok(evidence) = self.parts.workers.judge(deadline, work).await else {
             let image = &basis.image;
             return tracing::warn!(%image, "who signed it could not be reported: verifying it failed inside sealgate");
         };

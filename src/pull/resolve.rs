@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cold::Novelty;
 use super::manifest::UnverifiedManifest;
 use super::{PullError, Puller, Source};
 use crate::clock::Timestamp;
@@ -97,7 +98,7 @@ impl Puller {
     }
 
     async fn ask_first(&self, source: &Source, repository: &Repository, tag: &Tag) -> Result<Resolution, PullError> {
-        let asked = self.ask(source, repository, tag).await?;
+        let asked = self.ask(source, repository, tag, Novelty::New).await?;
         Ok(Resolution { digest: asked.digest, cache: CacheResult::Miss, manifest: asked.manifest })
     }
 
@@ -109,24 +110,32 @@ impl Puller {
         known: Digest,
     ) -> Result<Resolution, PullError> {
         // Losing the race is safe: the question is a task of its own, which remembers the answer for the next caller.
-        let cause = match tokio::time::timeout(STALE_SOFT_DEADLINE, self.ask(source, repository, tag)).await {
-            Ok(Ok(asked)) => {
-                let cache = if asked.digest == known { CacheResult::Revalidated } else { CacheResult::Miss };
-                return Ok(Resolution { digest: asked.digest, cache, manifest: asked.manifest });
-            }
-            Ok(Err(PullError::Upstream(error))) => match stale_cause(&error) {
-                Some(cause) => cause,
-                None => return Err(error.into()),
-            },
-            Ok(Err(error)) => return Err(error),
-            Err(_elapsed) => StaleCause::Timeout,
-        };
+        let cause =
+            match tokio::time::timeout(STALE_SOFT_DEADLINE, self.ask(source, repository, tag, Novelty::Known)).await {
+                Ok(Ok(asked)) => {
+                    let cache = if asked.digest == known { CacheResult::Revalidated } else { CacheResult::Miss };
+                    return Ok(Resolution { digest: asked.digest, cache, manifest: asked.manifest });
+                }
+                Ok(Err(PullError::Upstream(error))) => match stale_cause(&error) {
+                    Some(cause) => cause,
+                    None => return Err(error.into()),
+                },
+                Ok(Err(PullError::Overloaded)) => StaleCause::Overloaded,
+                Ok(Err(error)) => return Err(error),
+                Err(_elapsed) => StaleCause::Timeout,
+            };
         self.parts.telemetry.stale_served(&source.host, cause);
         Ok(Resolution { digest: known, cache: CacheResult::Stale, manifest: None })
     }
 
     /// One question at a time for each tag.
-    async fn ask(&self, source: &Source, repository: &Repository, tag: &Tag) -> Result<Asked, PullError> {
+    async fn ask(
+        &self,
+        source: &Source,
+        repository: &Repository,
+        tag: &Tag,
+        novelty: Novelty,
+    ) -> Result<Asked, PullError> {
         let reference = Reference::Tag(tag.clone());
         if self.parts.hot.is_missing(repository, &reference, self.parts.clock.now()) {
             self.parts.telemetry.cache_asked(CacheKind::ManifestTag, CacheResult::NegativeHit);
@@ -136,7 +145,8 @@ impl Puller {
             let (puller, source, repository, tag) = (self.clone(), source.clone(), repository.clone(), tag.clone());
             async move { puller.ask_upstream(&source, &repository, &tag).await }
         };
-        self.parts.resolving.join((repository.clone(), tag.clone()), work).await?
+        let at = (&source.host, novelty);
+        self.run(&self.parts.resolving, at, (repository.clone(), tag.clone()), work).await?
     }
 
     async fn ask_upstream(&self, source: &Source, repository: &Repository, tag: &Tag) -> Result<Asked, PullError> {

@@ -1,5 +1,6 @@
 //! Tag lists: upstream's pages, sorted and bounded (distribution-spec v1.1, "Listing Tags").
 
+use super::cold::Novelty;
 use super::{PullError, Puller};
 use crate::limits::TAGS_PAGE_MAX;
 use crate::oci::{Repository, Tag};
@@ -27,6 +28,7 @@ impl Puller {
         if n == 0 {
             return Ok(TagList { tags: Vec::new(), more: false });
         }
+        let _place = self.cold_place(repository.host(), Novelty::New).await?;
         self.parts.telemetry.cache_asked(CacheKind::Tags, CacheResult::Bypass);
         match source.upstream.tags(repository.name(), n, last.map(Tag::as_str)).await {
             Ok(page) => Ok(page_of(page, n, last)),

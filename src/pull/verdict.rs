@@ -5,20 +5,20 @@
 
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout_at};
-use tokio_util::task::TaskTracker;
+use tokio::time::Instant;
 
+use super::cold::Novelty;
 use super::discover::{Discovered, Keeping, NoEvidence};
 use super::report::is_worth_keeping;
 use super::size::TooLarge;
+use super::workers::Unjudged;
 use super::{Denial, Hindrance, PullError, Puller, Snapshot};
 use crate::clock::Timestamp;
 use crate::limits::{DISCOVERY_BUDGET, REFUSAL_LINE_BYTES_MAX, REPORT_DISCOVERY_BUDGET, VERDICT_BUDGET};
 use crate::oci::{Digest, ImageReference};
 use crate::policy::{Decision, Evidence, Material, Mode, Plan, Reason, RestsOn, Verdict, Wanted};
 use crate::store::{StoredVerdict, VerdictId, VerdictKey};
-use crate::telemetry::{DecisionLabel, VerifySource};
+use crate::telemetry::{DecisionLabel, OverloadBound, VerifySource};
 use crate::upstream::UpstreamError;
 
 /// What an admission rests on: the request, and the digest that was judged under it.
@@ -135,9 +135,10 @@ impl Puller {
             let (puller, snapshot, basis) = (self.clone(), Arc::clone(snapshot), basis.clone());
             async move { puller.reach(&snapshot, &basis, depth).await }
         };
-        match self.parts.deciding.join((basis.key(snapshot), depth), work).await {
+        let at = (basis.image.repository.host(), Novelty::Known);
+        match self.run(&self.parts.deciding, at, (basis.key(snapshot), depth), work).await {
             Ok(result) => result,
-            Err(lost) => Err(Unreached::Other(lost.into())),
+            Err(error) => Err(Unreached::Other(error)),
         }
     }
 
@@ -247,7 +248,7 @@ impl Puller {
         self.discover(&basis.image.repository, &basis.digest, wanted, since, deadline).await
     }
 
-    /// Evaluates off the async threads, on few cores; a panic or an overrun is no answer.
+    /// Evaluates on the threads that verify; a panic or an overrun is no answer.
     async fn evaluate(
         &self,
         deadline: Instant,
@@ -255,15 +256,13 @@ impl Puller {
         basis: &Basis,
         found: Option<Arc<Discovered>>,
     ) -> Result<Verdict, Unreached> {
-        let permit = timeout_at(deadline, Arc::clone(&self.parts.verify_permits).acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return Err(Unreached::Other(PullError::Overloaded)) };
         let (snapshot, basis, now) = (Arc::clone(snapshot), basis.clone(), self.parts.clock.now());
         let work = move || {
             let nothing = Material::default();
             let material = found.as_ref().map_or(&nothing, |found| &found.material);
             snapshot.policy.evaluate(&basis.image, &basis.digest, material, now)
         };
-        match judged(&self.parts.tasks, permit, deadline, work).await {
+        match self.parts.workers.judge(deadline, work).await {
             Ok(Ok(verdict)) => Ok(verdict),
             Ok(Err(error)) => Err(Unreached::because(Hindrance::PolicyRule, &error.to_string())),
             Err(Unjudged::Panicked) => {
@@ -272,6 +271,10 @@ impl Puller {
             }
             Err(Unjudged::TooLate) => {
                 Err(Unreached::because(Hindrance::Timeout, "the signatures could not be verified in time"))
+            }
+            Err(Unjudged::Full) => {
+                self.parts.telemetry.overloaded(OverloadBound::Verifications);
+                Err(Unreached::Other(PullError::Overloaded))
             }
         }
     }
@@ -359,31 +362,6 @@ impl Puller {
     }
 }
 
-/// Why work off the async threads gave no answer.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unjudged {
-    Panicked,
-    TooLate,
-}
-
-/// Runs `work` off the async threads. The permit lives as long as the work, also when nobody waits for it any more.
-pub(super) async fn judged<T: Send + 'static>(
-    tasks: &TaskTracker,
-    permit: OwnedSemaphorePermit,
-    deadline: Instant,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Unjudged> {
-    let work = tasks.spawn_blocking(move || {
-        let _permit = permit;
-        work()
-    });
-    match timeout_at(deadline, work).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_panicked)) => Err(Unjudged::Panicked),
-        Err(_elapsed) => Err(Unjudged::TooLate),
-    }
-}
-
 /// Why certificates are not judged.
 const CLOCK_STEPPED_BACK: &str = "the clock stepped back, so certificates cannot be judged";
 
@@ -447,26 +425,5 @@ mod tests {
         assert_eq!(one_line(&"x".repeat(REFUSAL_LINE_BYTES_MAX + 1)).len(), REFUSAL_LINE_BYTES_MAX);
         let umlauts = one_line(&"ä".repeat(REFUSAL_LINE_BYTES_MAX));
         assert_eq!(umlauts.len(), REFUSAL_LINE_BYTES_MAX);
-    }
-    /// V-29: nothing that happens while verifying is an answer, and it takes no room from the next.
-    /// CVE-2026-44310.
-    #[tokio::test]
-    async fn v29_a_verification_that_panics_or_does_not_end_gives_no_answer_and_gives_its_place_back() {
-        let (tasks, permits) = (TaskTracker::new(), Arc::new(tokio::sync::Semaphore::new(1)));
-        let permit = || Arc::clone(&permits).try_acquire_owned().unwrap();
-        let soon = || Instant::now() + VERDICT_BUDGET;
-
-        let panicked = judged(&tasks, permit(), soon(), || -> Verdict { panic!("a bug in the verifier") }).await;
-        assert_eq!(panicked.map(|_| ()), Err(Unjudged::Panicked));
-        assert_eq!(judged(&tasks, permit(), soon(), || 1).await, Ok(1));
-
-        let (end, ended) = std::sync::mpsc::channel::<()>();
-        let late = judged(&tasks, permit(), Instant::now(), move || ended.recv()).await;
-        assert_eq!(late.map(|_| ()), Err(Unjudged::TooLate));
-        assert_eq!(permits.available_permits(), 0, "the work still runs, and no other takes its core");
-        end.send(()).unwrap();
-        tasks.close();
-        tasks.wait().await;
-        assert_eq!(permits.available_permits(), 1);
     }
 }

@@ -163,6 +163,7 @@ closed_sets! {
         Server => "http_5xx",
         RateLimited => "http_429",
         BreakerOpen => "breaker_open",
+        Overloaded => "overloaded",
     }
 
     /// How a request was decided (design §12).
@@ -198,6 +199,17 @@ closed_sets! {
         Timeout => "timeout",
         Error => "error",
         Corrupt => "corrupt",
+    }
+
+    /// Which bound a request met that was told to come again.
+    OverloadBound {
+        Requests => "requests",
+        ClientRequests => "client_requests",
+        ClientRate => "client_rate",
+        ColdWork => "cold_work",
+        Transfers => "transfers",
+        Verifications => "verifications",
+        ManifestBytes => "manifest_bytes",
     }
 
     /// Why we closed a connection.

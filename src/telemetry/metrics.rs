@@ -20,6 +20,7 @@ pub(super) struct Metrics {
     pub(super) http_in_flight: Family<IntGauge>,
     pub(super) http_response_bytes: Family<IntCounter>,
     pub(super) connections_closed: Family<IntCounter>,
+    pub(super) overloads: Family<IntCounter>,
     pub(super) cache_requests: Family<IntCounter>,
     pub(super) cache_fills: Family<IntCounter>,
     pub(super) cache_fill_duration: Family<Histogram>,
@@ -61,6 +62,7 @@ pub(super) struct Metrics {
     pub(super) trust_root_last_refresh: Family<IntGauge>,
     pub(super) trust_root_refreshes: Family<IntCounter>,
     pub(super) panics: Family<IntCounter>,
+    pub(super) log_dropped: Family<IntCounter>,
 }
 
 impl Metrics {
@@ -81,6 +83,7 @@ impl Metrics {
             http_in_flight: gauge(&table::HTTP_IN_FLIGHT),
             http_response_bytes: counter(&table::HTTP_RESPONSE_BYTES),
             connections_closed: counter(&table::CONNECTIONS_CLOSED),
+            overloads: counter(&table::OVERLOADS),
             cache_requests: counter(&table::CACHE_REQUESTS),
             cache_fills: counter(&table::CACHE_FILLS),
             cache_fill_duration: histogram(&table::CACHE_FILL_DURATION),
@@ -122,6 +125,7 @@ impl Metrics {
             trust_root_last_refresh: gauge(&table::TRUST_ROOT_LAST_REFRESH),
             trust_root_refreshes: counter(&table::TRUST_ROOT_REFRESHES),
             panics: counter(&table::PANICS),
+            log_dropped: counter(&table::LOG_DROPPED),
             registry,
         }
     }

@@ -15,8 +15,8 @@ mod tests;
 
 pub use labels::{
     BreakerState, CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome,
-    MethodLabel, RouteLabel, ScrubOutcome, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind, UpstreamOp,
-    VerifySource, WriteError,
+    MethodLabel, OverloadBound, RouteLabel, ScrubOutcome, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind,
+    UpstreamOp, VerifySource, WriteError,
 };
 pub use request::{QueueGuard, RequestGuard};
 
@@ -44,6 +44,7 @@ struct Logs {
     mac: Sampled,
     credential: Sampled,
     store: Sampled,
+    overload: Sampled,
 }
 
 impl Default for Telemetry {
@@ -274,6 +275,19 @@ impl Telemetry {
     pub fn connection_closed(&self, reason: CloseReason) {
         self.metrics.connections_closed.increment(&[reason.position()]);
         tracing::debug!(reason = reason.as_label(), "connection closed");
+    }
+
+    /// A request is told to come again, because it met that bound.
+    pub fn overloaded(&self, bound: OverloadBound) {
+        self.metrics.overloads.increment(&[bound.position()]);
+        if let Some(withheld) = self.logs.overload.next() {
+            tracing::warn!(bound = bound.as_label(), withheld, "too much at once; requests are told to come again");
+        }
+    }
+
+    /// A log line was dropped. Logs nothing, for the same reason.
+    pub fn log_dropped(&self) {
+        self.metrics.log_dropped.increment(&[]);
     }
 
     /// A task or handler panicked.

@@ -2,8 +2,8 @@
 
 use super::labels::{
     CODE_LABELS, CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome,
-    MethodLabel, REASON_LABELS, RouteLabel, ScrubOutcome, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind,
-    UpstreamOp, VerifySource, WriteError,
+    MethodLabel, OverloadBound, REASON_LABELS, RouteLabel, ScrubOutcome, StaleCause, StoreOp, StoreOutcome, TrustPart,
+    TrustRootKind, UpstreamOp, VerifySource, WriteError,
 };
 
 /// One metric.
@@ -99,6 +99,8 @@ table! {
         "Body bytes sent to clients.";
     CONNECTIONS_CLOSED: Counter, "sealgate_connections_closed_total", [closed("reason", CloseReason::LABELS)],
         "Client connections that the server closed or refused, by reason.";
+    OVERLOADS: Counter, "sealgate_overloads_total", [closed("bound", OverloadBound::LABELS)],
+        "Requests that were told to come again, by the bound that they met, whichever status their client got.";
 
     CACHE_REQUESTS: Counter, "sealgate_cache_requests_total",
         [closed("kind", CacheKind::LABELS), closed("result", CacheResult::LABELS)],
@@ -196,6 +198,8 @@ table! {
         "Refreshes of the trust root by TUF; after an error the last good one stays in force.";
     PANICS: Counter, "sealgate_panics_total", [],
         "Panics that were caught; the request or task ended as undecided.";
+    LOG_DROPPED: Counter, "sealgate_log_dropped_total", [],
+        "Log lines that were dropped because nobody read the log fast enough.";
     BUILD_INFO: Gauge, "sealgate_build_info", [closed("version", BUILD_VERSION), closed("revision", BUILD_REVISION)],
         "Always 1; the labels say what runs.";
 

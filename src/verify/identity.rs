@@ -236,6 +236,16 @@ mod tests {
         assert!(pattern("a*").accepts(&"a".repeat(IDENTITY_BYTES_MAX)));
     }
 
+    /// An engine that tries one way after the other would still be at it when the universe ends.
+    #[test]
+    fn r_07_no_pattern_makes_an_identity_costly_and_a_long_one_is_not_looked_at() {
+        let (long, endless) = ("a".repeat(IDENTITY_BYTES_MAX), "a".repeat(1024 * 1024));
+        for text in ["(a*)*b", "(a|aa)+b", "(.*)*(.*)*x", "(a?){50}a{50}b", "([a-z]+)*[0-9]"] {
+            assert!(!pattern(text).accepts(&long), "{text}");
+        }
+        assert!(pattern("(a|aa)+").accepts(&long) && !pattern("(a|aa)+").accepts(&endless));
+    }
+
     #[test]
     fn an_expression_is_anchored_when_every_alternative_is() {
         for anchored in ["^a$", "^(a|b)$", "\\Aa\\z", "^[|]$", "^a\\|b$"] {

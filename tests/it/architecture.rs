@@ -65,7 +65,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("regorus", &["policy"]),
     ("reqwest", &["net"]),
     ("memmap2", &["store"]),
-    ("rustix", &["store"]),
+    ("rustix", &["pull", "store"]),
     ("rustls", &["http", "net", "verify"]),
     ("rustls_native_certs", &["net"]),
     ("saphyr_parser", &["policy"]),

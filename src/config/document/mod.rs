@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Secret, Size, Span};
-use crate::limits::{GIB, MIB};
+use crate::limits::{COLD_PULLS_PER_MINUTE, GIB, MIB};
 
 /// The whole file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ pub struct Server {
     pub admin_token_file: PathBuf,
     /// Further names under which the admin listener is reached.
     pub admin_hosts: Vec<String>,
+    /// Images that are new here for which one client address may ask in a minute; 0: any number.
+    pub cold_pulls_per_minute: u32,
     /// `[server.tls]`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -65,6 +67,7 @@ impl Default for Server {
             data_dir: "data".into(),
             admin_token_file: PathBuf::new(),
             admin_hosts: Vec::new(),
+            cold_pulls_per_minute: COLD_PULLS_PER_MINUTE,
             tls: None,
         }
     }

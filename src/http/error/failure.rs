@@ -60,6 +60,8 @@ pub(in crate::http) enum Failure {
     UpstreamFailed,
     /// Too much at once.
     Overloaded,
+    /// Too much from this client.
+    ClientLimit,
     /// A bug.
     Internal,
 }
@@ -95,7 +97,7 @@ impl Failure {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::UpstreamLimit => StatusCode::TOO_MANY_REQUESTS,
+            Self::UpstreamLimit | Self::ClientLimit => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BadBytes | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::Undecided | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
@@ -118,7 +120,7 @@ impl Failure {
             Self::Digest => ErrorCode::DigestInvalid,
             Self::NotAcceptable | Self::ManifestUnknown => ErrorCode::ManifestUnknown,
             Self::BlobUnknown => ErrorCode::BlobUnknown,
-            Self::UpstreamLimit | Self::Overloaded => ErrorCode::TooManyRequests,
+            Self::UpstreamLimit | Self::Overloaded | Self::ClientLimit => ErrorCode::TooManyRequests,
             Self::NotServed
             | Self::Denied
             | Self::Undecided
@@ -158,6 +160,7 @@ impl Failure {
             Self::UpstreamTimeout => "timeout",
             Self::UpstreamFailed => "upstream_failed",
             Self::Overloaded => "overloaded",
+            Self::ClientLimit => "client_limit",
             Self::Internal => "internal",
         }
     }
@@ -188,7 +191,8 @@ impl Failure {
             | Self::UpstreamLimit
             | Self::UpstreamTimeout
             | Self::UpstreamFailed
-            | Self::Overloaded => Level::Warn,
+            | Self::Overloaded
+            | Self::ClientLimit => Level::Warn,
             Self::Internal => Level::Error,
         }
     }
@@ -222,6 +226,7 @@ impl Failure {
             | Self::UpstreamTimeout
             | Self::UpstreamFailed
             | Self::Overloaded
+            | Self::ClientLimit
             | Self::Internal => true,
         }
     }
@@ -267,6 +272,7 @@ impl Failure {
         Self::UpstreamTimeout,
         Self::UpstreamFailed,
         Self::Overloaded,
+        Self::ClientLimit,
         Self::Internal,
     ];
 }

@@ -57,7 +57,11 @@ impl From<PullError> for ApiError {
             PullError::Manifest(error) => Self::new(Failure::BadBytes, error.to_string()).labelled("manifest"),
             PullError::Upstream(error) => upstream(&error),
             PullError::Overloaded => Self::overloaded(),
-            PullError::Lost => Self::internal(),
+            PullError::TooMany { retry_after } => Self::client_limit(error.to_string(), retry_after),
+            // A panic while deciding is no answer (F-06).
+            PullError::Lost => {
+                Self::new(Failure::Undecided, "the work was lost inside sealgate; the operator's log has more")
+            }
         }
     }
 }

@@ -82,6 +82,14 @@ impl ApiError {
         Self::new(Failure::Overloaded, "too many requests in flight; try again")
     }
 
+    /// One client has more in flight, or asks for more that is new, than one may.
+    pub(super) fn client_limit(text: impl Into<String>, retry_after: Duration) -> Self {
+        // Whole seconds, rounded up: who comes back then is let in.
+        let whole =
+            Duration::from_secs(retry_after.as_secs().saturating_add(u64::from(retry_after.subsec_nanos() > 0)));
+        Self::new(Failure::ClientLimit, text).retry_after(Some(whole))
+    }
+
     /// Names what was asked for, in the texts that need it and in the detail.
     #[must_use]
     pub(super) fn about(mut self, want: &Want) -> Self {

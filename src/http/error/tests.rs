@@ -216,9 +216,9 @@ async fn a_body_that_breaks_is_an_error_and_never_a_clean_end() {
     use crate::telemetry::{MethodLabel, RouteLabel, Telemetry};
 
     let collect = async |items: Vec<Result<Bytes, PullError>>, length: u64| {
-        let connection = std::sync::Arc::new(Connection::new("127.0.0.1:1".parse().unwrap()));
+        let connection = std::sync::Arc::new(Connection::alone());
         let guard = Telemetry::new(&[]).request(RouteLabel::Blob, MethodLabel::Get);
-        let held = Held { guard: Some(guard), _permit: None, _busy: connection.request(), handover: None };
+        let held = Held { guard: Some(guard), _place: None, _busy: connection.request(), handover: None };
         let stream = Box::pin(futures_util::stream::iter(items));
         Body::new(Content::Stream(stream, length), held).collect().await.map(http_body_util::Collected::to_bytes)
     };
