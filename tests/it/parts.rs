@@ -46,8 +46,10 @@ pub(crate) struct Rig {
     pub(crate) transfers: TransferRules,
     /// Where the cache is; without it, it goes with the mirror.
     pub(crate) data_dir: Option<PathBuf>,
-    /// Where `docker.io` is, if not at the mirror's own registry.
+    /// Where `docker.io` is, if not at the mirror's own registry, whose port is `{port}`.
     pub(crate) endpoint: Option<String>,
+    /// How names are resolved.
+    pub(crate) lookup: Lookup,
     /// Where redirects may lead.
     pub(crate) redirect_hosts: Vec<String>,
     /// Where `quay.io` is.
@@ -69,13 +71,14 @@ impl Mirror {
     pub(crate) async fn rigged(policy_json: &str, rig: Rig, adjust: impl FnOnce(&mut http::Settings)) -> Self {
         let upstream = FakeRegistry::start().await;
         let telemetry = Telemetry::new(&["docker.io".parse().unwrap(), "quay.io".parse().unwrap()]);
+        let port = upstream.address().port().to_string();
         let source = |host: &str, endpoint: &Option<String>| {
             let mut settings = upstream.settings(host);
             settings.redirect_hosts.clone_from(&rig.redirect_hosts);
             if let Some(endpoint) = endpoint {
-                settings.endpoint = endpoint.parse().unwrap();
+                settings.endpoint = endpoint.replace("{port}", &port).parse().unwrap();
             }
-            let network = Network { timeouts: rig.timeouts, lookup: Lookup::System };
+            let network = Network { timeouts: rig.timeouts, lookup: rig.lookup.clone() };
             Source {
                 host: host.parse().unwrap(),
                 upstream: Upstream::with_network(settings, telemetry.clone(), network).unwrap(),

@@ -348,6 +348,30 @@ async fn p13_one_address_cannot_take_all_connections() {
     assert!(stop_unasked(mirror).await.closed("address_limit") >= 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p13_five_thousand_idle_connections_of_one_address_leave_room_for_another() {
+    let mirror = listener().await;
+    let cap = Caps::default().per_address;
+    let mut held = Vec::new();
+    for _ in 0..cap {
+        held.push(Wire::open(mirror.address).await);
+    }
+    // All of them are there: the kernel hands them out in order.
+    let mut refused = 0;
+    while refused < 5000 - cap {
+        let batch = (0..100.min(5000 - cap - refused)).map(|_| async {
+            let rest = Wire::open(mirror.address).await.rest().await;
+            assert!(rest.is_empty(), "one more than the cap was let in");
+        });
+        refused += futures_util::future::join_all(batch).await.len();
+    }
+    let mut other = Wire::open_from("127.0.0.2", mirror.address).await;
+    other.send("GET /v2/ HTTP/1.1\r\nHost: mirror\r\n\r\n").await;
+    assert_eq!(other.answer().await.status, 200, "another address is served");
+    drop((held, other));
+    assert_eq!(stop_unasked(mirror).await.closed("address_limit"), u64::try_from(5000 - cap).unwrap());
+}
+
 /// The base's status, or nothing when the connection was closed at once.
 async fn exchange_or_closed(address: SocketAddr) -> Option<u16> {
     let mut wire = Wire::open(address).await;

@@ -227,3 +227,90 @@ fn what_is_no_certificate_or_key_is_an_error_without_the_key() {
         assert!(!format!("{error:?}").contains("PRIVATE"), "{error:?}");
     }
 }
+
+/// The preface, and SETTINGS with these entries.
+fn http2_opening(settings: &[(u16, u32)]) -> Vec<u8> {
+    let entries: Vec<u8> =
+        settings.iter().flat_map(|(key, value)| [&key.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), http2_frame(4, 0, 0, &entries)].concat()
+}
+
+fn http2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The mirror still answers, and nothing of what came before is left.
+async fn is_unharmed(authority: &Authority, mirror: Mirror) {
+    let client = http2_client(authority, &mirror);
+    let url = format!("https://mirror:{}/v2/", mirror.address.port());
+    assert_eq!(client.get(url).send().await.unwrap().status(), 200);
+    drop(client);
+    let stopped = mirror.stop().await;
+    assert_eq!(stopped.metric(r#"sealgate_http_requests_in_flight{route="base"}"#), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p15_ten_thousand_requests_that_are_reset_at_once_end_their_connection() {
+    let authority = Authority::new();
+    let mirror = mirror(&authority, None).await;
+    let stream = connect(&mirror, &authority.connector(None, &[b"h2"])).await.unwrap();
+    let (client, connection) = h2::client::Builder::new()
+        .max_concurrent_reset_streams(100_000)
+        .initial_max_send_streams(100_000)
+        .handshake::<_, bytes::Bytes>(stream)
+        .await
+        .unwrap();
+    let driving = tokio::spawn(connection);
+    let mut sent = 0;
+    while sent < 10_000 {
+        let Ok(mut ready) = client.clone().ready().await else { break };
+        let request = http::Request::get("https://mirror/v2/").body(()).unwrap();
+        let Ok((answer, mut body)) = ready.send_request(request, true) else { break };
+        body.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+        sent += 1;
+    }
+    drop(client);
+    let ended = driving.await.unwrap();
+    assert!(sent < 10_000 && ended.is_err(), "{sent} were taken: {ended:?}");
+    is_unharmed(&authority, mirror).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p15_a_head_that_is_continued_without_end_ends_its_connection() {
+    let authority = Authority::new();
+    let mirror = mirror(&authority, None).await;
+    let mut wire = Wire::over(connect(&mirror, &authority.connector(None, &[b"h2"])).await.unwrap());
+    wire.send(http2_opening(&[])).await;
+    // Literal header fields without indexing (RFC 7541, 6.2.2): `x: aaaa`.
+    let fields = [0, 1, b'x', 4, b'a', b'a', b'a', b'a'].repeat(2000);
+    wire.send(http2_frame(1, 1, 1, &fields)).await;
+    let mut sent = 0;
+    while sent < 4000 && wire.try_send(http2_frame(9, 0, 1, &fields)).await {
+        sent += 1;
+    }
+    assert!(sent < 4000, "64 MB of one head were taken");
+    is_unharmed(&authority, mirror).await;
+}
+
+#[tokio::test]
+async fn p15_windows_beyond_what_is_allowed_end_their_connection() {
+    let authority = Authority::new();
+    let mirror = mirror(&authority, None).await;
+    let most = (u32::MAX >> 1).to_be_bytes();
+    for abuse in [
+        // SETTINGS_INITIAL_WINDOW_SIZE of 2^31.
+        http2_opening(&[(4, 1 << 31)]),
+        // The connection's window grows beyond 2^31 - 1.
+        [http2_opening(&[]), http2_frame(8, 0, 0, &most), http2_frame(8, 0, 0, &most)].concat(),
+        // SETTINGS_MAX_FRAME_SIZE of less than is allowed.
+        http2_opening(&[(5, 1)]),
+    ] {
+        let mut wire = Wire::over(connect(&mirror, &authority.connector(None, &[b"h2"])).await.unwrap());
+        wire.send(abuse).await;
+        // It ends long before an idle connection would.
+        tokio::time::timeout(Duration::from_secs(5), wire.rest()).await.expect("the connection ends");
+    }
+    is_unharmed(&authority, mirror).await;
+}
