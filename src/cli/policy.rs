@@ -10,7 +10,7 @@ use crate::config::{Config, short};
 use crate::oci::ImageReference;
 use crate::policy::{
     CipMode, Explanation, Finding, Mode, MultiArch, NoMatch, Plan, PolicyExplanation, Requires, ScopeExplanation,
-    Severity,
+    Severity, Wanted,
 };
 
 #[derive(Debug, Subcommand)]
@@ -120,7 +120,7 @@ fn explanation_text(image: &ImageReference, upstream: bool, origin: &str, explan
             rows.push(("ClusterImagePolicy", text.to_owned()));
         }
     }
-    rows.push(("signatures", plan(&explanation.plan).to_owned()));
+    rows.push(("signatures", signatures(explanation)));
     rows.push(("platforms", platforms(explanation.multi_arch).to_owned()));
     if let Some(bytes) = explanation.max_image_bytes {
         rows.push(("size", format!("at most {} in config and layers (max_image_bytes)", tree::bytes(bytes))));
@@ -218,12 +218,24 @@ fn policy_json(policy: &PolicyExplanation) -> Value {
     })
 }
 
-fn plan(plan: &Plan) -> &'static str {
-    match plan {
-        Plan::WithoutMaterial => "need not be looked for",
-        Plan::NeedsMaterial(_) => "are looked for at the upstream",
-        Plan::WantsMaterial(_) => "are looked for at the upstream, for warnings alone",
+fn signatures(explanation: &Explanation<'_>) -> String {
+    let mut requirements = explanation.containers_policy.iter().flat_map(|scope| &scope.requirements);
+    let wants_openpgp = requirements.any(|one| one.kind == "signedBy");
+    match &explanation.plan {
+        Plan::WithoutMaterial if wants_openpgp && explanation.lookaside.is_none() => {
+            "are not looked for: policy.registries_d names no lookaside for the image, so it is refused".to_owned()
+        }
+        Plan::WithoutMaterial => "need not be looked for".to_owned(),
+        Plan::NeedsMaterial(wanted) => format!("are looked for {}", places(wanted)),
+        Plan::WantsMaterial(wanted) => format!("are looked for {}, for warnings alone", places(wanted)),
     }
+}
+
+fn places(wanted: &Wanted) -> String {
+    let upstream = (!wanted.kinds.is_empty()).then(|| "at the upstream".to_owned());
+    let lookaside = wanted.lookaside.iter().map(|base| format!("below {}", base.as_str()));
+    let sources = wanted.sources.iter().map(|source| format!("in {}", source.repository));
+    upstream.into_iter().chain(lookaside).chain(sources).collect::<Vec<_>>().join(" and ")
 }
 
 fn mode_text(mode: Mode) -> &'static str {

@@ -110,13 +110,14 @@ fn list_text(page: &Value) -> String {
 /// One verdict on two lines: what, and why.
 fn lines_of(verdict: &Value) -> [String; 2] {
     let field = |name: &str| output::field(verdict, name);
+    let indent = " ".repeat(25);
     let state = match field("status").as_str() {
         "current" | "" => String::new(),
         status => format!(" ({})", status.replace('_', " ")),
     };
     [
         format!("{}  {:5}  {}{state}", field("id"), field("decision").to_uppercase(), field("image")),
-        format!("{:25}{}: {}", "", field("reason"), field("text")),
+        page::wrapped(&indent, &indent, &format!("{}: {}", field("reason"), field("text"))).trim_end().to_owned(),
     ]
 }
 

@@ -144,6 +144,9 @@ impl Formats {
     /// What deserves a look in them and in how they go together.
     pub(super) fn lint(&self) -> Vec<Finding> {
         let mut findings = self.containers_policy.as_ref().map(|policy| policy.document.lint()).unwrap_or_default();
+        if let Some(policy) = &self.containers_policy {
+            findings.extend(policy.lint_lookaside(&self.registries_d));
+        }
         if let Some(policies) = &self.cluster_image_policies {
             findings.extend(cluster_image_policy::lint(policies.documents()));
         }

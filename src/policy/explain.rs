@@ -2,7 +2,7 @@
 
 use super::cluster_image_policy::ClusterImagePolicies;
 use super::containers_policy::{ContainersPolicy, Requirement};
-use super::{CipMode, Exemption, Mode, MultiArch, NoMatch, Plan, PolicySet, overrides};
+use super::{CipMode, Exemption, LookasideBase, Mode, MultiArch, NoMatch, Plan, PolicySet, overrides};
 use crate::clock::Timestamp;
 use crate::oci::ImageReference;
 
@@ -21,6 +21,8 @@ pub struct Explanation<'a> {
     pub mode: Mode,
     /// How the image's index relates to its children.
     pub multi_arch: MultiArch,
+    /// Below which address its OpenPGP signatures lie; none: they are not looked for.
+    pub lookaside: Option<&'a LookasideBase>,
     /// Most bytes that the image may have; none: no bound.
     pub max_image_bytes: Option<u64>,
     /// The exemption in force, as far as the reference tells.
@@ -80,6 +82,7 @@ impl PolicySet {
             plan: self.plan(image),
             mode: mode.unwrap_or(self.mode),
             multi_arch: multi_arch.unwrap_or(self.multi_arch),
+            lookaside: formats.registries_d.lookaside(image),
             max_image_bytes: max_image_bytes.filter(|bytes| *bytes > 0),
             exemption: overrides::exempted(&self.exemptions, image, None, now),
         }

@@ -226,3 +226,27 @@ async fn a_ring_that_time_has_ended_is_named_with_file_and_field() {
     assert!(banner.contains(&format!("warning: {acme}")) && banner.contains(archive), "{banner}");
     mirror.stop().await;
 }
+
+/// Without a lookaside nothing can satisfy `signedBy`, which is easily overlooked.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_lookaside_is_named_explain_and_check_say_that_everything_is_refused() {
+    let scene = Scene::new().await;
+    let explain = ["policy", "explain", "registry.example/acme/app:good"];
+    let ran = scene.run(&explain).await;
+    let says = format!("below {}", scene.registry.lookaside_url());
+    assert!(ran.status == 0 && ran.stdout.contains(&says), "{ran}");
+    let ran = scene.run(&["policy", "check"]).await;
+    assert!(ran.status == 0 && ran.stdout.contains("no errors, no warnings"), "{ran}");
+
+    scene.place.write("config/registries.d/acme.yaml", "docker: {registry.example: {use-sigstore-attachments: true}}");
+    let ran = scene.run(&explain).await;
+    assert!(ran.status == 0 && ran.stdout.contains("are not looked for: policy.registries_d"), "{ran}");
+    let ran = scene.run(&["policy", "check"]).await;
+    assert!(ran.status == 0 && ran.stdout.contains("no errors, 2 warnings"), "{ran}");
+    assert!(
+        ran.stdout.contains("warning: transports.docker[\"registry.example/acme\"]\n  an OpenPGP signature"),
+        "{ran}"
+    );
+    let ran = scene.verify("good", &[]).await;
+    assert!(ran.status == 1 && ran.stdout.contains("(registries_d names"), "{ran}");
+}

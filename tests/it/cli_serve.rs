@@ -2,7 +2,9 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
+use std::time::Duration;
 
+use sealgate::clock::{Clock, Timestamp};
 use sealgate::testing::{ACCEPT_ANYTHING, REJECT};
 
 use crate::program::{Place, Serving, filtered};
@@ -36,6 +38,41 @@ fn serve_is_loud_about_audit_mode() {
     insta::assert_snapshot!("serve_banner_audit", serving.banner);
     serving.signal("-TERM");
     assert_eq!(serving.end().status, 0);
+}
+
+/// One that ended, and one that will within two weeks; the third is quiet.
+#[test]
+fn serve_names_exemptions_that_end_in_its_banner() {
+    let place = Place::with_policy(REJECT);
+    let exemption = |scope: &str, expires: Timestamp| {
+        format!(
+            "[[policy.exemption]]\nscope = \"{scope}\"\nreason = \"r\"\nowner = \"platform\"\nexpires = \"{expires}\"\n"
+        )
+    };
+    let now = Clock::System.now();
+    let days = |days: u64| Duration::from_hours(24 * days);
+    let exemptions = [
+        exemption("docker.io/library/old", now.minus(days(1))),
+        exemption("docker.io/library/soon", now.plus(days(13))),
+        exemption("docker.io/library/later", now.plus(days(15))),
+    ];
+    let policy = "[policy]\ncontainers_policy = \"policy.json\"\n";
+    place.write("config/sealgate.toml", &format!("{ANY_PORT}{policy}{}", exemptions.concat()));
+    let serving = Serving::start(&place, &["serve"]);
+    let banner = serving.banner.clone();
+    serving.signal("-TERM");
+    assert_eq!(serving.end().status, 0);
+    assert!(
+        banner.contains("policy.exemption[0].expires: the exemption of docker.io/library/old expired on "),
+        "{banner}"
+    );
+    assert!(
+        banner.contains("policy.exemption[1].expires: the exemption of docker.io/library/soon expires on "),
+        "{banner}"
+    );
+    assert!(!banner.contains("policy.exemption[2].expires"), "{banner}");
+    let ran = place.run(&["policy", "check"]);
+    assert!(ran.status == 0 && ran.stdout.contains("2 warnings"), "{ran}");
 }
 
 #[test]

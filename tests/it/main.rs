@@ -32,6 +32,7 @@ mod cli_openpgp;
 mod cli_replay;
 mod cli_serve;
 mod cli_suggest;
+mod cli_tree;
 mod cli_trust;
 mod cli_verify;
 mod cluster_image_policies;

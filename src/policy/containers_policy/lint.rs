@@ -1,8 +1,9 @@
 //! Traps of the format: what loads and does not mean what it seems to mean.
 
 use super::document::{ContainersPolicyDocument, DOCKER, TRANSPORTS, json_path};
+use super::registries_d::RegistriesD;
 use super::requirement::{RequirementDocument, SignedByDocument};
-use super::resolve::{ContainersPolicy, NamedRing, Requirement, SignedBy};
+use super::resolve::{ContainersPolicy, NamedRing, Requirement, Rules, SignedBy, SignedByKeys};
 use super::scopes::trap;
 use super::signed_identity::SignedIdentity;
 use super::sigstore_signed::{SigstoreSignedDocument, TrustDocument};
@@ -49,6 +50,24 @@ impl ContainersPolicyDocument {
 }
 
 impl ContainersPolicy {
+    /// OpenPGP signatures that are asked for, where none is looked for.
+    pub(in crate::policy) fn lint_lookaside(&self, registries_d: &RegistriesD) -> Vec<Finding> {
+        let wants = |rules: &&Rules| {
+            rules.requirements.iter().any(|requirement| match requirement {
+                Requirement::SignedBy(SignedBy { keys: SignedByKeys::OpenPgp(_), .. }) => true,
+                Requirement::SignedBy(SignedBy { keys: SignedByKeys::Unimplemented { .. }, .. })
+                | Requirement::InsecureAcceptAnything
+                | Requirement::Reject
+                | Requirement::SigstoreSigned(_)
+                | Requirement::SignedBaseLayer(_) => false,
+            })
+        };
+        let unheard = self.rules().filter(|_| registries_d.names_no_lookaside()).filter(wants);
+        let text = "an OpenPGP signature is asked for, and no file in policy.registries_d names a lookaside to look for it: \
+                    everything in this scope is refused";
+        unheard.map(|rules| Finding::new(Severity::Warning, &rules.json_path, text)).collect()
+    }
+
     /// Key rings of which time has left nothing: expired, revoked, or never fit for signing.
     pub(in crate::policy) fn lapsed(&self, now: Timestamp) -> Vec<Finding> {
         let mut findings = Vec::new();

@@ -65,6 +65,11 @@ impl RegistriesD {
         self.of(image).find_map(|namespace| namespace.lookaside.as_ref())
     }
 
+    /// Whether no file names an address below which OpenPGP signatures lie.
+    pub(in crate::policy) fn names_no_lookaside(&self) -> bool {
+        std::iter::once(&self.default).chain(self.docker.values()).all(|namespace| namespace.lookaside.is_none())
+    }
+
     /// Whether signatures that are attached to an image in its registry are to be left alone: only where a file says so.
     pub(in crate::policy) fn attachments_are_off(&self, image: &ImageReference) -> bool {
         self.of(image).find_map(|namespace| namespace.attachments) == Some(false)

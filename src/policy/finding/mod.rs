@@ -129,7 +129,7 @@ impl Finding {
                 format!("wrong key: found {claimed} (as the signature says), expected {}", any(expected))
             }
             Self::RotatedKey { found, listed, expected } => {
-                let listed = listed.join(" and ");
+                let listed = places(listed);
                 format!("rotated key: found {found}, listed at {listed}; expected here {}", any(expected))
             }
             Self::WrongIdentity { found, expected } => {
@@ -151,21 +151,29 @@ impl Finding {
         match self {
             Self::WrongKey { found, expected } | Self::WrongIdentity { found, expected } => {
                 set(&mut value, "found", json!(bounded(found)));
-                set(&mut value, "expected", json!(expected));
+                set_expected(&mut value, expected);
             }
             Self::UnknownKey { claimed, expected } => {
                 set(&mut value, "found", json!(bounded(claimed)));
                 set(&mut value, "verified", json!(false));
-                set(&mut value, "expected", json!(expected));
+                set_expected(&mut value, expected);
             }
             Self::RotatedKey { found, listed, expected } => {
                 set(&mut value, "found", json!(found));
-                set(&mut value, "listed", json!(listed));
-                set(&mut value, "expected", json!(expected));
+                set(&mut value, "listed", json!(listed.iter().take(EXPECTED_MAX).collect::<Vec<_>>()));
+                set_expected(&mut value, expected);
             }
             Self::LogMissing | Self::NoTrustedTime | Self::Expired => {}
         }
         value
+    }
+}
+
+/// A key ring may hold thousands, and each refused candidate says what was expected.
+fn set_expected(value: &mut Value, expected: &[String]) {
+    set(value, "expected", json!(expected.iter().take(EXPECTED_MAX).collect::<Vec<_>>()));
+    if expected.len() > EXPECTED_MAX {
+        set(value, "expected_count", json!(expected.len()));
     }
 }
 
@@ -295,6 +303,13 @@ fn is_about_missing_log(error: &VerifyError) -> bool {
         || matches!(error, VerifyError::MissingAnnotation { .. } if error.cause() == Cause::Log)
 }
 
+fn places(listed: &[String]) -> String {
+    match listed {
+        [first, second, more @ ..] if !more.is_empty() => format!("{first}, {second} and {} others", more.len()),
+        few => few.join(" and "),
+    }
+}
+
 /// A fingerprint's first digits; another text as it is.
 fn brief(text: &str) -> String {
     match text.strip_prefix("sha256:").and_then(|hex| hex.get(..FINGERPRINT_SHOWN)) {
@@ -303,6 +318,8 @@ fn brief(text: &str) -> String {
     }
 }
 
+/// Keys and places that one finding names.
+const EXPECTED_MAX: usize = 16;
 /// Hexadecimal digits of a fingerprint in a refusal.
 const FINGERPRINT_SHOWN: usize = 12;
 

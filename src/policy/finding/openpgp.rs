@@ -37,11 +37,12 @@ impl Finder<'_> {
         wanted: &OpenPgpKeys,
         place: &str,
     ) {
+        let expected = wanted.primary_fingerprints();
         for candidate in candidates {
             let (Some(error), SignatureMaterial::OpenPgp(signature)) = (&candidate.error, candidate.material) else {
                 continue;
             };
-            candidate.finding = self.openpgp(signature, error, wanted, place);
+            candidate.finding = self.openpgp(signature, error, (wanted, &expected), place);
         }
     }
 
@@ -49,12 +50,12 @@ impl Finder<'_> {
         &self,
         signature: &OpenPgpSignature,
         error: &VerifyError,
-        wanted: &OpenPgpKeys,
+        (wanted, expected): (&OpenPgpKeys, &[String]),
         place: &str,
     ) -> Option<Finding> {
         // Whatever else is wrong, its own text says all that is known.
         let VerifyError::OpenPgp(OpenPgpError::KeyUnknown { .. }) = error else { return None };
-        let expected = wanted.primary_fingerprints();
+        let expected = expected.to_vec();
         match self.other_ring(signature, wanted).ok()? {
             Elsewhere::Signed { by, places } => {
                 // What the same scope wants as well is no wrong signature.

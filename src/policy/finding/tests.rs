@@ -168,3 +168,17 @@ fn a_log_entry_that_promises_no_time_is_not_a_missing_one() {
         assert!(finding.text().starts_with(says) && finding.json()["kind"] == kind, "{finding:?}");
     }
 }
+
+#[test]
+fn what_was_expected_is_named_up_to_a_bound_and_counted_beyond() {
+    let names = |count: usize| (0..count).map(|number| format!("key {number}")).collect::<Vec<_>>();
+    let finding = |count| Finding::RotatedKey { found: "x".to_owned(), listed: names(count), expected: names(count) };
+    let fits = finding(EXPECTED_MAX).json();
+    assert_eq!((fits["expected"].as_array().unwrap().len(), fits.get("expected_count")), (EXPECTED_MAX, None));
+    let more = finding(EXPECTED_MAX + 1).json();
+    assert_eq!(more["expected"].as_array().unwrap().len(), EXPECTED_MAX);
+    assert_eq!(more["listed"].as_array().unwrap().len(), EXPECTED_MAX);
+    assert_eq!(more["expected_count"], EXPECTED_MAX + 1);
+    let text = finding(EXPECTED_MAX + 1).text();
+    assert!(text.contains("listed at key 0, key 1 and 15 others; expected here key 0 or one of 16 others"), "{text}");
+}
