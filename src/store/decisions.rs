@@ -285,3 +285,77 @@ fn listed_material(document: &Value) -> Option<Vec<Digest>> {
 const EVIDENCE: &str = "evidence";
 const MATERIAL: &str = "material";
 const COMPLETE: &str = "material_complete";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::policy::Decision;
+    use crate::store::testing::verdict;
+    use crate::store::{Settings, Store};
+    use crate::telemetry::Telemetry;
+
+    async fn open(dir: &Path) -> Store {
+        let clock = ManualClock::at(Timestamp::from_unix_seconds(1));
+        let settings = Settings { data_dir: Some(dir.to_owned()), max_bytes: 1 << 30, min_free_bytes: 0 };
+        Store::open(settings, Clock::Manual(clock), Telemetry::default()).await.unwrap()
+    }
+
+    fn evidence(text: &str) -> Evidence {
+        Evidence(json!({ "text": text }))
+    }
+
+    async fn shown(store: &Store, id: &VerdictId) -> Option<Value> {
+        store.verdict_by_id(id).await.and_then(|(_, evidence)| evidence).map(|evidence| evidence["text"].clone())
+    }
+
+    #[tokio::test]
+    async fn a_record_is_amended_while_it_is_that_very_verdicts_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let first = verdict("quay.io/a/b:1", Decision::Deny, 1);
+        let (id, material) = (first.key.id(), vec![Digest::sha256(b"manifest")]);
+        store.put_verdict(first.clone(), &evidence("first")).await;
+        let amended = StoredVerdict { material: material.clone(), ..first.clone() };
+        store.amend_verdict(amended.clone(), &evidence("amended")).await;
+        assert_eq!(shown(&store, &id).await.unwrap(), "amended");
+        assert_eq!(store.verdict_any_age(&first.key).await.unwrap().material, material);
+
+        // Another one of its key stays as it is.
+        let second = StoredVerdict { issued: first.issued.plus(Duration::from_mins(1)), ..first };
+        store.put_verdict(second.clone(), &evidence("second")).await;
+        store.amend_verdict(amended.clone(), &evidence("too late")).await;
+        assert_eq!(shown(&store, &id).await.unwrap(), "second");
+        // What its evidence has in common with others is not taken away.
+        store.amend_verdict(amended.clone(), &evidence("second")).await;
+        assert_eq!(shown(&store, &id).await.unwrap(), "second");
+
+        // A forgotten one does not come back.
+        assert!(store.forget_verdict(&id).await);
+        store.amend_verdict(second, &evidence("never")).await;
+        assert!(store.verdict_by_id(&id).await.is_none());
+        let files = walk(&dir.path().join("evidence"));
+        assert_eq!(files, 0, "no evidence without its verdict");
+    }
+
+    #[tokio::test]
+    async fn an_amended_record_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let verdict = verdict("quay.io/a/b:1", Decision::Allow, 1);
+        store.put_verdict(verdict.clone(), &evidence("first")).await;
+        store.amend_verdict(verdict.clone(), &evidence("amended")).await;
+        store.close().await;
+        drop(store);
+        let store = open(dir.path()).await;
+        assert_eq!(shown(&store, &verdict.key.id()).await.unwrap(), "amended");
+    }
+
+    fn walk(directory: &Path) -> usize {
+        let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        entries.map(|path| if path.is_dir() { walk(&path) } else { 1 }).sum()
+    }
+}
