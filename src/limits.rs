@@ -283,6 +283,9 @@ pub const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration:
 pub const BREAKER_FAILURES: usize = 5;
 /// Shortest and longest time that an upstream which fails is left alone; it doubles from the one to the other.
 pub const BREAKER_PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// How long others wait for the request that finds out whether an upstream is back: a healthy one has answered by then, and a
+/// stale answer must not wait long for a sick one.
+pub const BREAKER_PROBE_PATIENCE: Duration = Duration::from_millis(500);
 /// What a client is told to wait while one request finds out whether an upstream is back.
 pub const BREAKER_PROBE_WAIT: Duration = Duration::from_secs(1);
 /// Time a missing thing is remembered.

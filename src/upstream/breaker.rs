@@ -3,17 +3,19 @@
 //! After a 429 nobody asks before the time that it names has passed; after a row of failures, not for a pause that doubles
 //! with each further one. Then one request goes first, the probe, and the others wait for what it says.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::UpstreamError;
 use crate::clock::Timestamp;
 use crate::limits::{
-    BREAKER_FAILURES, BREAKER_PAUSE, BREAKER_PROBE_WAIT, CREDENTIALS_MAX, RETRY_AFTER, RETRY_AFTER_DEFAULT,
-    STALE_SOFT_DEADLINE,
+    BREAKER_FAILURES, BREAKER_PAUSE, BREAKER_PROBE_PATIENCE, BREAKER_PROBE_WAIT, CREDENTIALS_MAX, RETRY_AFTER,
+    RETRY_AFTER_DEFAULT, STALE_SOFT_DEADLINE,
 };
 use crate::oci::{Digest, Host};
 use crate::telemetry::{BreakerState, Telemetry};
@@ -75,6 +77,8 @@ impl Board {
 #[derive(Debug)]
 pub(super) struct Breaker {
     state: Mutex<State>,
+    /// Told whenever a call was concluded.
+    told: Notify,
     board: Arc<Board>,
 }
 
@@ -124,14 +128,42 @@ pub(super) struct Pass {
 
 impl Breaker {
     fn new(board: Arc<Board>) -> Self {
-        Self { state: Mutex::new(State::Closed { failures: 0 }), board }
+        Self { state: Mutex::new(State::Closed { failures: 0 }), told: Notify::new(), board }
     }
 
-    /// Whether to ask now.
+    /// Whether to ask now; while the probe is under way, when it has told, or [`BREAKER_PROBE_PATIENCE`] has passed: a pull
+    /// asks for several things at once, and must not fail because the first of them is the probe. Cancel safe.
     ///
     /// # Errors
     /// Why not, and for how long, as the error that the call has.
-    pub(super) fn admit(self: &Arc<Self>, upstream: &Host) -> Result<Pass, UpstreamError> {
+    pub(super) async fn pass(self: &Arc<Self>, upstream: &Host) -> Result<Pass, UpstreamError> {
+        let waiting = async {
+            loop {
+                let mut told = pin!(self.told.notified());
+                told.as_mut().enable();
+                let refused = match self.admit(upstream) {
+                    Ok(pass) => return Ok(pass),
+                    Err(refused) => refused,
+                };
+                let now = self.lock().shown();
+                match now {
+                    BreakerState::HalfOpen => told.as_mut().await,
+                    BreakerState::Closed => {}
+                    BreakerState::Open => return Err(refused),
+                }
+            }
+        };
+        match tokio::time::timeout(BREAKER_PROBE_PATIENCE, waiting).await {
+            Ok(decided) => decided,
+            Err(_elapsed) => self.admit(upstream),
+        }
+    }
+
+    /// Whether to ask at this moment.
+    ///
+    /// # Errors
+    /// As [`Self::pass`].
+    fn admit(self: &Arc<Self>, upstream: &Host) -> Result<Pass, UpstreamError> {
         let now = Instant::now();
         let (probe, refused) = self.change(|state| match state.clone() {
             State::Closed { .. } => (false, None),
@@ -187,6 +219,7 @@ impl Breaker {
             (Outcome::Answered | Outcome::Failed(_), State::Open { .. } | State::HalfOpen { .. })
             | (Outcome::Nothing, _) => {}
         });
+        self.told.notify_waiters();
     }
 
     /// Changes the state, and shows what it became.
@@ -399,6 +432,24 @@ mod tests {
         assert_eq!(call(&breaker, &Ok(())), Some(true));
         assert_eq!(call(&breaker, &Ok(())), Some(false));
         assert_eq!(gauge(&telemetry), "0");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_probe_asks_the_others_wait_for_what_it_says_but_not_for_long() {
+        let (breakers, _telemetry) = breakers();
+        let breaker = breakers.of(None);
+        assert_eq!(call(&breaker, &limited(1)), Some(false));
+        let before = Instant::now();
+        assert!(breaker.pass(&host()).await.is_err());
+        assert_eq!(before.elapsed(), Duration::ZERO, "nobody waits for an upstream that is left alone");
+        advance(1).await;
+        let probe = breaker.pass(&host()).await.unwrap();
+        assert!(breaker.pass(&host()).await.is_err());
+        assert_eq!(before.elapsed(), Duration::from_secs(1) + BREAKER_PROBE_PATIENCE);
+        let host = host();
+        let concluding = async { probe.conclude(&Ok::<_, UpstreamError>(())) };
+        let (first, second, ()) = tokio::join!(breaker.pass(&host), breaker.pass(&host), concluding);
+        assert!(first.is_ok_and(|pass| !pass.is_probe()) && second.is_ok_and(|pass| !pass.is_probe()));
     }
 
     #[tokio::test(start_paused = true)]

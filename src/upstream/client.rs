@@ -179,7 +179,7 @@ impl Client {
         // Where a credential cannot be had, the request may not need one; if it does, that is said then.
         let credential = self.credentials.of(call.name).await.ok().flatten();
         let breaker = self.breakers.of(credential.map(|credential| credential.fingerprint()));
-        let pass = breaker.admit(&self.host)?;
+        let pass = breaker.pass(&self.host).await?;
         let probe = pass.is_probe();
         // Unless others wait for what this call says, or somebody has learned that nobody should ask.
         let goes_on = || !probe && breaker.is_closed();
