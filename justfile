@@ -19,6 +19,18 @@ test:
 it NAME:
     cargo test --locked --test it {{NAME}}
 
+# The real mirror against random clients, faults and clocks, compared with its model: so many seeds, from FIRST on
+simulate SEEDS FIRST="0":
+    SEALGATE_SEEDS={{SEEDS}} SEALGATE_FIRST_SEED={{FIRST}} cargo test --release --locked --test it -- --nocapture simulation
+
+# `kill -9` at so many random moments of mixed load
+kill KILLS="200":
+    SEALGATE_KILLS={{KILLS}} cargo test --release --locked --test it -- --nocapture f_01_a_kill
+
+# The real program at full load with faults for so many minutes: memory, descriptors and staging files stay flat
+soak MINUTES="10":
+    SEALGATE_SOAK_MINUTES={{MINUTES}} cargo test --release --locked --test it -- --nocapture f_10_
+
 # Accept what tests print: snapshots and generated pages
 bless:
     SEALGATE_BLESS=1 INSTA_UPDATE=always cargo test --locked

@@ -64,23 +64,29 @@ pub async fn send(address: SocketAddr, method: &str, target: &str, headers: &[(&
 /// # Panics
 /// When the server cannot be reached, or takes longer than [`PATIENCE`].
 pub async fn try_send(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Option<Answer> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(address).await.expect("the server listens");
-        let mut lines = vec![format!("{method} {target} HTTP/1.1")];
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-            lines.push(format!("Host: {address}"));
-        }
-        lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
-        lines.push("Connection: close\r\n\r\n".to_owned());
-        let request = lines.join("\r\n");
-        // A server that refuses early may close before it has read everything: its answer counts.
-        drop(stream.write_all(request.as_bytes()).await);
-        let mut bytes = Vec::new();
-        // A connection that is cut is an ending like another: what came until then is what is looked at.
-        drop(stream.read_to_end(&mut bytes).await);
-        parse(method, &bytes)
-    };
+    let exchange = exchange(address, method, target, headers);
     tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| panic!("{method} {target}: no answer in time"))
+}
+
+/// As [`try_send`], for as long as it takes.
+///
+/// # Panics
+/// When the server cannot be reached.
+pub async fn exchange(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).await.expect("the server listens");
+    let mut lines = vec![format!("{method} {target} HTTP/1.1")];
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        lines.push(format!("Host: {address}"));
+    }
+    lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+    lines.push("Connection: close\r\n\r\n".to_owned());
+    let request = lines.join("\r\n");
+    // A server that refuses early may close before it has read everything: its answer counts.
+    drop(stream.write_all(request.as_bytes()).await);
+    let mut bytes = Vec::new();
+    // A connection that is cut is an ending like another: what came until then is what is looked at.
+    drop(stream.read_to_end(&mut bytes).await);
+    parse(method, &bytes)
 }
 
 fn parse(method: &str, bytes: &[u8]) -> Option<Answer> {

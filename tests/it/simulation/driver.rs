@@ -1,0 +1,558 @@
+//! One seed: what happens, what is asked, and the comparison with the model.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::{join, join_all};
+use sealgate::clock::{Clock, ManualClock};
+use sealgate::oci::Digest;
+use sealgate::testing::{FakeRegistry, TestSealgate};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Notify;
+
+use super::Counts;
+use super::model::{ALLOW_TTL, ImageId, Key, Model, Policy, RepositoryId, TagId};
+use super::request::{Ask, Range, Request, ask, words};
+use super::world::{self, FAULTS, REPOSITORIES, TAGS, catalogue};
+use crate::random::Random;
+
+/// What happened in a run.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    pub(super) counts: Counts,
+    pub(super) steps: Vec<String>,
+    pub(super) wrong: Option<String>,
+}
+
+impl Run {
+    pub(super) fn last_steps(&self) -> String {
+        self.steps[self.steps.len().saturating_sub(25)..].join("\n")
+    }
+}
+
+/// Steps of a run.
+const STEPS: usize = 50;
+/// How often the driver looks whether anything goes on, in real time.
+const TICK: Duration = Duration::from_millis(1);
+/// Ticks without an answer after which time is moved, while upstream is in trouble.
+const PATIENCE_IN_TROUBLE: usize = 6;
+/// Ticks without an answer after which a healthy mirror counts as stalled: far more than a busy machine needs.
+const PATIENCE: usize = 30_000;
+
+/// Everything that must have happened in many seeds.
+pub(super) fn everything() -> Vec<String> {
+    let steps = [
+        "clients at once",
+        "a client that leaves",
+        "a tag moves",
+        "a tag is removed",
+        "a signature",
+        "a bundle",
+        "the clock goes on",
+        "the clock goes back",
+        "a reload",
+        "a bad reload",
+        "a restart",
+        "a calm",
+        "a change under way",
+        "a reload under way",
+        "damage: a bit",
+        "damage: the end",
+        "damage: the file",
+    ];
+    let answers = [
+        "manifest 200",
+        "manifest 200 stale",
+        "manifest 403",
+        "manifest 404",
+        "manifest 429",
+        "manifest 502",
+        "manifest 503",
+        "manifest 504",
+        "blob 200 whole",
+        "blob 200 cut",
+        "blob 206 whole",
+        "blob 404",
+        "blob 502",
+        "referrers 200",
+        "tags 200",
+        "signatures 200",
+    ];
+    let names =
+        |kind: &'static str, names: &[&str]| names.iter().map(|name| format!("{kind}: {name}")).collect::<Vec<_>>();
+    [names("step", &steps), names("answer", &answers), names("fault", &FAULTS)].concat()
+}
+
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("a panic: {}", text.unwrap_or("of unknown text"))
+}
+
+/// The keys at an image's tag of signatures, and its bundle: by whom, and the digest of its manifest.
+type Signatures = (Vec<Key>, Option<(Key, Digest)>);
+
+/// A mirror in its world, and the model of it.
+pub(super) struct Simulation<'a> {
+    random: Random,
+    pub(super) model: Model,
+    registry: FakeRegistry,
+    mirror: Option<TestSealgate>,
+    clock: ManualClock,
+    faults: Vec<sealgate::testing::Fault>,
+    /// Keys at the tag of signatures, and bundles with their key.
+    signatures: BTreeMap<(RepositoryId, ImageId), Signatures>,
+    tick: Arc<Notify>,
+    pub(super) run: &'a Mutex<Run>,
+}
+
+/// Runs a seed. Stops at the first answer that the model does not allow.
+pub(super) async fn simulate(seed: u64, run: &Mutex<Run>) -> Result<(), String> {
+    let tick = Arc::new(Notify::new());
+    let ticking = Arc::clone(&tick);
+    // While this runs, the runtime does not move time by itself.
+    let ticker = tokio::task::spawn_blocking(move || {
+        while Arc::strong_count(&ticking) > 1 {
+            std::thread::sleep(TICK);
+            ticking.notify_one();
+        }
+    });
+    let mut random = Random::new(seed);
+    let policy = *random.one_of(&[Policy::SignedBy(Key::A), Policy::SignedBy(Key::A), Policy::Anything]);
+    let clock = ManualClock::at(Clock::System.now());
+    let (registry, mirror) = world::start(policy, &clock).await;
+    let model = Model::new(catalogue().shapes.clone(), policy, clock.now());
+    let (faults, signatures) = (Vec::new(), BTreeMap::new());
+    let mut simulation =
+        Simulation { random, model, registry, mirror: Some(mirror), clock, faults, signatures, tick, run };
+    let mut outcome = simulation.all_steps().await;
+    let mirror = simulation.mirror.take().unwrap();
+    if outcome.is_ok() {
+        outcome = simulation.drive(mirror.stop()).await;
+    } else {
+        // What is wrong is known; the rest of the mirror goes with the runtime.
+        std::mem::forget(mirror);
+    }
+    drop(simulation);
+    ticker.await.unwrap();
+    outcome
+}
+
+impl Simulation<'_> {
+    async fn all_steps(&mut self) -> Result<(), String> {
+        for tag in 0..TAGS.len() - 1 {
+            self.move_tag(0, tag);
+        }
+        for image in 0..catalogue().images.len() {
+            self.sign(0, image);
+        }
+        for _ in 0..STEPS {
+            self.step().await?;
+        }
+        self.calm().await
+    }
+
+    async fn step(&mut self) -> Result<(), String> {
+        match self.random.below(100) {
+            0..45 => self.clients().await?,
+            45..50 => self.client_that_leaves().await?,
+            50..58 => self.trouble().await?,
+            58..63 => self.change(),
+            63..73 => self.move_clock(),
+            73..78 => self.reload().await?,
+            78..81 => self.restart().await?,
+            81..86 => self.damage(),
+            86..92 => self.change_under_way().await?,
+            92..95 => self.reload_under_way().await?,
+            _ => self.calm().await?,
+        }
+        Ok(())
+    }
+
+    // ---- clients ----
+
+    async fn clients(&mut self) -> Result<(), String> {
+        let count = 1 + self.random.below(4);
+        self.note("clients at once", "");
+        let requests: Vec<Request> = (0..count).map(|_| self.request()).collect();
+        let address = self.address();
+        let answers = self.drive(join_all(requests.iter().map(|request| ask(address, *request)))).await?;
+        requests.iter().zip(&answers).try_for_each(|(request, answer)| self.check(*request, answer.as_ref()))
+    }
+
+    async fn client_that_leaves(&mut self) -> Result<(), String> {
+        let request = self.request();
+        let bytes = *self.random.one_of(&[0, 1, 1000, 30_000]);
+        self.note("a client that leaves", &format!("{request:?} after {bytes} bytes"));
+        let address = self.address();
+        self.drive(async move {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let (method, target, headers) = words(request);
+            let headers: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let text = format!("{method} {target} HTTP/1.1\r\nHost: mirror\r\n{}\r\n", headers.concat());
+            stream.write_all(text.as_bytes()).await.unwrap();
+            if bytes > 0 {
+                drop(stream.read(&mut vec![0; bytes]).await);
+            }
+        })
+        .await
+    }
+
+    /// Mostly for what is there: a refusal says little.
+    fn request(&mut self) -> Request {
+        let repository = usize::from(self.random.percent(15));
+        let image = self.random.below(catalogue().images.len());
+        let ask = match self.random.below(20) {
+            0..6 => Ask::Tag(repository, self.tag(repository)),
+            6..10 => Ask::Image(repository, image),
+            10..17 => {
+                let blob = self.blob(repository);
+                Ask::Blob(repository, blob, self.range(catalogue().blobs[blob].1.len()))
+            }
+            17 => Ask::Referrers(repository, image),
+            18 => Ask::Tags(repository),
+            _ => Ask::Signatures(repository, image),
+        };
+        // A HEAD is about the whole (RFC 9110, 14.2), and lists are only read.
+        let whole = matches!(ask, Ask::Tag(..) | Ask::Image(..) | Ask::Blob(_, _, Range::Whole) | Ask::Signatures(..));
+        let head = whole && self.random.percent(20);
+        Request { ask, head }
+    }
+
+    fn tag(&mut self, repository: RepositoryId) -> TagId {
+        let there: Vec<TagId> =
+            self.model.now().tags.keys().filter(|(of, _)| *of == repository).map(|(_, tag)| *tag).collect();
+        if there.is_empty() || self.random.percent(20) {
+            self.random.below(TAGS.len())
+        } else {
+            *self.random.one_of(&there)
+        }
+    }
+
+    fn blob(&mut self, repository: RepositoryId) -> usize {
+        let all = 0..catalogue().blobs.len();
+        let there: Vec<usize> = all.clone().filter(|blob| self.model.may_have(repository, *blob)).collect();
+        if there.is_empty() || self.random.percent(20) {
+            self.random.below(all.len())
+        } else {
+            *self.random.one_of(&there)
+        }
+    }
+
+    fn range(&mut self, size: usize) -> Range {
+        match self.random.below(6) {
+            0..4 => Range::Whole,
+            4 => {
+                let first = self.random.below(size);
+                Range::Part(first, first + self.random.below(size - first))
+            }
+            _ => Range::Last(1 + self.random.below(size)),
+        }
+    }
+
+    // ---- what happens ----
+
+    /// Upstream fails, and clients ask at once; or first after a while, in which what is remembered grows old.
+    async fn trouble(&mut self) -> Result<(), String> {
+        self.begin_trouble();
+        if self.random.percent(40) {
+            self.move_clock();
+        }
+        self.clients().await?;
+        self.clients().await
+    }
+
+    /// Upstream fails in one way more; the first fault that fits a request applies to it.
+    fn begin_trouble(&mut self) {
+        let trouble = world::trouble(&mut self.random);
+        self.count(format!("fault: {}", trouble.name));
+        self.say(format!("fault: {}", trouble.text));
+        if trouble.dark {
+            self.registry.heal();
+            self.faults.clear();
+        }
+        self.registry.fault(trouble.fault.clone());
+        self.faults.push(trouble.fault);
+        if trouble.dark { self.model.darkness() } else { self.model.trouble() }
+    }
+
+    /// Tags and signatures.
+    fn change(&mut self) {
+        let repository = usize::from(self.random.percent(25));
+        match self.random.below(10) {
+            0..4 => {
+                let tag = self.random.below(TAGS.len() - 1);
+                self.move_tag(repository, tag);
+            }
+            4 => {
+                let tag = self.random.below(TAGS.len() - 1);
+                self.note("a tag is removed", &format!("{}:{}", REPOSITORIES[repository], TAGS[tag]));
+                self.registry.untag(REPOSITORIES[repository], TAGS[tag]);
+                self.model.change(|moment| moment.tags.retain(|known, _| *known != (repository, tag)));
+            }
+            _ => {
+                let image = self.random.below(catalogue().images.len());
+                self.sign(repository, image);
+            }
+        }
+    }
+
+    fn move_tag(&mut self, repository: RepositoryId, tag: TagId) {
+        let image = self.random.below(catalogue().images.len());
+        self.note("a tag moves", &format!("{}:{} to image {image}", REPOSITORIES[repository], TAGS[tag]));
+        self.registry.tag(REPOSITORIES[repository], TAGS[tag], catalogue().images[image].digest());
+        self.model.change(|moment| moment.tags.extend([((repository, tag), image)]));
+    }
+
+    /// Signatures come and go, at their tag or as a bundle.
+    fn sign(&mut self, repository: RepositoryId, image: ImageId) {
+        let catalogue = catalogue();
+        let (mut keys, mut bundle) = self.signatures.remove(&(repository, image)).unwrap_or_default();
+        if self.random.percent(70) {
+            keys.clone_from(self.random.one_of(&[vec![Key::A], vec![], vec![Key::B], vec![Key::B, Key::A]]));
+            self.note("a signature", &format!("image {image} of repository {repository} by {keys:?}"));
+            catalogue.sign(&self.registry, repository, image, &keys);
+        } else {
+            if let Some((_, manifest)) = bundle.take() {
+                self.registry.remove_manifest(REPOSITORIES[repository], &manifest);
+            } else {
+                let key = *self.random.one_of(&[Key::A, Key::B]);
+                bundle = Some((key, catalogue.bundle(&self.registry, repository, image, key)));
+            }
+            self.note("a bundle", &format!("image {image} of repository {repository}: {bundle:?}"));
+        }
+        let signed: Vec<Key> = keys.iter().copied().chain(bundle.map(|(key, _)| key)).collect();
+        self.signatures.insert((repository, image), (keys, bundle));
+        self.model.change(|moment| drop(moment.signed.insert((repository, image), signed)));
+    }
+
+    fn move_clock(&mut self) {
+        let on = [1, 9, 11, 59, 61, 600, 3500, 3700, 10_000, 200_000];
+        if self.random.percent(15) {
+            let seconds = *self.random.one_of(&[1, 10, 100, 86_400]);
+            self.note("the clock goes back", &format!("{seconds} s"));
+            self.clock.set(self.clock.now().minus(Duration::from_secs(seconds)));
+        } else {
+            let seconds = *self.random.one_of(&on);
+            self.note("the clock goes on", &format!("{seconds} s"));
+            self.clock.advance(Duration::from_secs(seconds));
+        }
+        let now = self.clock.now();
+        self.model.change(|moment| moment.clock = now);
+    }
+
+    fn damage(&mut self) {
+        let data = self.mirror().dir().join("data");
+        if let Some(what) = world::damage(&data, &mut self.random) {
+            self.note(&format!("damage: {what}"), "");
+            self.model.damage();
+        }
+    }
+
+    // ---- the mirror ----
+
+    async fn reload(&mut self) -> Result<(), String> {
+        if self.random.percent(20) {
+            self.note("a bad reload", "");
+            self.mirror().write_policy("{\"default\": [{\"type\": \"insecureAcceptAnythin\"}]}");
+            if self.drive(self.mirror().reload()).await?.is_ok() {
+                return Err("a bad policy was put in force".to_owned());
+            }
+            self.mirror().write_policy(&catalogue().policy_json(self.model.policy()));
+            return Ok(());
+        }
+        let policy = self.some_policy();
+        self.note("a reload", &format!("{policy:?}"));
+        self.mirror().write_policy(&catalogue().policy_json(policy));
+        self.drive(self.mirror().reload()).await?.map_err(|error| format!("the reload fails: {error}"))?;
+        self.model.set_policy(policy);
+        Ok(())
+    }
+
+    fn some_policy(&mut self) -> Policy {
+        let policies = [
+            Policy::SignedBy(Key::A),
+            Policy::SignedBy(Key::A),
+            Policy::SignedBy(Key::B),
+            Policy::Anything,
+            Policy::Nothing,
+        ];
+        *self.random.one_of(&policies)
+    }
+
+    /// Ends all faults, waits for what still runs, starts the mirror again, and then has the faults again.
+    async fn restart(&mut self) -> Result<(), String> {
+        self.note("a restart", "");
+        self.registry.heal();
+        self.settle().await;
+        let mut mirror = self.mirror.take().unwrap();
+        // Nothing is under way that needs time to pass; what the disk needs must not count against the drain.
+        let outcome = self.run_to_end(mirror.restart(), false).await;
+        self.mirror = Some(mirror);
+        self.faults.iter().for_each(|fault| self.registry.fault(fault.clone()));
+        outcome
+    }
+
+    async fn change_under_way(&mut self) -> Result<(), String> {
+        self.note("a change under way", "");
+        let requests = [self.request(), self.request()];
+        let address = self.address();
+        let later = self.random.below(4);
+        let asking = join_all(requests.iter().map(|request| ask(address, *request)));
+        let tick = Arc::clone(&self.tick);
+        let mut asking = Box::pin(asking);
+        for _ in 0..later {
+            // The clients get on for a while before the change.
+            tokio::select! {
+                biased;
+                answers = &mut asking => {
+                    self.change();
+                    return requests.iter().zip(&answers).try_for_each(|(one, answer)| self.check(*one, answer.as_ref()));
+                }
+                () = tick.notified() => {}
+            }
+        }
+        self.change();
+        let answers = self.drive(asking).await?;
+        requests.iter().zip(&answers).try_for_each(|(request, answer)| self.check(*request, answer.as_ref()))
+    }
+
+    async fn reload_under_way(&mut self) -> Result<(), String> {
+        let (before, policy) = (self.model.policy(), self.some_policy());
+        self.note("a reload under way", &format!("{policy:?}"));
+        let requests = [self.request(), self.request()];
+        let address = self.address();
+        self.mirror().write_policy(&catalogue().policy_json(policy));
+        let asking = join_all(requests.iter().map(|request| ask(address, *request)));
+        let (answers, reloaded) = self.drive(join(asking, self.mirror().reload())).await?;
+        reloaded.map_err(|error| format!("the reload fails: {error}"))?;
+        for (request, answer) in requests.iter().zip(&answers) {
+            // Each answer follows from one of the two policies.
+            self.model.set_policy(before);
+            let by_the_old = self.check(*request, answer.as_ref());
+            self.model.set_policy(policy);
+            by_the_old.or_else(|_| self.check(*request, answer.as_ref()))?;
+        }
+        self.model.set_policy(policy);
+        Ok(())
+    }
+
+    /// Everything ends that was in the way, and answers are exactly what is true now.
+    async fn calm(&mut self) -> Result<(), String> {
+        self.note("a calm", "");
+        world::repair(&self.mirror().dir().join("data"));
+        self.registry.heal();
+        self.faults.clear();
+        self.settle().await;
+        let now = self.model.latest_clock().plus(ALLOW_TTL + Duration::from_mins(2));
+        self.clock.set(now);
+        self.model.change(|moment| moment.clock = now);
+        self.model.calm();
+        if self.random.percent(50) {
+            // Who comes first after trouble finds out that it is over, whatever it asks for.
+            self.clients().await?;
+        }
+        for repository in 0..REPOSITORIES.len() {
+            for tag in 0..TAGS.len() {
+                self.exact(repository, tag).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn exact(&mut self, repository: RepositoryId, tag: TagId) -> Result<(), String> {
+        let named = self.model.now().tags.get(&(repository, tag)).copied();
+        let must = self.model.must_name(repository, tag);
+        let expected = match (named, must) {
+            (None, _) => 404,
+            (_, None) => 403,
+            _ => 200,
+        };
+        let status = self.status(Request { ask: Ask::Tag(repository, tag), head: false }).await?;
+        if status != expected {
+            return Err(format!("after a calm {}:{} is {status}", REPOSITORIES[repository], TAGS[tag]));
+        }
+        let Some(image) = must else { return Ok(()) };
+        for leaf in catalogue().shapes[image].children.iter().copied().chain([image]) {
+            let status = self.status(Request { ask: Ask::Image(repository, leaf), head: false }).await?;
+            if status != 200 {
+                return Err(format!("after a calm image {leaf} of the allowed image {image} is {status}"));
+            }
+            for blob in catalogue().shapes[leaf].blobs.clone() {
+                let request = Request { ask: Ask::Blob(repository, blob, Range::Whole), head: false };
+                let address = self.address();
+                let answer = self.drive(ask(address, request)).await?;
+                self.check(request, answer.as_ref())?;
+                if !answer.is_some_and(|answer| answer.status == 200 && answer.complete) {
+                    return Err(format!("after a calm blob {blob} of the allowed image {image} is not whole"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn status(&mut self, request: Request) -> Result<u16, String> {
+        let address = self.address();
+        let answer = self.drive(ask(address, request)).await?;
+        self.check(request, answer.as_ref())?;
+        Ok(answer.map_or(0, |answer| answer.status))
+    }
+
+    // ---- time ----
+
+    /// Waits for what runs on its own: every time limit of an upstream call passes.
+    async fn settle(&self) {
+        for _ in 0..14 {
+            tokio::time::advance(Duration::from_secs(31)).await;
+            self.tick.notified().await;
+        }
+    }
+
+    /// Runs to the end. Time is moved only while upstream is in trouble; else nothing has to wait for it.
+    async fn drive<F: Future>(&self, work: F) -> Result<F::Output, String> {
+        self.run_to_end(work, self.model.is_troubled()).await
+    }
+
+    async fn run_to_end<F: Future>(&self, work: F, move_time: bool) -> Result<F::Output, String> {
+        let mut work = std::pin::pin!(work);
+        for ticks in 0.. {
+            tokio::select! {
+                biased;
+                output = &mut work => return Ok(output),
+                () = self.tick.notified() => {}
+            }
+            if move_time && ticks > PATIENCE_IN_TROUBLE {
+                let step = if ticks < 40 { Duration::from_millis(500) } else { Duration::from_secs(5) };
+                tokio::time::advance(step).await;
+            }
+            if ticks > PATIENCE {
+                break;
+            }
+        }
+        Err("nothing goes on any more".to_owned())
+    }
+
+    fn note(&self, step: &str, more: &str) {
+        self.count(format!("step: {step}"));
+        self.say(format!("{step}: {more}"));
+    }
+
+    pub(super) fn count(&self, what: String) {
+        *self.run.lock().unwrap().counts.entry(what).or_default() += 1;
+    }
+
+    pub(super) fn say(&self, text: String) {
+        self.run.lock().unwrap().steps.push(text);
+    }
+
+    fn mirror(&self) -> &TestSealgate {
+        self.mirror.as_ref().unwrap()
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.mirror().address()
+    }
+}
