@@ -390,7 +390,7 @@ impl Simulation<'_> {
         self.settle().await;
         let mut mirror = self.mirror.take().unwrap();
         // Nothing is under way that needs time to pass; what the disk needs must not count against the drain.
-        let outcome = self.run_to_end(mirror.restart(), false).await;
+        let outcome = self.run_to_end(Box::pin(mirror.restart()), false).await;
         self.mirror = Some(mirror);
         self.faults.iter().for_each(|fault| self.registry.fault(fault.clone()));
         outcome
