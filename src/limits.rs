@@ -42,6 +42,8 @@ pub const CHILDREN_EXAMINED_MAX: usize = 32;
 
 /// Bytes of a configuration, policy, key or certificate file.
 pub const CONFIG_FILE_BYTES_MAX: u64 = MIB;
+/// Patterns of tags with a life of their own, of one upstream.
+pub const TAG_PATTERNS_MAX: usize = 256;
 /// Bytes of a glob over images: longer than any name with a digest.
 pub const GLOB_BYTES_MAX: usize = 512;
 /// Nesting of YAML, aliases followed.
@@ -292,6 +294,8 @@ pub const BREAKER_PROBE_WAIT: Duration = Duration::from_secs(1);
 pub const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(10);
 /// Missing things remembered.
 pub const NEGATIVE_ENTRIES_MAX: u64 = 10_000;
+/// Tags that are asked about in the background at once, after they were served.
+pub const REVALIDATIONS_MAX: usize = 64;
 /// Time after which a stale tag is served although upstream may still answer.
 pub const STALE_SOFT_DEADLINE: Duration = Duration::from_secs(2);
 

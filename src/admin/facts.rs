@@ -70,7 +70,9 @@ pub(super) async fn upstreams(Shared(state): Shared<Arc<State>>) -> Answer {
                 "endpoint": upstream.endpoint,
                 "default": upstream.default,
                 "tag_ttl_seconds": upstream.tag_ttl_seconds,
+                "stale_while_revalidate_seconds": upstream.stale_while_revalidate_seconds,
                 "stale_if_error_seconds": upstream.stale_if_error_seconds,
+                "on_upstream_404": upstream.on_upstream_404,
             })
         })
         .collect();

@@ -104,10 +104,14 @@ pub struct UpstreamFacts {
     pub endpoint: String,
     /// Whether it serves clients that name no registry.
     pub default: bool,
-    /// Life of a tag, in seconds.
-    pub tag_ttl_seconds: u64,
+    /// Life of a tag that no pattern fits, in seconds; `None` is for ever.
+    pub tag_ttl_seconds: Option<u64>,
+    /// How long after that it is served while upstream is asked, in seconds.
+    pub stale_while_revalidate_seconds: u64,
     /// How long a stale tag may be served, in seconds.
     pub stale_if_error_seconds: u64,
+    /// What becomes of a tag that upstream no longer has: `deny` or `serve-stale`.
+    pub on_upstream_404: &'static str,
 }
 
 /// The routes, without the checks of [`guard`].

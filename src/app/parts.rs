@@ -47,10 +47,5 @@ impl Parts {
 fn source(upstream: &UpstreamConfig, telemetry: &Telemetry) -> Result<Source, AppError> {
     let client = Upstream::new(upstream.settings.clone(), telemetry.clone())
         .map_err(|source| AppError::Upstream { host: upstream.host().to_string(), source })?;
-    Ok(Source {
-        host: upstream.host().clone(),
-        upstream: client,
-        tag_ttl: upstream.tag_ttl,
-        stale_if_error: upstream.stale_if_error,
-    })
+    Ok(Source { host: upstream.host().clone(), upstream: client, tags: upstream.tags.clone() })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Reloads;
 use crate::admin::{self, UpstreamFacts};
 use crate::config::{Config, Secret};
+use crate::pull::{TagTtl, Withdrawn};
 
 /// Who may come in at the admin listener.
 pub(super) fn access(config: &Config) -> admin::Access {
@@ -19,8 +20,16 @@ pub(super) fn facts(config: &Config) -> Vec<UpstreamFacts> {
         aliases: upstream.aliases.iter().map(ToString::to_string).collect(),
         endpoint: upstream.settings.endpoint.to_string(),
         default: upstream.default,
-        tag_ttl_seconds: upstream.tag_ttl.as_secs(),
-        stale_if_error_seconds: upstream.stale_if_error.as_secs(),
+        tag_ttl_seconds: match upstream.tags.life.ttl {
+            TagTtl::For(ttl) => Some(ttl.as_secs()),
+            TagTtl::Immutable => None,
+        },
+        stale_while_revalidate_seconds: upstream.tags.life.stale_while_revalidate.as_secs(),
+        stale_if_error_seconds: upstream.tags.stale_if_error.as_secs(),
+        on_upstream_404: match upstream.tags.on_upstream_404 {
+            Withdrawn::Deny => "deny",
+            Withdrawn::ServeStale => "serve-stale",
+        },
     };
     config.upstreams.iter().map(facts).collect()
 }

@@ -1,15 +1,17 @@
 //! `[[upstream]]`: from the document to clients' settings.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use url::Url;
 
-use super::document::Upstream;
+use super::Span;
+use super::document::{OnUpstream404, TagLifeSpan, Upstream};
 use super::error::{ConfigError, Source};
 use super::files::{Files, Secrecy};
+use crate::limits::TAG_PATTERNS_MAX;
 use crate::net::{HttpClient, HttpSettings, HttpSettingsError};
 use crate::oci::Host;
+use crate::pull::{TagLife, TagRules, TagTtl, Withdrawn};
 use crate::upstream::{Credentials, Settings};
 
 /// One upstream, checked.
@@ -21,10 +23,8 @@ pub struct UpstreamConfig {
     pub aliases: Vec<Host>,
     /// Whether clients that name no registry mean it.
     pub default: bool,
-    /// Life of a tag without asking upstream.
-    pub tag_ttl: Duration,
-    /// How long a stale tag may be served when upstream is down.
-    pub stale_if_error: Duration,
+    /// How long what it says about a tag counts.
+    pub tags: TagRules,
     /// Whether clients without certificates may use its credentials from other machines.
     pub anonymous_clients: bool,
 }
@@ -85,8 +85,7 @@ impl Checker<'_> {
         let upstream = UpstreamConfig {
             aliases: self.aliases(&settings.host)?,
             default: document.default,
-            tag_ttl: document.tag_ttl.0,
-            stale_if_error: document.stale_if_error.0,
+            tags: self.tags()?,
             anonymous_clients: document.anonymous_clients,
             settings,
         };
@@ -101,6 +100,33 @@ impl Checker<'_> {
             ));
         }
         Ok(upstream)
+    }
+
+    fn tags(&self) -> Result<TagRules, ConfigError> {
+        let document = self.document;
+        let of = |ttl, while_revalidate: Span| TagLife { ttl, stale_while_revalidate: while_revalidate.0 };
+        let life = of(TagTtl::For(document.tag_ttl.0), document.stale_while_revalidate);
+        let mut patterns = Vec::new();
+        for (index, tags) in document.tags.iter().enumerate() {
+            let pattern = tags.pattern.parse().map_err(|error| {
+                self.error(&format!("tags[{index}].pattern"), format!("\"{}\" is {error}", tags.pattern), "")
+            })?;
+            let ttl = match tags.tag_ttl {
+                None => life.ttl,
+                Some(TagLifeSpan::For(span)) => TagTtl::For(span.0),
+                Some(TagLifeSpan::Immutable) => TagTtl::Immutable,
+            };
+            let while_revalidate = tags.stale_while_revalidate.unwrap_or(document.stale_while_revalidate);
+            patterns.push((pattern, of(ttl, while_revalidate)));
+        }
+        if patterns.len() > TAG_PATTERNS_MAX {
+            return Err(self.error("tags", format!("more than {TAG_PATTERNS_MAX} patterns"), "join some with *"));
+        }
+        let on_upstream_404 = match document.on_upstream_404 {
+            OnUpstream404::Deny => Withdrawn::Deny,
+            OnUpstream404::ServeStale => Withdrawn::ServeStale,
+        };
+        Ok(TagRules { life, patterns, stale_if_error: document.stale_if_error.0, on_upstream_404 })
     }
 
     fn host(&self, key: &str, text: &str) -> Result<Host, ConfigError> {

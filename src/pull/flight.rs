@@ -63,6 +63,15 @@ where
         self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 
+    /// Starts the run for `key`, unless one is under way; nobody waits for it.
+    pub(super) fn start<W, F>(&self, key: K, work: W)
+    where
+        W: FnOnce() -> F,
+        F: Future<Output = V> + Send + 'static,
+    {
+        drop(self.enter(key, work));
+    }
+
     fn enter<W, F>(&self, key: K, work: W) -> watch::Receiver<Option<V>>
     where
         W: FnOnce() -> F,

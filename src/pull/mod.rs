@@ -15,6 +15,7 @@ mod error;
 mod fill;
 mod filling;
 mod flight;
+mod freshness;
 mod grants;
 mod held_back;
 mod hot;
@@ -37,6 +38,7 @@ pub use blob::{AdmittedBlob, BlobHead, Delivery};
 pub use cold::{ColdRules, ColdWork};
 pub use discover::{restore_material, stored_material};
 pub use error::{Denial, Hindrance, PullError, UpstreamError};
+pub use freshness::{TagLife, TagPattern, TagPatternError, TagRules, TagTtl, Withdrawn};
 pub use referrers::ReferrersDocument;
 pub use tags::TagList;
 pub use turns::TurnRules;
@@ -60,7 +62,7 @@ use self::resolve::Asked;
 use self::verdict::{Depth, Unreached};
 use self::workers::Workers;
 use crate::clock::Clock;
-use crate::limits::MATERIAL_CONCURRENCY;
+use crate::limits::{MATERIAL_CONCURRENCY, REVALIDATIONS_MAX};
 use crate::oci::{Digest, Host, Reference, Repository, Tag};
 use crate::policy::PolicySet;
 use crate::store::{Store, StoredVerdict, VerdictKey};
@@ -103,10 +105,8 @@ pub struct Source {
     pub host: Host,
     /// The client.
     pub upstream: Upstream,
-    /// Life of a tag without asking upstream.
-    pub tag_ttl: std::time::Duration,
-    /// How long a stale tag may be served when upstream is down.
-    pub stale_if_error: std::time::Duration,
+    /// How long what it said about a tag counts.
+    pub tags: TagRules,
 }
 
 /// The use cases; clones share everything, and are on nobody's behalf.
@@ -134,6 +134,8 @@ struct Parts {
     blobs: Blobs,
     reports: Reports,
     workers: Workers,
+    /// Questions that nobody waits for from the start.
+    revalidating: Arc<Semaphore>,
     resolving: Flights<(Repository, Tag), Result<Asked, PullError>>,
     fetching: Flights<(Repository, Reference), Result<Arc<UnverifiedManifest>, PullError>>,
     deciding: Flights<(VerdictKey, Depth), Result<Arc<StoredVerdict>, Unreached>>,
@@ -176,6 +178,7 @@ impl Puller {
             hot: Hot::new(),
             reports: Reports::new(),
             workers: Workers::new(tasks.clone()),
+            revalidating: Arc::new(Semaphore::new(REVALIDATIONS_MAX)),
             resolving: Flights::new(tasks.clone()),
             fetching: Flights::new(tasks.clone()),
             deciding: Flights::new(tasks.clone()),

@@ -1,14 +1,13 @@
 //! Tag → digest: the pointer that is remembered, else one question to upstream (distribution-spec v1.1, "Pulling manifests").
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::cold::Novelty;
+use super::freshness::{Freshness, WITHDRAWN, Withdrawn};
 use super::manifest::UnverifiedManifest;
 use super::{PullError, Puller, Source};
-use crate::clock::Timestamp;
 use crate::limits::STALE_SOFT_DEADLINE;
-use crate::oci::{Algorithm, Digest, MediaType, Reference, Repository, Tag};
+use crate::oci::{Algorithm, Digest, Reference, Repository, Tag};
 use crate::store::TagPointer;
 use crate::telemetry::{CacheKind, CacheResult, StaleCause};
 use crate::upstream::UpstreamError;
@@ -28,29 +27,6 @@ pub(super) struct Resolution {
 pub(super) struct Asked {
     digest: Digest,
     manifest: Option<Arc<UnverifiedManifest>>,
-}
-
-/// What a remembered pointer is good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Freshness {
-    /// It is the answer.
-    Fresh,
-    /// Upstream is asked; while it is down or slow the pointer is the answer.
-    Stale,
-    /// Upstream is asked, and only its answer counts.
-    Revalidate,
-}
-
-/// Decides by age. A pointer from the future (the clock stepped back) is checked again, and good enough meanwhile.
-fn freshness(checked: Timestamp, now: Timestamp, tag_ttl: Duration, stale_if_error: Duration) -> Freshness {
-    let age = now.since(checked);
-    if checked <= now && age < tag_ttl {
-        Freshness::Fresh
-    } else if age < tag_ttl.saturating_add(stale_if_error) {
-        Freshness::Stale
-    } else {
-        Freshness::Revalidate
-    }
 }
 
 /// The label under which a stale answer is counted; `None`: upstream has answered, so nothing stale is served.
@@ -79,11 +55,20 @@ impl Puller {
         let Some(pointer) = self.parts.store.tag(repository, tag).await else {
             return self.ask_first(source, repository, tag).await;
         };
-        match freshness(pointer.checked, self.parts.clock.now(), source.tag_ttl, source.stale_if_error) {
-            Freshness::Fresh => Ok(Resolution { digest: pointer.digest, cache: CacheResult::Hit, manifest: None }),
+        let known = |cache| Ok(Resolution { digest: pointer.digest, cache, manifest: None });
+        match self.freshness(source, repository, tag, &pointer) {
+            Freshness::Fresh => known(CacheResult::Hit),
+            Freshness::Meanwhile => {
+                self.ask_in_background(source, repository, tag);
+                known(CacheResult::Stale)
+            }
             Freshness::Stale => self.ask_or_stay(source, repository, tag, pointer.digest).await,
-            Freshness::Revalidate => self.ask_first(source, repository, tag).await,
+            Freshness::Useless => self.ask_first(source, repository, tag).await,
         }
+    }
+
+    fn freshness(&self, source: &Source, repository: &Repository, tag: &Tag, pointer: &TagPointer) -> Freshness {
+        source.tags.freshness(repository.name(), tag, pointer.checked, self.parts.clock.now())
     }
 
     /// Fetches what the tag names now, bytes and all: when the digest it was said to point at is not there.
@@ -92,8 +77,10 @@ impl Puller {
         repository: &Repository,
         tag: &Tag,
     ) -> Result<Arc<UnverifiedManifest>, PullError> {
+        let checked = self.parts.clock.now();
         let manifest = self.fetch(repository, &Reference::Tag(tag.clone())).await?;
-        self.remember_tag(repository, tag, &manifest).await;
+        let media_type = Some(manifest.parsed().media_type);
+        self.keep_pointer(repository, tag, TagPointer { digest: *manifest.digest(), media_type, checked }).await;
         Ok(manifest)
     }
 
@@ -120,12 +107,31 @@ impl Puller {
                     Some(cause) => cause,
                     None => return Err(error.into()),
                 },
+                Ok(Err(PullError::ManifestUnknown)) if source.tags.on_upstream_404 == Withdrawn::ServeStale => {
+                    StaleCause::NotFound
+                }
                 Ok(Err(PullError::Overloaded)) => StaleCause::Overloaded,
                 Ok(Err(error)) => return Err(error),
                 Err(_elapsed) => StaleCause::Timeout,
             };
         self.parts.telemetry.stale_served(&source.host, cause);
         Ok(Resolution { digest: known, cache: CacheResult::Stale, manifest: None })
+    }
+
+    /// Asks without anybody waiting, unless so many do already; then who comes next asks.
+    fn ask_in_background(&self, source: &Source, repository: &Repository, tag: &Tag) {
+        let Ok(permit) = Arc::clone(&self.parts.revalidating).try_acquire_owned() else { return };
+        if self.parts.hot.is_missing(repository, &Reference::Tag(tag.clone()), self.parts.clock.now()) {
+            return;
+        }
+        let work = || {
+            let (puller, source, repository, tag) = (self.clone(), source.clone(), repository.clone(), tag.clone());
+            async move {
+                let _permit = permit;
+                puller.ask_upstream(&source, &repository, &tag).await
+            }
+        };
+        self.parts.resolving.start((repository.clone(), tag.clone()), work);
     }
 
     /// One question at a time for each tag.
@@ -151,95 +157,81 @@ impl Puller {
 
     async fn ask_upstream(&self, source: &Source, repository: &Repository, tag: &Tag) -> Result<Asked, PullError> {
         // Another run may have ended between the caller's look and this one's start.
-        if let Some(pointer) = self.parts.store.tag(repository, tag).await {
-            let freshness = freshness(pointer.checked, self.parts.clock.now(), source.tag_ttl, source.stale_if_error);
-            if freshness == Freshness::Fresh {
-                return Ok(Asked { digest: pointer.digest, manifest: None });
-            }
+        if let Some(pointer) = self.parts.store.tag(repository, tag).await
+            && self.freshness(source, repository, tag, &pointer) == Freshness::Fresh
+        {
+            return Ok(Asked { digest: pointer.digest, manifest: None });
         }
         let reference = Reference::Tag(tag.clone());
+        // What comes says how it was at some time after this.
+        let asked = self.parts.clock.now();
         match source.upstream.manifest_head(repository.name(), &reference).await {
             Ok(head) => {
                 // Signatures bind sha256, so a tag that is named by another digest is hashed by us.
                 let Some(digest) = head.digest.filter(|digest| digest.algorithm() == Algorithm::Sha256) else {
-                    return self.ask_for_bytes(repository, tag).await;
+                    return self.ask_for_bytes(source, repository, tag).await;
                 };
                 let media_type = head.content_type.and_then(|text| text.parse().ok());
-                self.keep_pointer(repository, tag, digest, media_type).await;
+                self.keep_pointer(repository, tag, TagPointer { digest, media_type, checked: asked }).await;
                 Ok(Asked { digest, manifest: None })
             }
-            Err(UpstreamError::NotFound { .. }) => Err(self.tag_is_gone(repository, tag).await),
+            Err(UpstreamError::NotFound { .. }) => Err(self.tag_is_gone(source, repository, tag).await),
             // Some registries answer HEAD badly; what GET says decides.
-            Err(UpstreamError::Bad { .. }) => self.ask_for_bytes(repository, tag).await,
-            Err(error) => Err(error.into()),
+            Err(UpstreamError::Bad { .. }) => self.ask_for_bytes(source, repository, tag).await,
+            Err(error) => {
+                if matches!(error, UpstreamError::Refused { .. }) {
+                    self.withdraw(repository, tag, "upstream no longer lets us have the tag").await;
+                }
+                Err(error.into())
+            }
         }
     }
 
-    async fn ask_for_bytes(&self, repository: &Repository, tag: &Tag) -> Result<Asked, PullError> {
-        match self.fetch(repository, &Reference::Tag(tag.clone())).await {
-            Ok(manifest) => {
-                self.remember_tag(repository, tag, &manifest).await;
-                Ok(Asked { digest: *manifest.digest(), manifest: Some(manifest) })
-            }
-            Err(PullError::ManifestUnknown) => Err(self.tag_is_gone(repository, tag).await),
+    async fn ask_for_bytes(&self, source: &Source, repository: &Repository, tag: &Tag) -> Result<Asked, PullError> {
+        match self.resolve_by_bytes(repository, tag).await {
+            Ok(manifest) => Ok(Asked { digest: *manifest.digest(), manifest: Some(manifest) }),
+            Err(PullError::ManifestUnknown) => Err(self.tag_is_gone(source, repository, tag).await),
             Err(error) => Err(error),
         }
     }
 
-    async fn remember_tag(&self, repository: &Repository, tag: &Tag, manifest: &UnverifiedManifest) {
-        self.keep_pointer(repository, tag, *manifest.digest(), Some(manifest.parsed().media_type)).await;
-    }
-
     /// A tag that goes back to an older, well-signed image cannot be told from one that moves on, so each move is logged.
-    async fn keep_pointer(&self, repository: &Repository, tag: &Tag, digest: Digest, media_type: Option<MediaType>) {
+    async fn keep_pointer(&self, repository: &Repository, tag: &Tag, pointer: TagPointer) {
         if let Some(before) = self.parts.store.tag(repository, tag).await
-            && before.digest != digest
+            && before.digest != pointer.digest
         {
-            tracing::info!(%repository, %tag, from = %before.digest, to = %digest, "the tag has moved");
+            tracing::info!(%repository, %tag, from = %before.digest, to = %pointer.digest, "the tag has moved");
         }
-        let pointer = TagPointer { digest, media_type, checked: self.parts.clock.now() };
         self.parts.store.put_tag(repository, tag, pointer).await;
     }
 
-    /// Upstream has removed the tag: an older pointer must not stand in for it when upstream is down later.
-    async fn tag_is_gone(&self, repository: &Repository, tag: &Tag) -> PullError {
+    /// Upstream has removed the tag. Unless it is to be served all the same, an older pointer must not stand in for it when
+    /// upstream is down later.
+    async fn tag_is_gone(&self, source: &Source, repository: &Repository, tag: &Tag) -> PullError {
         self.parts.hot.keep_missing(repository, Reference::Tag(tag.clone()), self.parts.clock.now());
-        if let Some(pointer) = self.parts.store.tag(repository, tag).await {
-            let pointer = TagPointer { checked: Timestamp::MIN, ..pointer };
-            self.parts.store.put_tag(repository, tag, pointer).await;
+        match source.tags.on_upstream_404 {
+            Withdrawn::Deny => self.withdraw(repository, tag, "upstream no longer has the tag").await,
+            Withdrawn::ServeStale => {
+                tracing::info!(%repository, %tag, "upstream does not have the tag; on_upstream_404 serves what is remembered");
+            }
         }
         PullError::ManifestUnknown
+    }
+
+    /// Upstream's last word on the tag was no.
+    async fn withdraw(&self, repository: &Repository, tag: &Tag, why: &'static str) {
+        if let Some(pointer) = self.parts.store.tag(repository, tag).await
+            && pointer.checked != WITHDRAWN
+        {
+            tracing::info!(%repository, %tag, digest = %pointer.digest, "{why}");
+            self.parts.store.put_tag(repository, tag, TagPointer { checked: WITHDRAWN, ..pointer }).await;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const TTL: Duration = Duration::from_mins(1);
-    const STALE: Duration = Duration::from_hours(1);
-
-    fn at(seconds: i64) -> Freshness {
-        freshness(Timestamp::from_unix_seconds(0), Timestamp::from_unix_seconds(seconds), TTL, STALE)
-    }
-
-    #[test]
-    fn a_pointer_ages_from_fresh_over_stale_to_useless() {
-        assert_eq!(at(0), Freshness::Fresh);
-        assert_eq!(at(59), Freshness::Fresh);
-        assert_eq!(at(60), Freshness::Stale);
-        assert_eq!(at(3659), Freshness::Stale);
-        assert_eq!(at(3660), Freshness::Revalidate);
-    }
-
-    #[test]
-    fn a_pointer_from_the_future_is_checked_again() {
-        assert_eq!(at(-1), Freshness::Stale);
-        let now = Timestamp::from_unix_seconds(1_000);
-        assert_eq!(freshness(Timestamp::MIN, now, TTL, STALE), Freshness::Revalidate);
-        assert_eq!(freshness(now, now, Duration::ZERO, STALE), Freshness::Stale);
-        assert_eq!(freshness(now, now, Duration::ZERO, Duration::ZERO), Freshness::Revalidate);
-    }
 
     #[test]
     fn nothing_stale_is_served_when_upstream_has_answered() {

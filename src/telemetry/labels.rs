@@ -164,6 +164,7 @@ closed_sets! {
         RateLimited => "http_429",
         BreakerOpen => "breaker_open",
         Overloaded => "overloaded",
+        NotFound => "http_404",
     }
 
     /// How a request was decided (design §12).

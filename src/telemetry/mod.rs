@@ -198,7 +198,7 @@ impl Telemetry {
     pub fn stale_served(&self, upstream: &Host, cause: StaleCause) {
         self.metrics.cache_stale_served.increment(&[self.metrics.upstream(upstream), cause.position()]);
         if let Some(withheld) = self.logs.stale.next() {
-            tracing::warn!(%upstream, cause = cause.as_label(), withheld, "upstream does not answer; a stale tag was served");
+            tracing::warn!(%upstream, cause = cause.as_label(), withheld, "upstream gives no answer; a stale tag was served");
         }
     }
 

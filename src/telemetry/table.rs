@@ -137,7 +137,7 @@ table! {
         "When all cached files had last been hashed again, in seconds since 1970; 0: not by this process.";
     CACHE_STALE_SERVED: Counter, "sealgate_cache_stale_served_total",
         [UPSTREAM, closed("cause", StaleCause::LABELS)],
-        "Answers from a tag that was older than tag_ttl because its upstream did not answer, by cause.";
+        "Answers from a tag that was older than tag_ttl because its upstream did not answer, or no longer has it, by cause.";
 
     UPSTREAM_REQUESTS: Counter, "sealgate_upstream_requests_total",
         [UPSTREAM, closed("op", UpstreamOp::LABELS), closed("code_class", CodeClass::LABELS)],

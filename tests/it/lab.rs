@@ -16,7 +16,7 @@ use sealgate::policy::{
     BundlesWithoutIdentity, ClusterImagePolicies, ContainersPolicy, ContainersPolicyDocument, Exemption, Mode,
     MultiArch, Override, PolicyFile, PolicySet, Reason, Settings as PolicySettings,
 };
-use sealgate::pull::{AdmittedManifest, Delivery, PullError, Puller, Snapshot, Source, TagList, VerdictTtl};
+use sealgate::pull::{AdmittedManifest, Delivery, PullError, Puller, Snapshot, Source, TagList, TagRules, VerdictTtl};
 use sealgate::store::{Settings as StoreSettings, Store, StoredVerdict, VerdictFilter};
 use sealgate::telemetry::Telemetry;
 use sealgate::testing::sigstore::{FakeKey, FakeSignature, FakeSigstore, Flaw, key_requirement, signature_manifest};
@@ -96,6 +96,7 @@ impl Image {
 pub(crate) struct Lab {
     pub(crate) registry: FakeRegistry,
     pub(crate) clock: ManualClock,
+    tags: TagRules,
     snapshot: Arc<ArcSwap<Snapshot>>,
     store: Store,
     puller: Puller,
@@ -117,13 +118,25 @@ impl Lab {
         let telemetry = Telemetry::new(&[]);
         let store = open(&dir, &clock, &telemetry).await;
         let tasks = TaskTracker::new();
-        let puller = puller(&registry, &store, &snapshot, &clock, &tasks);
-        Self { registry, clock, snapshot, store, puller, tasks, telemetry, sigstore, contents: Mutex::default(), dir }
+        let tags = TagRules::of(Duration::from_secs(60), 24 * HOUR);
+        let puller = puller(&registry, &tags, &store, &snapshot, &clock, &tasks);
+        let contents = Mutex::default();
+        Self { registry, clock, tags, snapshot, store, puller, tasks, telemetry, sigstore, contents, dir }
+    }
+
+    /// With other rules of freshness.
+    pub(crate) fn with_tags(self, tags: TagRules) -> Self {
+        Self { tags, ..self }.with_another_puller()
+    }
+
+    /// Tasks that no request owns.
+    pub(crate) fn running(&self) -> usize {
+        self.tasks.len()
     }
 
     /// The same store and policy behind a puller (and an upstream client) that has nothing in memory.
     pub(crate) fn with_another_puller(mut self) -> Self {
-        self.puller = puller(&self.registry, &self.store, &self.snapshot, &self.clock, &self.tasks);
+        self.puller = puller(&self.registry, &self.tags, &self.store, &self.snapshot, &self.clock, &self.tasks);
         self
     }
 
@@ -601,6 +614,7 @@ async fn open(dir: &TempDir, clock: &ManualClock, telemetry: &Telemetry) -> Stor
 
 fn puller(
     registry: &FakeRegistry,
+    tags: &TagRules,
     store: &Store,
     snapshot: &Arc<ArcSwap<Snapshot>>,
     clock: &ManualClock,
@@ -609,8 +623,7 @@ fn puller(
     let source = |host: &str| Source {
         host: host.parse().unwrap(),
         upstream: Upstream::new(registry.settings(host), Telemetry::default()).unwrap(),
-        tag_ttl: Duration::from_secs(60),
-        stale_if_error: 24 * HOUR,
+        tags: tags.clone(),
     };
     Puller::new(
         vec![source(HOST), source(OTHER_HOST)],

@@ -44,6 +44,7 @@ mod fills;
 mod fixtures;
 mod foreign_layers;
 mod forgery;
+mod freshness;
 mod herds_and_clocks;
 mod image_size;
 mod kill;

@@ -12,7 +12,7 @@ use sealgate::net::{Lookup, Timeouts};
 use sealgate::oci::Digest;
 use sealgate::policy::{self, ContainersPolicy, ContainersPolicyDocument, PolicySet};
 
-use sealgate::pull::{Puller, Snapshot, Source, TransferRules, VerdictTtl};
+use sealgate::pull::{Puller, Snapshot, Source, TagRules, TransferRules, VerdictTtl};
 use sealgate::store::{Settings, Store};
 use sealgate::telemetry::Telemetry;
 use sealgate::testing::FakeRegistry;
@@ -82,8 +82,7 @@ impl Mirror {
             Source {
                 host: host.parse().unwrap(),
                 upstream: Upstream::with_network(settings, telemetry.clone(), network).unwrap(),
-                tag_ttl: Duration::from_mins(1),
-                stale_if_error: Duration::from_mins(1),
+                tags: TagRules::of(Duration::from_mins(1), Duration::from_mins(1)),
             }
         };
         let mut sources = vec![source("docker.io", &rig.endpoint)];

@@ -3,6 +3,10 @@
 //! Unknown keys are errors. Each key has its default here, in one place; `checked` turns the document into settings
 //! that cannot be wrong.
 
+mod upstream;
+
+pub use upstream::{OnUpstream404, TagLifeSpan, Tags, Upstream};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -242,91 +246,6 @@ impl Default for Tuf {
     }
 }
 
-/// `[[upstream]]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Upstream {
-    /// Canonical name, as policy sees it.
-    pub host: String,
-    /// Other names for it.
-    #[serde(default)]
-    pub aliases: Vec<String>,
-    /// Base URL; empty: `https://` and the host.
-    #[serde(default)]
-    pub endpoint: String,
-    /// For clients that name no registry.
-    #[serde(default)]
-    pub default: bool,
-    /// Life of a tag without asking upstream.
-    #[serde(default = "tag_ttl")]
-    pub tag_ttl: Span,
-    /// How long a stale tag may be served when upstream is down.
-    #[serde(default = "stale_if_error")]
-    pub stale_if_error: Span,
-    /// User; needs `password_file`.
-    #[serde(default)]
-    pub username: String,
-    /// File with the password.
-    #[serde(default)]
-    pub password_file: PathBuf,
-    /// docker's config.json.
-    #[serde(default)]
-    pub docker_config: PathBuf,
-    /// `docker-credential-<this>`.
-    #[serde(default)]
-    pub credential_helper: String,
-    /// Serve what these credentials can read to clients without certificates, off loopback too.
-    #[serde(default)]
-    pub anonymous_clients: bool,
-    /// Further hosts that the token realm may name.
-    #[serde(default)]
-    pub auth_hosts: Vec<String>,
-    /// Only these redirect hosts; empty: any public https host.
-    #[serde(default)]
-    pub redirect_hosts: Vec<String>,
-    /// The only roots for this upstream, PEM.
-    #[serde(default)]
-    pub ca_file: PathBuf,
-    /// Client certificate, PEM.
-    #[serde(default)]
-    pub client_cert: PathBuf,
-    /// Its key, PEM.
-    #[serde(default)]
-    pub client_key: PathBuf,
-    /// HTTP proxy; may hold a password.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proxy: Option<Secret>,
-    /// Whether private addresses may be dialled.
-    #[serde(default)]
-    pub allow_private_addresses: bool,
-}
-
-impl Upstream {
-    /// The upstream of that canonical name, every other key at its default.
-    pub fn named(host: &str) -> Self {
-        Self {
-            host: host.to_owned(),
-            aliases: Vec::new(),
-            endpoint: String::new(),
-            default: false,
-            tag_ttl: tag_ttl(),
-            stale_if_error: stale_if_error(),
-            username: String::new(),
-            password_file: PathBuf::new(),
-            docker_config: PathBuf::new(),
-            credential_helper: String::new(),
-            anonymous_clients: false,
-            auth_hosts: Vec::new(),
-            redirect_hosts: Vec::new(),
-            ca_file: PathBuf::new(),
-            client_cert: PathBuf::new(),
-            client_key: PathBuf::new(),
-            proxy: None,
-            allow_private_addresses: false,
-        }
-    }
-}
-
 /// `[cache]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -440,14 +359,6 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
     text.parse().map_err(|_| {
         D::Error::custom("not an address: write an IP address and a port, such as \"127.0.0.1:5000\" or \"[::]:5000\"")
     })
-}
-
-const fn tag_ttl() -> Span {
-    Span(Duration::from_mins(1))
-}
-
-const fn stale_if_error() -> Span {
-    Span(Duration::from_hours(24))
 }
 
 #[cfg(test)]

@@ -24,7 +24,9 @@ fn keys_of<T: DeserializeOwned>() -> BTreeSet<String> {
 fn keys_in(tables: &toml::Value, path: &[&str]) -> BTreeSet<String> {
     match (tables, path) {
         (toml::Value::Array(items), path) => items.iter().flat_map(|item| keys_in(item, path)).collect(),
-        (toml::Value::Table(table), [first, rest @ ..]) => keys_in(&table[*first], rest),
+        (toml::Value::Table(table), [first, rest @ ..]) => {
+            table.get(*first).map_or_else(BTreeSet::new, |inner| keys_in(inner, rest))
+        }
         (toml::Value::Table(table), []) => table.keys().cloned().collect(),
         _ => BTreeSet::new(),
     }
@@ -48,6 +50,7 @@ fn the_annotated_file_names_every_key_there_is() {
     assert_eq!(keys_in(&file, &["trust"]), keys_of::<Trust>());
     assert_eq!(keys_in(&file, &["trust", "tuf"]), keys_of::<Tuf>());
     assert_eq!(keys_in(&file, &["upstream"]), keys_of::<Upstream>());
+    assert_eq!(keys_in(&file, &["upstream", "tags"]), keys_of::<Tags>());
     assert_eq!(keys_in(&file, &["cache"]), keys_of::<Cache>());
     assert_eq!(keys_in(&file, &["verdicts"]), keys_of::<Verdicts>());
     assert_eq!(keys_in(&file, &["refusal"]), keys_of::<Refusal>());
@@ -66,7 +69,10 @@ fn values_in_the_annotated_file_are_the_defaults_but_for_the_mode_and_the_paths(
     assert_eq!(text(&file.log), text(&default.log));
     assert_eq!(file.policy.multi_arch, default.policy.multi_arch);
     assert_eq!((file.policy.mode, default.policy.mode), (Mode::Audit, Mode::Enforce));
-    assert_eq!((file.upstream[0].tag_ttl, file.upstream[0].stale_if_error), (tag_ttl(), stale_if_error()));
+    assert_eq!(
+        (file.upstream[0].tag_ttl, file.upstream[0].stale_if_error),
+        (upstream::tag_ttl(), upstream::stale_if_error())
+    );
 }
 
 #[test]
@@ -74,9 +80,12 @@ fn an_unknown_key_is_an_error_in_every_table() {
     for table in ["", "[server]", "[policy]", "[trust]", "[trust.tuf]", "[cache]", "[verdicts]", "[refusal]", "[log]"] {
         assert!(toml::from_str::<Document>(&format!("{table}\nlisten_on = 1\n")).is_err(), "{table}");
     }
-    for table in
-        ["[server.tls]\ncert=\"a\"\nkey=\"b\"", "[[upstream]]\nhost=\"a.b\"", "[[policy.override]]\nscope=\"\""]
-    {
+    for table in [
+        "[server.tls]\ncert=\"a\"\nkey=\"b\"",
+        "[[upstream]]\nhost=\"a.b\"",
+        "[[upstream]]\nhost=\"a.b\"\n[[upstream.tags]]\npattern=\"a:b\"",
+        "[[policy.override]]\nscope=\"\"",
+    ] {
         assert!(toml::from_str::<Document>(table).is_ok(), "{table}");
         assert!(toml::from_str::<Document>(&format!("{table}\nlisten_on = 1\n")).is_err(), "{table}");
     }

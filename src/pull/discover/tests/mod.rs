@@ -19,7 +19,7 @@ use crate::oci::Tag;
 use crate::policy::{
     AlternateSource, ContainersPolicy, ContainersPolicyDocument, MaterialKind, PolicySet, Settings as PolicySettings,
 };
-use crate::pull::{Snapshot, Source, VerdictTtl};
+use crate::pull::{Snapshot, Source, TagRules, VerdictTtl};
 use crate::store::{Settings, Store};
 use crate::telemetry::Telemetry;
 use crate::testing::{
@@ -117,8 +117,7 @@ fn puller(registry: &FakeRegistry, store: &Store, clock: &ManualClock) -> Puller
     let source = Source {
         host: HOST.parse().unwrap(),
         upstream: Upstream::new(registry.settings(HOST), Telemetry::default()).unwrap(),
-        tag_ttl: LIFE,
-        stale_if_error: LIFE,
+        tags: TagRules::of(LIFE, LIFE),
     };
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot()));
     let clock = Clock::Manual(clock.clone());
