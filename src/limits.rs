@@ -42,6 +42,8 @@ pub const CHILDREN_EXAMINED_MAX: usize = 32;
 
 /// Bytes of a configuration, policy, key or certificate file.
 pub const CONFIG_FILE_BYTES_MAX: u64 = MIB;
+/// Endpoints of one upstream besides the first.
+pub const FALLBACKS_MAX: usize = 8;
 /// Patterns of tags with a life of their own, of one upstream.
 pub const TAG_PATTERNS_MAX: usize = 256;
 /// Bytes of a glob over images: longer than any name with a digest.
@@ -269,6 +271,10 @@ pub const TOKEN_RENEW_AGAIN: Duration = Duration::from_secs(10);
 pub const TOKENS_MAX: u64 = 10_000;
 /// Time a credential from a file or helper is kept.
 pub const CREDENTIAL_LIFE: Duration = Duration::from_mins(5);
+/// Credential files and helpers of one upstream that are asked at once.
+pub const CREDENTIAL_READERS: usize = 8;
+/// Time that a failure to find a credential is kept.
+pub const CREDENTIAL_FAILED: Duration = Duration::from_secs(5);
 /// Age at which a refused credential is read again before giving up.
 pub const CREDENTIAL_REREAD: Duration = Duration::from_secs(30);
 /// Credentials of repository prefixes kept for one upstream.

@@ -68,6 +68,7 @@ pub(super) async fn upstreams(Shared(state): Shared<Arc<State>>) -> Answer {
                 "host": upstream.host,
                 "aliases": upstream.aliases,
                 "endpoint": upstream.endpoint,
+                "fallback_endpoints": upstream.fallback_endpoints,
                 "default": upstream.default,
                 "tag_ttl_seconds": upstream.tag_ttl_seconds,
                 "stale_while_revalidate_seconds": upstream.stale_while_revalidate_seconds,

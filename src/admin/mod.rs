@@ -102,6 +102,8 @@ pub struct UpstreamFacts {
     pub aliases: Vec<String>,
     /// Where it is reached.
     pub endpoint: String,
+    /// Where else, in this order.
+    pub fallback_endpoints: Vec<String>,
     /// Whether it serves clients that name no registry.
     pub default: bool,
     /// Life of a tag that no pattern fits, in seconds; `None` is for ever.

@@ -12,7 +12,7 @@ use crate::oci::Host;
 use crate::pull::{Puller, Snapshot, Source};
 use crate::store::{self, Store};
 use crate::telemetry::Telemetry;
-use crate::upstream::Upstream;
+use crate::upstream::{Network, Upstream};
 
 /// Everything below the listeners.
 #[derive(Debug)]
@@ -45,7 +45,8 @@ impl Parts {
 }
 
 fn source(upstream: &UpstreamConfig, telemetry: &Telemetry) -> Result<Source, AppError> {
-    let client = Upstream::new(upstream.settings.clone(), telemetry.clone())
+    let (settings, fallbacks) = (upstream.settings.clone(), upstream.fallbacks.clone());
+    let client = Upstream::with_fallbacks(settings, fallbacks, telemetry.clone(), Network::default())
         .map_err(|source| AppError::Upstream { host: upstream.host().to_string(), source })?;
     Ok(Source { host: upstream.host().clone(), upstream: client, tags: upstream.tags.clone() })
 }

@@ -19,6 +19,7 @@ pub(super) fn facts(config: &Config) -> Vec<UpstreamFacts> {
         host: upstream.host().to_string(),
         aliases: upstream.aliases.iter().map(ToString::to_string).collect(),
         endpoint: upstream.settings.endpoint.to_string(),
+        fallback_endpoints: upstream.fallbacks.iter().map(|fallback| fallback.settings.endpoint.to_string()).collect(),
         default: upstream.default,
         tag_ttl_seconds: match upstream.tags.life.ttl {
             TagTtl::For(ttl) => Some(ttl.as_secs()),

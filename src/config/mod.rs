@@ -5,6 +5,7 @@
 
 mod checked;
 pub mod document;
+mod endpoints;
 mod error;
 mod files;
 mod patterns;

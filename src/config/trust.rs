@@ -3,9 +3,9 @@
 use url::Url;
 
 use super::document::{self, Document};
+use super::endpoints::is_loopback;
 use super::error::{ConfigError, Source};
 use super::files::{Files, Secrecy};
-use super::upstreams::is_loopback;
 use super::{Origin, Secret, Span, read_source};
 use crate::limits::TUF_INTERVAL;
 use crate::net::{HttpClient, HttpSettings};

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use url::Url;
-
 use super::Span;
 use super::document::{OnUpstream404, TagLifeSpan, Upstream};
+use super::endpoints::{DOCKER_HUB, Place, has_credentials};
 use super::error::{ConfigError, Source};
-use super::files::{Files, Secrecy};
-use crate::limits::TAG_PATTERNS_MAX;
-use crate::net::{HttpClient, HttpSettings, HttpSettingsError};
+use super::files::Files;
+use crate::limits::{FALLBACKS_MAX, TAG_PATTERNS_MAX};
 use crate::oci::Host;
 use crate::pull::{TagLife, TagRules, TagTtl, Withdrawn};
-use crate::upstream::{Credentials, Settings};
+use crate::upstream::{Content, Fallback, Settings};
 
 /// One upstream, checked.
 #[derive(Debug, Clone)]
 pub struct UpstreamConfig {
     /// How to reach it.
     pub settings: Settings,
+    /// Where else, in this order.
+    pub fallbacks: Vec<Fallback>,
     /// Other names that clients may use for it.
     pub aliases: Vec<Host>,
     /// Whether clients that name no registry mean it.
@@ -35,9 +35,9 @@ impl UpstreamConfig {
         &self.settings.host
     }
 
-    /// Whether it is asked with credentials of ours, so that its answers are not for everybody.
+    /// Whether it is asked with credentials of ours, at any endpoint, so that its answers are not for everybody.
     pub fn has_credentials(&self) -> bool {
-        !matches!(self.settings.credentials, Credentials::Anonymous) || self.settings.client_identity_pem.is_some()
+        has_credentials(&self.settings) || self.fallbacks.iter().any(|fallback| has_credentials(&fallback.settings))
     }
 }
 
@@ -69,37 +69,46 @@ impl Checker<'_> {
     fn check(&self, files: &mut Files, warnings: &mut Vec<String>) -> Result<UpstreamConfig, ConfigError> {
         let document = self.document;
         let host = self.host("host", &document.host)?;
-        let endpoint = self.endpoint(&host)?;
-        let settings = Settings {
-            credentials: self.credentials(files)?,
-            auth_hosts: self.hosts("auth_hosts", &document.auth_hosts)?,
-            redirect_hosts: self.hosts("redirect_hosts", &document.redirect_hosts)?,
-            ca_pem: self.optional_file(files, "ca_file", &document.ca_file)?,
-            client_identity_pem: self.client_identity(files)?,
-            proxy: self.proxy()?,
-            allow_private_addresses: document.allow_private_addresses,
-            endpoint,
-            host,
-        };
-        self.certificates(&settings)?;
-        let upstream = UpstreamConfig {
-            aliases: self.aliases(&settings.host)?,
+        let first = document.first();
+        let settings =
+            Place { source: self.source, key: self.key, host: &host, document: &first }.check(files, warnings)?;
+        Ok(UpstreamConfig {
+            aliases: self.aliases(&host)?,
             default: document.default,
             tags: self.tags()?,
             anonymous_clients: document.anonymous_clients,
+            fallbacks: self.fallbacks(files, warnings, &settings)?,
             settings,
-        };
-        if upstream.settings.endpoint.scheme() == "http"
-            && upstream.has_credentials()
-            && !is_loopback(&upstream.settings.endpoint)
-        {
-            warnings.push(format!(
-                "{}: {} is plain http, so its credentials cross the network in the clear; use https",
-                (self.key)("endpoint"),
-                upstream.settings.endpoint
-            ));
+        })
+    }
+
+    /// Each has what it needs in its own table: no credential of one endpoint goes to another.
+    fn fallbacks(
+        &self,
+        files: &mut Files,
+        warnings: &mut Vec<String>,
+        first: &Settings,
+    ) -> Result<Vec<Fallback>, ConfigError> {
+        let documents = &self.document.fallback;
+        if documents.len() > FALLBACKS_MAX {
+            return Err(self.error("fallback", format!("more than {FALLBACKS_MAX} endpoints"), ""));
         }
-        Ok(upstream)
+        let mut fallbacks: Vec<Fallback> = Vec::new();
+        for (index, document) in documents.iter().enumerate() {
+            let key = |name: &str| (self.key)(&format!("fallback[{index}].{name}"));
+            let place = Place { source: self.source, key: &key, host: &first.host, document };
+            if document.endpoint.is_empty() {
+                return Err(place.error("endpoint", "empty", "write for example \"https://mirror.example\""));
+            }
+            let settings = place.check(files, warnings)?;
+            let known = std::iter::once(first).chain(fallbacks.iter().map(|fallback| &fallback.settings));
+            if known.into_iter().any(|known| known.endpoint == settings.endpoint) {
+                return Err(place.error("endpoint", "an endpoint that was named before", "remove one of them"));
+            }
+            let content = if document.partial { Content::Partial } else { Content::Complete };
+            fallbacks.push(Fallback { settings, content });
+        }
+        Ok(fallbacks)
     }
 
     fn tags(&self) -> Result<TagRules, ConfigError> {
@@ -126,15 +135,11 @@ impl Checker<'_> {
             OnUpstream404::Deny => Withdrawn::Deny,
             OnUpstream404::ServeStale => Withdrawn::ServeStale,
         };
-        Ok(TagRules { life, patterns, stale_if_error: document.stale_if_error.0, on_upstream_404 })
+        Ok(TagRules { life, patterns: patterns.into(), stale_if_error: document.stale_if_error.0, on_upstream_404 })
     }
 
     fn host(&self, key: &str, text: &str) -> Result<Host, ConfigError> {
         text.parse().map_err(|error| self.error(key, format!("\"{text}\" is {error}"), ""))
-    }
-
-    fn hosts(&self, key: &str, texts: &[String]) -> Result<Vec<String>, ConfigError> {
-        texts.iter().map(|text| self.host(key, text).map(|host| host.as_str().to_owned())).collect()
     }
 
     fn aliases(&self, host: &Host) -> Result<Vec<Host>, ConfigError> {
@@ -142,143 +147,6 @@ impl Checker<'_> {
             return DOCKER_HUB_ALIASES.iter().map(|alias| self.host("aliases", alias)).collect();
         }
         self.document.aliases.iter().map(|alias| self.host("aliases", alias)).collect()
-    }
-
-    /// http or https, host and port; nothing that could be mistaken for a part of a request.
-    fn endpoint(&self, host: &Host) -> Result<Url, ConfigError> {
-        let text = match (self.document.endpoint.as_str(), host.as_str()) {
-            ("", DOCKER_HUB) => "https://registry-1.docker.io".to_owned(),
-            ("", host) => format!("https://{host}"),
-            (endpoint, _) => endpoint.to_owned(),
-        };
-        let hint = "write for example \"https://quay.io\"";
-        // The text may hold a password by mistake, so no message repeats it.
-        let url: Url = text.parse().map_err(|error| self.error("endpoint", format!("no URL ({error})"), hint))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(self.error("endpoint", "neither http nor https", hint));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(self.error("endpoint", "a URL with a user in it", "use username and password_file"));
-        }
-        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-            return Err(self.error("endpoint", "more than scheme, host and port", hint));
-        }
-        Ok(url)
-    }
-
-    fn credentials(&self, files: &mut Files) -> Result<Credentials, ConfigError> {
-        let document = self.document;
-        let named = !document.username.is_empty() || !document.password_file.as_os_str().is_empty();
-        let docker = !document.docker_config.as_os_str().is_empty();
-        let helper = !document.credential_helper.is_empty();
-        match (named, docker, helper) {
-            (false, false, false) => Ok(Credentials::Anonymous),
-            (true, false, false) => self.named_credentials(files),
-            (false, true, false) => files
-                .check(&(self.key)("docker_config"), &document.docker_config, Secrecy::Credential)
-                .map(Credentials::DockerConfig)
-                .map_err(|error| self.error("docker_config", error, "")),
-            (false, false, true) => self.helper().map(Credentials::Helper),
-            _ => Err(self.error(
-                "host",
-                "has credentials from more than one source",
-                "keep one of username with password_file, docker_config, credential_helper",
-            )),
-        }
-    }
-
-    fn named_credentials(&self, files: &mut Files) -> Result<Credentials, ConfigError> {
-        let document = self.document;
-        if document.username.is_empty() {
-            return Err(self.error("password_file", "stands alone", "set username too"));
-        }
-        if document.password_file.as_os_str().is_empty() {
-            return Err(self.error("username", "stands alone", "set password_file too"));
-        }
-        let bytes = files
-            .read(&(self.key)("password_file"), &document.password_file, Secrecy::Credential)
-            .map_err(|error| self.error("password_file", error, ""))?;
-        let text = String::from_utf8(bytes).map_err(|_| self.error("password_file", "the file is not UTF-8", ""))?;
-        // Editors end files with a newline that no password has.
-        let password = text.trim_end_matches(['\r', '\n']);
-        if password.is_empty() || password.contains(['\r', '\n', '\0']) {
-            return Err(self.error("password_file", "the file must hold one line, the password", ""));
-        }
-        Ok(Credentials::Static { username: document.username.clone(), password: password.to_owned() })
-    }
-
-    /// The name becomes part of a program's name, so it is letters, digits and dashes only.
-    fn helper(&self) -> Result<String, ConfigError> {
-        let name = &self.document.credential_helper;
-        if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            Ok(name.clone())
-        } else {
-            Err(self.error(
-                "credential_helper",
-                "letters, digits and dashes only",
-                "write pass for docker-credential-pass",
-            ))
-        }
-    }
-
-    fn client_identity(&self, files: &mut Files) -> Result<Option<Vec<u8>>, ConfigError> {
-        let document = self.document;
-        match (document.client_cert.as_os_str().is_empty(), document.client_key.as_os_str().is_empty()) {
-            (true, true) => Ok(None),
-            (false, true) => Err(self.error("client_cert", "stands alone", "set client_key too")),
-            (true, false) => Err(self.error("client_key", "stands alone", "set client_cert too")),
-            (false, false) => {
-                let mut pem = files
-                    .read(&(self.key)("client_cert"), &document.client_cert, Secrecy::Public)
-                    .map_err(|error| self.error("client_cert", error, ""))?;
-                let key = files
-                    .read(&(self.key)("client_key"), &document.client_key, Secrecy::Credential)
-                    .map_err(|error| self.error("client_key", error, ""))?;
-                pem.push(b'\n');
-                pem.extend(key);
-                Ok(Some(pem))
-            }
-        }
-    }
-
-    /// What is in the files is looked at here, so that it is `config check` that finds it, and not the next start.
-    fn certificates(&self, settings: &Settings) -> Result<(), ConfigError> {
-        let (ca_pem, client_identity_pem) = (settings.ca_pem.clone(), settings.client_identity_pem.clone());
-        if ca_pem.is_none() && client_identity_pem.is_none() {
-            return Ok(());
-        }
-        let key = if ca_pem.is_some() { "ca_file" } else { "client_cert" };
-        HttpClient::new(HttpSettings { ca_pem, client_identity_pem, ..HttpSettings::default() }).map(drop).map_err(
-            |error| match error {
-                HttpSettingsError::Identity => self.error("client_cert", error, ""),
-                HttpSettingsError::Ca | HttpSettingsError::Proxy | HttpSettingsError::Client => {
-                    self.error(key, error, "")
-                }
-            },
-        )
-    }
-
-    fn optional_file(
-        &self,
-        files: &mut Files,
-        key: &str,
-        path: &std::path::Path,
-    ) -> Result<Option<Vec<u8>>, ConfigError> {
-        if path.as_os_str().is_empty() {
-            return Ok(None);
-        }
-        files.read(&(self.key)(key), path, Secrecy::Public).map(Some).map_err(|error| self.error(key, error, ""))
-    }
-
-    fn proxy(&self) -> Result<Option<Url>, ConfigError> {
-        let Some(proxy) = self.document.proxy.as_ref().filter(|proxy| !proxy.reveal().is_empty()) else {
-            return Ok(None);
-        };
-        // The text may hold a password, so no message repeats it either.
-        match proxy.reveal().parse::<Url>() {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
-            _ => Err(self.error("proxy", "no http or https URL", "write for example \"http://proxy.example:3128\"")),
-        }
     }
 
     fn error(&self, key: &str, problem: impl std::fmt::Display, hint: &str) -> ConfigError {
@@ -306,15 +174,4 @@ fn names_are_unique(source: &Source, upstreams: &[UpstreamConfig]) -> Result<(),
     Ok(())
 }
 
-/// Whether a URL leads to this very machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(domain)) => domain == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
-}
-
-const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];

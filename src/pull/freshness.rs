@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -14,7 +15,7 @@ pub struct TagRules {
     /// Of tags that no pattern fits.
     pub life: TagLife,
     /// The first that fits counts.
-    pub patterns: Vec<(TagPattern, TagLife)>,
+    pub patterns: Arc<[(TagPattern, TagLife)]>,
     /// How long after its life a tag may stand in for an upstream that is down.
     pub stale_if_error: Duration,
     /// What becomes of a tag that upstream no longer has.
@@ -130,7 +131,7 @@ impl TagRules {
     /// The same life for all tags, and nothing of a tag that upstream no longer has.
     pub fn of(tag_ttl: Duration, stale_if_error: Duration) -> Self {
         let life = TagLife { ttl: TagTtl::For(tag_ttl), stale_while_revalidate: Duration::ZERO };
-        Self { life, patterns: Vec::new(), stale_if_error, on_upstream_404: Withdrawn::Deny }
+        Self { life, patterns: Arc::default(), stale_if_error, on_upstream_404: Withdrawn::Deny }
     }
 
     pub(super) fn freshness(
@@ -179,7 +180,7 @@ mod tests {
     fn rules(ttl: TagTtl, while_revalidate: Duration, if_error: Duration) -> TagRules {
         TagRules {
             life: TagLife { ttl, stale_while_revalidate: while_revalidate },
-            patterns: Vec::new(),
+            patterns: Arc::default(),
             stale_if_error: if_error,
             on_upstream_404: Withdrawn::Deny,
         }
@@ -240,7 +241,7 @@ mod tests {
         let patterns = [("team/*:v*.*.*", 1000), ("*:v*", 200), ("team/app:?", 300)];
         let rules = TagRules {
             life: life(60),
-            patterns: patterns.map(|(text, seconds)| (text.parse().unwrap(), life(seconds))).to_vec(),
+            patterns: patterns.map(|(text, seconds)| (text.parse().unwrap(), life(seconds))).into(),
             ..rules(TagTtl::Immutable, Duration::ZERO, Duration::ZERO)
         };
         let lives = |repository: &str, tag: &str| {

@@ -43,6 +43,7 @@ struct Logs {
     stale: Sampled,
     mac: Sampled,
     credential: Sampled,
+    breaker: Sampled,
     store: Sampled,
     overload: Sampled,
 }
@@ -165,11 +166,24 @@ impl Telemetry {
         self.metrics.upstream_token_fetches.increment(&[self.metrics.upstream(upstream), outcome_position(ok)]);
     }
 
+    /// A request is passed on to the next endpoint of an upstream.
+    pub fn upstream_failed_over(&self, upstream: &Host) {
+        self.metrics.upstream_failovers.increment(&[self.metrics.upstream(upstream)]);
+    }
+
     /// The breakers of an upstream came to stand so; the caller has the worst of them.
     pub fn breaker_moved(&self, upstream: &Host, worst: BreakerState) {
         let value = i64::try_from(worst.position()).unwrap_or_default();
         self.metrics.upstream_breaker.set_at(&[self.metrics.upstream(upstream)], value);
-        tracing::info!(%upstream, state = worst.as_label(), "breaker");
+        match worst {
+            BreakerState::Closed => tracing::info!(%upstream, "the upstream is asked as usual again"),
+            BreakerState::HalfOpen => tracing::debug!(%upstream, "one request finds out whether the upstream is back"),
+            BreakerState::Open => {
+                if let Some(withheld) = self.logs.breaker.next() {
+                    tracing::warn!(%upstream, withheld, "the upstream fails or limits us and is left alone for a while");
+                }
+            }
+        }
     }
 
     /// An upstream said how many requests it allows.

@@ -155,6 +155,8 @@ table! {
         "Tokens asked of an upstream's token service.";
     UPSTREAM_CREDENTIALS_BLOCKED: Counter, "sealgate_upstream_credentials_blocked_total", [UPSTREAM],
         "Times that a credential was withheld from a place it must not go to.";
+    UPSTREAM_FAILOVERS: Counter, "sealgate_upstream_failovers_total", [UPSTREAM],
+        "Requests that were passed on to the next endpoint of the upstream, because the one before failed.";
     UPSTREAM_BREAKER: Gauge, "sealgate_upstream_breaker_state", [UPSTREAM],
         "Whether the upstream is asked: 0 yes, 1 one request finds out, 2 not before its pause or limit has passed; the worst of \
          all its endpoints and credentials.";

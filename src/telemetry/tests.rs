@@ -202,10 +202,12 @@ fn each_event_moves_its_own_series() {
 fn the_health_of_an_upstream_has_its_own_series() {
     let hosts = hosts(2);
     let (host, telemetry) = (hosts.last().unwrap(), Telemetry::new(&hosts));
+    telemetry.upstream_failed_over(host);
     telemetry.breaker_moved(host, BreakerState::Open);
     telemetry.rate_limit_seen(host, 100, 76, Some(Duration::from_hours(6)));
     telemetry.upstream_usable(host, Timestamp::from_unix_seconds(5));
     for (series, wanted) in [
+        ("sealgate_upstream_failovers_total{upstream=\"registry-1.example\"}", 1),
         ("sealgate_upstream_breaker_state{upstream=\"registry-1.example\"}", 2),
         ("sealgate_upstream_ratelimit_limit{upstream=\"registry-1.example\"}", 100),
         ("sealgate_upstream_ratelimit_remaining{upstream=\"registry-1.example\"}", 76),

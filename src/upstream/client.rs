@@ -30,6 +30,7 @@ use crate::telemetry::{CodeClass, Telemetry, UpstreamOp};
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) host: Host,
+    ns: bool,
     pub(super) reach: Reach,
     pub(super) http: HttpClient,
     /// For places that are not the upstream's own: without its client certificate.
@@ -89,7 +90,12 @@ pub(super) struct Exchange {
 }
 
 impl Client {
-    pub(super) fn new(settings: Settings, telemetry: Telemetry, network: Network) -> Result<Self, SettingsError> {
+    pub(super) fn new(
+        settings: Settings,
+        telemetry: Telemetry,
+        network: Network,
+        board: &Arc<Board>,
+    ) -> Result<Self, SettingsError> {
         let reach = Reach::new(settings.endpoint, &settings.auth_hosts, &settings.redirect_hosts)?;
         let credentials = CredentialSource::new(settings.credentials, settings.host.clone(), reach.endpoint())?;
         let lookasides = Lookasides::new(settings.proxy.clone(), settings.allow_private_addresses, network.clone());
@@ -105,7 +111,7 @@ impl Client {
             })
             .map_err(|error| SettingsError(error.to_string()))
         };
-        let breakers = Breakers::new(Arc::new(Board::new(settings.host.clone(), telemetry.clone())));
+        let breakers = Breakers::new(Arc::clone(board));
         let elsewhere = http(None)?;
         let http = match settings.client_identity_pem {
             None => elsewhere.clone(),
@@ -113,6 +119,7 @@ impl Client {
         };
         Ok(Self {
             host: settings.host,
+            ns: settings.ns,
             reach,
             http,
             elsewhere,
@@ -132,7 +139,15 @@ impl Client {
     pub(super) fn url(&self, name: &RepositoryName, rest: &str) -> Url {
         let mut url = self.reach.endpoint().clone();
         url.set_path(&format!("/v2/{name}/{rest}"));
+        self.name_upstream(&mut url);
         url
+    }
+
+    /// Says which registry is meant, to an endpoint that has several.
+    pub(super) fn name_upstream(&self, url: &mut Url) {
+        if self.ns && !url.query_pairs().any(|(key, _)| key == "ns") {
+            url.query_pairs_mut().append_pair("ns", self.host.as_str());
+        }
     }
 
     pub(super) fn timeouts(&self) -> &Timeouts {

@@ -2,7 +2,7 @@
 //!
 //! Each call ends in one of three ways: the thing, a clean "it is not there" ([`UpstreamError::NotFound`], `None` for
 //! referrers), or an error that says nothing about the thing. What upstream claims in headers is compared, never
-//! believed. Files: `client` sends (tokens, redirects, repetitions), `manifests`, `blobs`, `referrers` and `lists` judge the answers;
+//! believed. Files: `failover` chooses the endpoint, `client` sends (tokens, redirects, repetitions), `manifests`, `blobs`, `referrers` and `lists` judge the answers;
 //! `challenge`, `rate_limit`, `reach`, `retry`, `breaker` and `checks` decide without I/O. May import: `net`, `telemetry`, `oci`,
 //! `limits`, `clock`.
 
@@ -14,6 +14,7 @@ mod checks;
 mod client;
 mod credentials;
 mod error;
+mod failover;
 mod lists;
 mod lookaside;
 mod manifests;
@@ -26,7 +27,7 @@ mod settings;
 mod token;
 
 pub use error::{SettingsError, UpstreamError};
-pub use settings::{Credentials, Network, Settings};
+pub use settings::{Content, Credentials, Fallback, Network, Settings};
 
 use std::sync::Arc;
 
@@ -34,12 +35,12 @@ use bytes::Bytes;
 
 use crate::oci::{Digest, Reference, RepositoryName};
 use crate::telemetry::Telemetry;
-use client::Client;
+use failover::Endpoints;
 
-/// One upstream registry; clones share connections, tokens and breaker.
+/// One upstream registry; clones share connections, tokens and breakers.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    client: Arc<Client>,
+    endpoints: Arc<Endpoints>,
 }
 
 impl Upstream {
@@ -56,7 +57,20 @@ impl Upstream {
     /// # Errors
     /// As [`Self::new`].
     pub fn with_network(settings: Settings, telemetry: Telemetry, network: Network) -> Result<Self, SettingsError> {
-        Ok(Self { client: Arc::new(Client::new(settings, telemetry, network)?) })
+        Self::with_fallbacks(settings, Vec::new(), telemetry, network)
+    }
+
+    /// As [`Self::with_network`], with further endpoints, asked in their order when those before them fail.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_fallbacks(
+        settings: Settings,
+        fallbacks: Vec<Fallback>,
+        telemetry: Telemetry,
+        network: Network,
+    ) -> Result<Self, SettingsError> {
+        Ok(Self { endpoints: Arc::new(Endpoints::new(settings, fallbacks, telemetry, network)?) })
     }
 
     /// HEAD of a manifest; moves no body.
@@ -68,7 +82,7 @@ impl Upstream {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<ManifestHead, UpstreamError> {
-        manifests::head(&self.client, name, reference).await
+        self.endpoints.ask(|client| async move { manifests::head(&client, name, reference).await }).await
     }
 
     /// GET of a manifest, at most [`MANIFEST_BYTES_MAX`], digest compared with what was asked and with what upstream says.
@@ -82,7 +96,7 @@ impl Upstream {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<FetchedManifest, UpstreamError> {
-        manifests::get(&self.client, name, reference).await
+        self.endpoints.ask(|client| async move { manifests::get(&client, name, reference).await }).await
     }
 
     /// HEAD of a blob: its size, when upstream says it.
@@ -90,7 +104,7 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`].
     pub async fn blob_head(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<u64>, UpstreamError> {
-        blobs::head(&self.client, name, digest).await
+        self.endpoints.ask(|client| async move { blobs::head(&client, name, digest).await }).await
     }
 
     /// GET of a blob or of its end; headers have been checked, the body has not.
@@ -108,7 +122,7 @@ impl Upstream {
         digest: &Digest,
         range: BlobRange,
     ) -> Result<BlobBody, UpstreamError> {
-        blobs::get(&self.client, name, digest, range).await
+        self.endpoints.ask(|client| async move { blobs::get(&client, name, digest, range).await }).await
     }
 
     /// GET of what is missing of a blob whose first `start` (> 0) bytes have come, on condition that it is still the same
@@ -123,12 +137,13 @@ impl Upstream {
         start: u64,
         validator: &Validator,
     ) -> Result<BlobRest, UpstreamError> {
-        blobs::rest(&self.client, name, digest, start, validator).await
+        let ask = |client| async move { blobs::rest(&client, name, digest, start, validator).await };
+        self.endpoints.ask(ask).await
     }
 
     /// The pause before a transfer that broke for the `breaks`th time in a row goes on; it doubles, with jitter.
     pub fn pause_after_break(&self, breaks: usize) -> std::time::Duration {
-        self.client.pause_after_break(breaks)
+        self.endpoints.first().pause_after_break(breaks)
     }
 
     /// A small blob whole, at most `max` bytes, hashed and compared.
@@ -136,7 +151,7 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`]; a longer blob is `Bad` with the reason `too_large`.
     pub async fn small_blob(&self, name: &RepositoryName, digest: &Digest, max: u64) -> Result<Bytes, UpstreamError> {
-        blobs::small(&self.client, name, digest, max).await
+        self.endpoints.ask(|client| async move { blobs::small(&client, name, digest, max).await }).await
     }
 
     /// What lies at an `http` or `https` address beside the registry, at most `max` bytes; `None` on a clean 404. No credential of
@@ -145,7 +160,7 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`], in the name of that server; a longer body is `Bad` with the reason `too_large`.
     pub async fn lookaside(&self, url: &url::Url, max: u64) -> Result<Option<Bytes>, UpstreamError> {
-        lookaside::get(&self.client, url, max).await
+        lookaside::get(self.endpoints.first(), url, max).await
     }
 
     /// The referrers of a digest, page by page within [`REFERRERS_PAGES_MAX`] and [`REFERRERS_MAX`]. `Ok(None)`: upstream
@@ -161,7 +176,8 @@ impl Upstream {
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<ReferrersList>, UpstreamError> {
-        referrers::referrers(&self.client, name, digest).await
+        let ask = |client| async move { referrers::referrers(&client, name, digest).await };
+        self.endpoints.ask_for_list(ask).await
     }
 
     /// The referrers that `interest`, out of at most [`REFERRERS_PAGES_MAX`] pages of any number of others; of very many
@@ -182,7 +198,9 @@ impl Upstream {
         interest: &(dyn Fn(&crate::oci::Descriptor) -> Interest + Send + Sync),
         deadline: tokio::time::Instant,
     ) -> Result<Option<SelectedReferrers>, UpstreamError> {
-        referrers::select(&self.client, name, digest, artifact_type, interest, deadline).await
+        let ask =
+            |client| async move { referrers::select(&client, name, digest, artifact_type, interest, deadline).await };
+        self.endpoints.ask_for_list(ask).await
     }
 
     /// One page of tags, in upstream's order: about `n`, after `last`. Registries that know no pages send all.
@@ -190,7 +208,7 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`]; 404 is `NotFound`.
     pub async fn tags(&self, name: &RepositoryName, n: usize, last: Option<&str>) -> Result<TagsPage, UpstreamError> {
-        lists::tags(&self.client, name, n, last).await
+        self.endpoints.ask_for_list(|client| async move { lists::tags(&client, name, n, last).await }).await
     }
 }
 

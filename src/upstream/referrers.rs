@@ -203,7 +203,11 @@ async fn follow(
         if artifact_type.is_some() || visited.len() == REFERRERS_PAGES_MAX {
             return Ok(Some(End::TooManyPages));
         }
-        match same_list(&first, &url, link).filter(|next| !visited.contains(next)) {
+        let next = same_list(&first, &url, link).map(|mut next| {
+            client.name_upstream(&mut next);
+            next
+        });
+        match next.filter(|next| !visited.contains(next)) {
             Some(next) => url = next,
             None => return Ok(Some(End::Astray)),
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::net::{Lookup, Timeouts};
 use crate::oci::Host;
 
-/// How to reach one upstream (design §3, `[[upstream]]`), checked by `config`.
+/// How to reach one upstream at one endpoint (design §3, `[[upstream]]`), checked by `config`.
 #[derive(Clone)]
 pub struct Settings {
     /// Canonical name.
@@ -27,6 +27,26 @@ pub struct Settings {
     pub proxy: Option<url::Url>,
     /// Whether private addresses may be dialled.
     pub allow_private_addresses: bool,
+    /// Whether requests name the upstream in `?ns=`: the endpoint is a mirror of several registries.
+    pub ns: bool,
+}
+
+/// A further endpoint of an upstream, asked when those before it fail.
+#[derive(Debug, Clone)]
+pub struct Fallback {
+    /// How to reach it; `host` is the upstream's.
+    pub settings: Settings,
+    /// How much of the upstream it has.
+    pub content: Content,
+}
+
+/// How much of an upstream an endpoint has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// All: what is not there, the upstream does not have.
+    Complete,
+    /// Perhaps not all: what is not there says nothing.
+    Partial,
 }
 
 impl fmt::Debug for Settings {

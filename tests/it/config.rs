@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sealgate::config::{Config, ConfigError, Document, Origin};
 use sealgate::http::Access;
+use sealgate::limits::FALLBACKS_MAX;
 use sealgate::oci::Digest;
 use sealgate::policy::Mode;
 
@@ -459,6 +460,48 @@ fn an_upstream_with_credentials_is_served_to_strangers_only_when_that_is_said() 
     assert_eq!(load(tls, helper), [false, true], "TLS alone does not say who a client is");
     assert_eq!(load(mtls, helper), [true, true]);
     assert_eq!(load(open, &format!("{helper}\nanonymous_clients = true")), [true, true]);
+    let elsewhere = format!("fallback = [{{ endpoint = \"https://b.test\", {helper} }}]");
+    assert_eq!(load(open, &elsewhere), [false, true], "so are those of a further endpoint");
+}
+
+#[test]
+fn further_endpoints_have_their_own_keys_and_their_mistakes_name_them() {
+    let config = |keys: &str| with_policy(&format!("[[upstream]]\nhost = \"a.example\"\n{keys}\n"));
+    let two = "ns = true\nusername = \"u\"\npassword_file = \"p\"\n[[upstream.fallback]]\nendpoint = \"https://b.example\"\n\
+               [[upstream.fallback]]\nendpoint = \"http://c.example:5000\"\npartial = true\nauth_hosts = [\"d.example\"]";
+    let files = Files::with(&config(two));
+    files.write("p", "secret");
+    files.mode("p", 0o600);
+    let loaded = files.load().unwrap();
+    let upstream = &loaded.upstreams[0];
+    assert!(upstream.settings.ns && upstream.has_credentials());
+    let endpoints: Vec<&str> = upstream.fallbacks.iter().map(|fallback| fallback.settings.endpoint.as_str()).collect();
+    assert_eq!(endpoints, ["https://b.example/", "http://c.example:5000/"]);
+    for fallback in &upstream.fallbacks {
+        assert!(matches!(fallback.settings.credentials, sealgate::upstream::Credentials::Anonymous));
+        assert_eq!((fallback.settings.host.as_str(), fallback.settings.ns), ("a.example", false));
+    }
+    assert_eq!(upstream.fallbacks[1].content, sealgate::upstream::Content::Partial);
+    let fallback = |keys: &str| format!("[[upstream.fallback]]\n{keys}");
+    let rows = [
+        (fallback("endpoint = \"\""), "upstream[0].fallback[0].endpoint"),
+        (fallback("endpoint = \"https://a.example\""), "named before"),
+        (fallback("endpoint = \"https://b.example\"\nusername = \"u\""), "upstream[0].fallback[0].username"),
+        (fallback("endpoint = \"ftp://b.example\""), "neither http nor https"),
+        (fallback("endpoint = \"https://b.example\"\ntag_ttl = \"1s\""), "tag_ttl"),
+        ("[[upstream.tags]]\npattern = \"a\"".to_owned(), "upstream[0].tags[0].pattern"),
+        ("[[upstream.tags]]\npattern = \"a:b\"\ntag_ttl = \"for ever\"".to_owned(), "immutable"),
+        ("on_upstream_404 = \"allow\"".to_owned(), "serve-stale"),
+    ];
+    for (keys, expected) in rows {
+        let error = error_of(&config(&keys));
+        assert!(error.contains(expected), "{keys}: {error}");
+    }
+    let many = |count: usize| -> String {
+        (0..count).map(|number| fallback(&format!("endpoint = \"https://b{number}.example\"\n"))).collect()
+    };
+    assert!(Files::with(&config(&many(FALLBACKS_MAX))).load().is_ok());
+    assert!(error_of(&config(&many(FALLBACKS_MAX + 1))).contains("more than"));
 }
 
 #[test]

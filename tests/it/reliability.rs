@@ -64,13 +64,13 @@ fn wrong_rows(page: &str, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
 }
 
 /// A policy that wants a signature by this key under any name of the repository.
-fn signed_by(sigstore: &FakeSigstore) -> String {
+pub(crate) fn signed_by(sigstore: &FakeSigstore) -> String {
     let mut requirement = key_requirement(&sigstore.key("k"));
     requirement["signedIdentity"] = json!({"type": "matchRepository"});
     json!({"default": [requirement]}).to_string()
 }
 
-fn sign(registry: &FakeRegistry, sigstore: &FakeSigstore, tag: &str, image: &BuiltImage) {
+pub(crate) fn sign(registry: &FakeRegistry, sigstore: &FakeSigstore, tag: &str, image: &BuiltImage) {
     let reference = format!("registry.test/team/app:{tag}");
     let signature = sigstore.sign_unlogged(&sigstore.key("k"), &reference, &image.digest(), Flaw::None);
     attach_signatures(registry, "team/app", &image.digest(), &[signature]);

@@ -5,7 +5,7 @@
 
 mod upstream;
 
-pub use upstream::{OnUpstream404, TagLifeSpan, Tags, Upstream};
+pub use upstream::{Fallback, OnUpstream404, TagLifeSpan, Tags, Upstream};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -51,6 +51,7 @@ fn the_annotated_file_names_every_key_there_is() {
     assert_eq!(keys_in(&file, &["trust", "tuf"]), keys_of::<Tuf>());
     assert_eq!(keys_in(&file, &["upstream"]), keys_of::<Upstream>());
     assert_eq!(keys_in(&file, &["upstream", "tags"]), keys_of::<Tags>());
+    assert_eq!(keys_in(&file, &["upstream", "fallback"]), keys_of::<Fallback>());
     assert_eq!(keys_in(&file, &["cache"]), keys_of::<Cache>());
     assert_eq!(keys_in(&file, &["verdicts"]), keys_of::<Verdicts>());
     assert_eq!(keys_in(&file, &["refusal"]), keys_of::<Refusal>());
@@ -84,6 +85,7 @@ fn an_unknown_key_is_an_error_in_every_table() {
         "[server.tls]\ncert=\"a\"\nkey=\"b\"",
         "[[upstream]]\nhost=\"a.b\"",
         "[[upstream]]\nhost=\"a.b\"\n[[upstream.tags]]\npattern=\"a:b\"",
+        "[[upstream]]\nhost=\"a.b\"\n[[upstream.fallback]]\nendpoint=\"https://b.b\"",
         "[[policy.override]]\nscope=\"\"",
     ] {
         assert!(toml::from_str::<Document>(table).is_ok(), "{table}");
@@ -93,7 +95,8 @@ fn an_unknown_key_is_an_error_in_every_table() {
 
 #[test]
 fn no_key_skips_the_verification_of_tls() {
-    let keys: Vec<String> = keys_of::<Upstream>().into_iter().chain(keys_of::<Tls>()).collect();
+    let keys: Vec<String> =
+        [keys_of::<Upstream>(), keys_of::<Fallback>(), keys_of::<Tls>()].into_iter().flatten().collect();
     for word in ["insecure", "skip", "verify", "tls_"] {
         assert!(!keys.iter().any(|key| key.contains(word)), "{word}: {keys:?}");
     }

@@ -11,6 +11,7 @@ use crate::config::{Secret, Span};
 /// `[[upstream]]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct Upstream {
     /// Canonical name, as policy sees it.
     pub host: String,
@@ -20,6 +21,9 @@ pub struct Upstream {
     /// Base URL; empty: `https://` and the host.
     #[serde(default)]
     pub endpoint: String,
+    /// Name the upstream in `?ns=`, for an endpoint that is a mirror of several registries.
+    #[serde(default)]
+    pub ns: bool,
     /// For clients that name no registry.
     #[serde(default)]
     pub default: bool,
@@ -74,6 +78,9 @@ pub struct Upstream {
     /// Other lives for some tags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tags>,
+    /// Where else it is reached, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback: Vec<Fallback>,
 }
 
 impl Upstream {
@@ -83,6 +90,7 @@ impl Upstream {
             host: host.to_owned(),
             aliases: Vec::new(),
             endpoint: String::new(),
+            ns: false,
             default: false,
             tag_ttl: tag_ttl(),
             stale_if_error: stale_if_error(),
@@ -101,8 +109,76 @@ impl Upstream {
             proxy: None,
             allow_private_addresses: false,
             tags: Vec::new(),
+            fallback: Vec::new(),
         }
     }
+
+    /// The endpoint that is asked first, in the form of the others.
+    pub(in crate::config) fn first(&self) -> Fallback {
+        Fallback {
+            endpoint: self.endpoint.clone(),
+            partial: false,
+            ns: self.ns,
+            username: self.username.clone(),
+            password_file: self.password_file.clone(),
+            docker_config: self.docker_config.clone(),
+            credential_helper: self.credential_helper.clone(),
+            auth_hosts: self.auth_hosts.clone(),
+            redirect_hosts: self.redirect_hosts.clone(),
+            ca_file: self.ca_file.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+            proxy: self.proxy.clone(),
+            allow_private_addresses: self.allow_private_addresses,
+        }
+    }
+}
+
+/// `[[upstream.fallback]]`; it takes over nothing of the upstream's own keys.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fallback {
+    /// Base URL.
+    pub endpoint: String,
+    /// Whether it may lack what the upstream has.
+    #[serde(default)]
+    pub partial: bool,
+    /// As in `[[upstream]]`, and all that follow.
+    #[serde(default)]
+    pub ns: bool,
+    /// User; needs `password_file`.
+    #[serde(default)]
+    pub username: String,
+    /// File with the password.
+    #[serde(default)]
+    pub password_file: PathBuf,
+    /// docker's config.json.
+    #[serde(default)]
+    pub docker_config: PathBuf,
+    /// `docker-credential-<this>`.
+    #[serde(default)]
+    pub credential_helper: String,
+    /// Further hosts that the token realm may name.
+    #[serde(default)]
+    pub auth_hosts: Vec<String>,
+    /// Only these redirect hosts; empty: any public https host.
+    #[serde(default)]
+    pub redirect_hosts: Vec<String>,
+    /// The only roots for this endpoint, PEM.
+    #[serde(default)]
+    pub ca_file: PathBuf,
+    /// Client certificate, PEM.
+    #[serde(default)]
+    pub client_cert: PathBuf,
+    /// Its key, PEM.
+    #[serde(default)]
+    pub client_key: PathBuf,
+    /// HTTP proxy; may hold a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Secret>,
+    /// Whether private addresses may be dialled.
+    #[serde(default)]
+    pub allow_private_addresses: bool,
 }
 
 /// `[[upstream.tags]]`

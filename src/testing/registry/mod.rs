@@ -171,6 +171,7 @@ impl FakeRegistry {
             client_identity_pem: None,
             proxy: None,
             allow_private_addresses: false,
+            ns: false,
         }
     }
 

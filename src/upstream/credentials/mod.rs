@@ -13,10 +13,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use moka::sync::Cache;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Credentials, SettingsError};
-use crate::limits::{CREDENTIAL_LIFE, CREDENTIAL_REREAD, CREDENTIALS_MAX};
+use crate::limits::{CREDENTIAL_FAILED, CREDENTIAL_LIFE, CREDENTIAL_READERS, CREDENTIAL_REREAD, CREDENTIALS_MAX};
 use crate::oci::{Digest, Host, RepositoryName};
 use docker_config::{DockerConfig, Found, candidates, server_url};
 
@@ -98,12 +99,22 @@ pub(in crate::upstream) struct CredentialSource {
     endpoint: String,
     /// By repository, or under one key where the repository makes no difference.
     kept: Cache<String, Kept>,
+    /// Files and helpers are asked by few at a time, however many requests want to know.
+    turn: Semaphore,
 }
 
 #[derive(Debug, Clone)]
 struct Kept {
-    credential: Option<Arc<Credential>>,
+    credential: Result<Option<Arc<Credential>>, CredentialError>,
     since: Instant,
+}
+
+impl Kept {
+    /// A failure is kept for less long, but it is kept: a helper that hangs must not be run for each request.
+    fn lasts(&self) -> bool {
+        let life = if self.credential.is_ok() { CREDENTIAL_LIFE } else { CREDENTIAL_FAILED };
+        self.since.elapsed() < life
+    }
 }
 
 impl CredentialSource {
@@ -121,7 +132,8 @@ impl CredentialSource {
             (Some(host), None) => host.to_owned(),
             (None, _) => String::new(),
         };
-        Ok(Self { credentials, host, endpoint: authority, kept: Cache::new(CREDENTIALS_MAX) })
+        let kept = Cache::new(CREDENTIALS_MAX);
+        Ok(Self { credentials, host, endpoint: authority, kept, turn: Semaphore::new(CREDENTIAL_READERS) })
     }
 
     /// The credential for a repository; `None`: ask without.
@@ -137,19 +149,22 @@ impl CredentialSource {
             Credentials::DockerConfig(_) | Credentials::Helper(_) => {}
         }
         let key = self.key(name);
-        if let Some(kept) = self.kept.get(key)
-            && kept.since.elapsed() < CREDENTIAL_LIFE
-        {
-            return Ok(kept.credential);
+        if let Some(kept) = self.kept.get(key).filter(Kept::lasts) {
+            return kept.credential;
         }
-        let credential = match &self.credentials {
-            Credentials::DockerConfig(path) => self.in_config(path, name).await?,
-            Credentials::Helper(name) => helper::ask(name, server_url(self.host.as_str())).await?,
-            Credentials::Anonymous | Credentials::Static { .. } => None,
+        // Nobody closes it; should it happen, there is no bound any more, and nothing else is lost.
+        let _turn = self.turn.acquire().await;
+        if let Some(kept) = self.kept.get(key).filter(Kept::lasts) {
+            return kept.credential;
+        }
+        let found = match &self.credentials {
+            Credentials::DockerConfig(path) => self.in_config(path, name).await,
+            Credentials::Helper(name) => helper::ask(name, server_url(self.host.as_str())).await,
+            Credentials::Anonymous | Credentials::Static { .. } => Ok(None),
         };
-        let credential = credential.map(Arc::new);
+        let credential = found.map(|found| found.map(Arc::new));
         self.kept.insert(key.to_owned(), Kept { credential: credential.clone(), since: Instant::now() });
-        Ok(credential)
+        credential
     }
 
     /// The registry refused it: reads it again at the next request, unless it is that young that this just happened.
@@ -189,5 +204,22 @@ mod tests {
         assert!(!format!("{:?}", credential.basic().unwrap()).contains("aHVud"));
         let settings = Credentials::Static { username: "u".to_owned(), password: "hunter2".to_owned() };
         assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_fails_is_run_once_for_all_who_wait_and_again_later() {
+        let missing = Credentials::Helper("none-of-this-name".to_owned());
+        let endpoint: url::Url = "https://registry.test".parse().unwrap();
+        let source = CredentialSource::new(missing, "registry.test".parse().unwrap(), &endpoint).unwrap();
+        let name: RepositoryName = "team/app".parse().unwrap();
+        assert_eq!(source.of(&name).await, Err(CredentialError::HelperMissing(std::io::ErrorKind::NotFound)));
+        let first = source.kept.get("").unwrap().since;
+        assert!(source.of(&name).await.is_err());
+        assert_eq!(source.kept.get("").unwrap().since, first, "it was not run again");
+        tokio::time::pause();
+        tokio::time::advance(CREDENTIAL_FAILED).await;
+        tokio::time::resume();
+        assert!(source.of(&name).await.is_err());
+        assert!(source.kept.get("").unwrap().since > first);
     }
 }

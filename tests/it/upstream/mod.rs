@@ -28,7 +28,7 @@ fn client_with(settings: Settings, network: Network) -> Upstream {
     Upstream::with_network(settings, telemetry, network).unwrap()
 }
 
-fn quick() -> Timeouts {
+pub(crate) fn quick() -> Timeouts {
     Timeouts { retry_pause: Duration::from_millis(1), ..Timeouts::default() }
 }
 
@@ -46,11 +46,11 @@ pub(crate) async fn advance(time: Duration) {
     tokio::time::resume();
 }
 
-fn name() -> RepositoryName {
+pub(crate) fn name() -> RepositoryName {
     "team/app".parse().unwrap()
 }
 
-fn tag() -> Reference {
+pub(crate) fn tag() -> Reference {
     "1.0".parse().unwrap()
 }
 
