@@ -42,6 +42,7 @@ mod discovery;
 mod disk_faults;
 mod endpoints;
 mod fills;
+mod fingerprints;
 mod fixtures;
 mod foreign_layers;
 mod forgery;

@@ -1,70 +1,10 @@
-//! Nothing that changes an answer leaves the fingerprint as it was, and nothing else changes it.
+//! The order in which scopes are written changes nothing; `tests/it/fingerprints` has what does.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::*;
-
-fn fingerprint(document: &Value) -> Digest {
-    PolicySet::new(settings(document)).unwrap().fingerprint()
-}
-
-#[test]
-fn the_fingerprint_changes_with_whatever_changes_an_answer() {
-    let base = document(&json!([requirement("a"), {"type": "insecureAcceptAnything"}]));
-    let mut seen = std::collections::BTreeMap::from([(fingerprint(&base), "base".to_owned())]);
-    let mut differs = |what: &str, fingerprint: Digest| {
-        assert_eq!(seen.insert(fingerprint, what.to_owned()), None, "{what}");
-    };
-    let mut change = |what: &str, change: &dyn Fn(&mut Value)| {
-        let mut changed = base.clone();
-        change(&mut changed);
-        differs(what, fingerprint(&changed));
-    };
-    let first = "/transports/docker/quay.io/0";
-    change("another key", &|policy| *policy.pointer_mut(first).unwrap() = requirement("b"));
-    change("another identity", &|policy| {
-        policy.pointer_mut(first).unwrap()["signedIdentity"]["type"] = json!("matchExact");
-    });
-    change("one more scope", &|policy| policy["transports"]["docker"]["ghcr.io"] = json!([{"type": "reject"}]));
-    change("another default", &|policy| policy["default"] = json!([{"type": "insecureAcceptAnything"}]));
-    change("another order of requirements", &|policy| {
-        policy.pointer_mut("/transports/docker/quay.io").unwrap().as_array_mut().unwrap().reverse();
-    });
-    change("a log", &|policy| {
-        *policy.pointer_mut(first).unwrap() = sigstore().logged_key_requirement(&sigstore().key("a"));
-    });
-    let multi_arch = Settings { multi_arch: MultiArch::LeafOnly, ..settings(&base) };
-    differs("multi_arch", PolicySet::new(multi_arch).unwrap().fingerprint());
-    let over = |mode, multi_arch| {
-        let over = Override { mode, multi_arch, ..Override::of("quay.io".parse().unwrap()) };
-        PolicySet::new(Settings { overrides: vec![over], ..settings(&base) }).unwrap().fingerprint()
-    };
-    differs("an override of multi_arch", over(None, Some(MultiArch::LeafOnly)));
-    let over_other =
-        |over| PolicySet::new(Settings { overrides: vec![over], ..settings(&base) }).unwrap().fingerprint();
-    let of = || Override::of("quay.io".parse().unwrap());
-    let bundles = Some(BundlesWithoutIdentity::DigestIsEnough);
-    differs("an override of bundles", over_other(Override { bundles_without_identity: bundles, ..of() }));
-    differs("an override of the size", over_other(Override { max_image_bytes: Some(1), ..of() }));
-    assert_eq!(over(Some(Mode::Audit), None), fingerprint(&base), "a mode is applied when the verdict is read");
-    let audit = Settings { mode: Mode::Audit, ..settings(&base) };
-    assert_eq!(PolicySet::new(audit).unwrap().fingerprint(), fingerprint(&base));
-}
-
-#[test]
-fn the_fingerprint_does_not_depend_on_where_a_key_was_read() {
-    let key = sigstore().key("a").public_pem().into_bytes();
-    let resolve = |path: &str| {
-        let document = document(&json!([{"type": "sigstoreSigned", "keyPath": path}]));
-        let parsed = ContainersPolicyDocument::parse(document.to_string().as_bytes()).unwrap();
-        let containers_policy = ContainersPolicy::resolve(parsed, &mut |_| Ok(key.clone())).unwrap();
-        let settings = Settings { containers_policy: Some(containers_policy), ..settings(&document_of_nothing()) };
-        PolicySet::new(settings).unwrap().fingerprint()
-    };
-    assert_eq!(resolve("/a.pub"), resolve("keys/b.pub"));
-}
 
 fn document_of_nothing() -> Value {
     json!({"default": [{"type": "reject"}]})

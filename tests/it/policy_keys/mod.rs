@@ -8,6 +8,8 @@ mod cluster_image_policy;
 mod containers_policy;
 mod trust_root;
 
+pub(crate) use trust_root::{authorities_pem, trust_root};
+
 use std::collections::BTreeSet;
 
 use sealgate::clock::{Clock, Timestamp};

@@ -11,7 +11,7 @@ use super::cluster_image_policy::{Lab, keyless, policy};
 use super::{Case, Expected, Outcome, all_hold, case};
 
 /// A Sigstore as a TrustRoot document of the name `root`.
-pub(super) fn trust_root(sigstore: &FakeSigstore) -> Value {
+pub(crate) fn trust_root(sigstore: &FakeSigstore) -> Value {
     let root: Value = serde_json::from_str(&sigstore.trusted_root_json()).unwrap();
     let list = |key: &str| root[key].as_array().unwrap().clone();
     let authority = |entry: &Value| {
@@ -39,7 +39,7 @@ pub(super) fn trust_root(sigstore: &FakeSigstore) -> Value {
 }
 
 /// A Sigstore's certificate authority with its root: a bundle brings the leaf alone.
-pub(super) fn authorities_pem(sigstore: &FakeSigstore) -> String {
+pub(crate) fn authorities_pem(sigstore: &FakeSigstore) -> String {
     let root: Value = serde_json::from_str(&sigstore.trusted_root_json()).unwrap();
     let certificates = root["certificateAuthorities"][0]["certChain"]["certificates"].as_array().unwrap();
     certificates.iter().map(|one| pem("CERTIFICATE", &one["rawBytes"])).collect()
