@@ -68,22 +68,20 @@ pub fn shaped<T: DeserializeOwned>(value: Value) -> Result<T, JsonError> {
 /// [`JsonError::AmbiguousKey`] for the first that could.
 pub fn check_keys(object: &Map<String, Value>, known: &[&'static str]) -> Result<(), JsonError> {
     for found in object.keys() {
-        if let Some(known) = known.iter().find(|known| **known != found && fold(known) == fold(found)) {
+        if let Some(known) = known.iter().find(|known| **known != found && folded(known).eq(folded(found))) {
             return Err(JsonError::AmbiguousKey { found: found.clone(), known });
         }
     }
     Ok(())
 }
 
-/// Folds as Go's `encoding/json` does for ASCII names: only two characters beyond ASCII fold to a letter.
-fn fold(key: &str) -> String {
-    key.chars()
-        .map(|char| match char {
-            '\u{017f}' => 's',
-            '\u{212a}' => 'k',
-            other => other.to_ascii_lowercase(),
-        })
-        .collect()
+/// Folded as Go's `encoding/json` does for ASCII names: only two characters beyond ASCII fold to a letter.
+fn folded(key: &str) -> impl Iterator<Item = char> {
+    key.chars().map(|char| match char {
+        '\u{017f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
