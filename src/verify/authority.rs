@@ -120,6 +120,14 @@ impl AuthorityTrust {
         }
     }
 
+    /// The identities that it accepts; none where it asks for keys.
+    pub fn identities(&self) -> &[IdentityPattern] {
+        match &self.0.signers {
+            Signers::Keys { .. } => &[],
+            Signers::Keyless { identities, .. } => identities,
+        }
+    }
+
     /// Digest over everything in it that can change an answer.
     pub fn fingerprint(&self) -> Digest {
         self.0.fingerprint

@@ -6,7 +6,7 @@ use sealgate::clock::Clock;
 use sealgate::testing::openpgp::{FakeOpenPgpKey, OpenPgpFlaw};
 use sealgate::testing::sigstore::{FakeKey, FakeSigstore, Flaw, Identity};
 use sealgate::testing::{
-    BuiltImage, FakeRegistry, ImageBuilder, Setup, TestSealgate, attach_attestations, attach_bundles,
+    BuiltImage, FakeRegistry, ImageBuilder, REJECT, Setup, TestSealgate, attach_attestations, attach_bundles,
     attach_signatures, put_lookaside,
 };
 use serde_json::{Value, json};
@@ -236,13 +236,15 @@ async fn red_hats_images_are_served_with_their_openpgp_signatures() {
     let policy = example("red-hat.json").replace("/etc/pki/rpm-gpg/RPM-GPG-KEY-redhat-release", "red-hat.asc");
     let places = example("registries.d/red-hat.yaml")
         .replace("https://access.redhat.com/webassets/docker/content/sigstore", &stage.registry.lookaside_url());
-    let mirror = stage
-        .setup()
+    let (endpoint, ours) = ("\"https://registry.access.redhat.com\"", format!("\"{}\"", stage.registry.url()));
+    let configuration = example("red-hat.toml");
+    assert!(configuration.contains(endpoint));
+    let mirror = Setup::new(REJECT)
+        .toml(&configuration.replace(endpoint, &ours))
+        .file("registry.redhat.io.token", "a token")
         .file("red-hat.json", policy)
         .file("red-hat.asc", theirs.armored_ring())
         .file("registries.d/red-hat.yaml", places)
-        .set("policy.containers_policy", "red-hat.json")
-        .set("policy.registries_d", "registries.d")
         .start()
         .await;
     let expected = [
@@ -305,6 +307,7 @@ fn every_example_on_the_page_has_its_test() {
         ("two-signatures.yaml", json!("two_signatures_are_asked_for_by_a_policy_over_what_the_authorities_found")),
         ("audit-first.toml", json!("audit_comes_first_and_enforcing_by_scope_later")),
         ("red-hat.json", json!("red_hats_images_are_served_with_their_openpgp_signatures")),
+        ("red-hat.toml", json!("red_hats_images_are_served_with_their_openpgp_signatures")),
         ("registries.d/red-hat.yaml", json!("red_hats_images_are_served_with_their_openpgp_signatures")),
     ]);
     let marks = PAGE.split("<!-- example: ").skip(1).map(|rest| rest.split_once(" -->").unwrap().0);

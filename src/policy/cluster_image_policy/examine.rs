@@ -346,7 +346,8 @@ impl<'a> Examination<'a> {
 
     /// Says of refused candidates what they are.
     fn explain(&self, signed: &Signed, records: &mut [CandidateRecord<'_>]) {
-        let expected = Expected { keys: signed.trust.keys(), signer: signed.signer(), place: &self.place };
+        let (keys, identities) = (signed.trust.keys(), signed.trust.identities());
+        let expected = Expected { keys, identities, signer: signed.signer(), place: &self.place };
         self.question.finder.explain(records, expected);
     }
 

@@ -303,7 +303,7 @@ impl<'a> Examination<'a> {
         match wants {
             Wants::Sigstore(requirement) => {
                 let (keys, signer) = (requirement.trust.keys(), requirement.signer());
-                finder.explain(candidates, Expected { keys, signer, place: self.place });
+                finder.explain(candidates, Expected { keys, identities: &[], signer, place: self.place });
             }
             Wants::OpenPgp(SignedBy { keys: SignedByKeys::OpenPgp(keys), .. }) => {
                 finder.explain_openpgp(candidates, keys, self.place);

@@ -17,8 +17,8 @@ use crate::clock::Timestamp;
 use crate::limits::FINDING_CHECKS_MAX;
 use crate::oci::Digest;
 use crate::verify::{
-    Cause, Identified, OpenPgpKeys, PublicKey, SignatureMaterial, SigstoreRoot, VerifiedStatement, VerifyError,
-    made_by, named_key,
+    Cause, Identified, IdentityPattern, OpenPgpKeys, PublicKey, SignatureMaterial, Signer, SigstoreRoot,
+    VerifiedStatement, VerifyError, made_by, named_key,
 };
 
 /// Every key that a policy lists, with where it does.
@@ -56,10 +56,21 @@ fn add<T: Clone>(list: &mut Vec<(T, Vec<String>)>, new: &T, place: &str, is_it: 
 pub(super) struct Expected<'a> {
     /// Any of these keys; none: certificates are wanted.
     pub(super) keys: &'a [PublicKey],
+    /// Where certificates are wanted, whose; none: [`Self::signer`] names the subject.
+    pub(super) identities: &'a [IdentityPattern],
     /// Whose signature, for people.
     pub(super) signer: &'a str,
     /// The scope or policy that wants it, as [`KnownKeys::add`] was told.
     pub(super) place: &'a str,
+}
+
+impl Expected<'_> {
+    /// Whether it is the wanted name, whoever vouches for it.
+    fn accepts(&self, found: &Signer) -> bool {
+        let is_named =
+            matches!(found, Signer::Certificate { subjects, .. } if subjects.iter().any(|name| name == self.signer));
+        is_named || self.identities.iter().any(|identity| identity.accepts(found))
+    }
 }
 
 /// One way in which a candidate is not what was wanted.
@@ -256,10 +267,12 @@ impl<'a> Finder<'a> {
         let (Identified::Signature(signature) | Identified::Attestation(VerifiedStatement { signature, .. })) =
             identified;
         let found = signer(&signature.signer);
-        Some(match expected.keys {
-            [] => Finding::WrongIdentity { found, expected: wanted() },
-            _ => Finding::WrongKey { found: format!("a certificate of {found}"), expected: wanted() },
-        })
+        match expected.keys {
+            // By the one who is wanted, but under another trust than is asked for here: the error says what it lacks.
+            [] if expected.accepts(&signature.signer) => None,
+            [] => Some(Finding::WrongIdentity { found, expected: wanted() }),
+            _ => Some(Finding::WrongKey { found: format!("a certificate of {found}"), expected: wanted() }),
+        }
     }
 
     /// The key that made it, of those that the policy lists and that are not wanted here.

@@ -156,7 +156,7 @@ fn a_log_entry_that_promises_no_time_is_not_a_missing_one() {
     let known = KnownKeys::default();
     let finder = Finder::new(&known, None, &digest, scene.now);
     let public = [key.public()];
-    let expected = Expected { keys: &public, signer: "the key", place: "here" };
+    let expected = Expected { keys: &public, identities: &[], signer: "the key", place: "here" };
     for (flaw, kind, reason, says) in [
         (Flaw::NoPromise, "no_trusted_time", Reason::Expired, "no trusted time: "),
         (Flaw::NoLogEntry, "log_missing", Reason::NoLogEntry, "log missing: "),

@@ -100,6 +100,8 @@ fn candidates<'a>(listing: &'a Listing, material: &mut Material) -> Vec<Candidat
         for (layer, descriptor) in image.layers.iter().enumerate() {
             match (listing.spot.layer(descriptor), &listing.spot.at) {
                 (Layer::Candidate, _) if descriptor.size > SIGNATURE_BYTES_MAX => {
+                    // It may be good, and say what a rule must hear.
+                    material.incomplete = true;
                     too_long = too_long.saturating_add(1);
                     if too_long <= CANDIDATES_MAX {
                         let place = source(&listing.spot, &listed.manifest, layer).to_string();

@@ -252,7 +252,7 @@ impl Search {
     }
 
     fn finish(mut self, at: Timestamp, began: Instant) -> Discovered {
-        self.material.incomplete = self.missing.is_some();
+        self.material.incomplete |= self.missing.is_some();
         let places = self.places.into_iter().filter(|place| !place.manifests.is_empty()).collect();
         Discovered { material: self.material, missing: self.missing, at, began, places, lookaside: self.lookaside }
     }

@@ -9,7 +9,7 @@ pub enum Cause {
     Malformed,
     /// It is a signature for something else.
     OtherImage,
-    /// The signature is not by the key over the payload.
+    /// The signature is not by the key over the payload, or nothing that is trusted says when it was made.
     Signature,
     /// The log entry is missing, not signed by the log, or one of another signature.
     Log,
@@ -55,13 +55,13 @@ impl VerifyError {
             | Self::CertificateMalformed { .. } => Cause::Malformed,
             Self::SubjectAlgorithm { .. } | Self::OtherDigest { .. } | Self::OtherSubject { .. } => Cause::OtherImage,
             Self::Signature | Self::MessageHash | Self::KeyNotCertificate | Self::CertificateNotKey
-            | Self::EnvelopeHash | Self::Refused { .. } => Cause::Signature,
+            | Self::EnvelopeHash | Self::Refused { .. } | Self::NoTrustedTime | Self::TimestampMissing
+            | Self::TimestampInvalid { .. } => Cause::Signature,
             Self::LogMalformed { .. } | Self::LogEntryMissing | Self::LogProofMissing | Self::LogEntryTwice { .. }
             | Self::LogIntoto001 | Self::LogProof { .. } | Self::LogCheckpoint { .. }
             | Self::LogOtherEnvelope { .. } | Self::LogEntryKind { .. } | Self::LogUnknown { .. } | Self::LogSet
             | Self::LogOtherCertificate | Self::LogOtherKey | Self::LogOtherSignature | Self::LogOtherPayload => Cause::Log,
-            Self::LoggedInFuture { .. } | Self::LogKeyTime { .. } | Self::NoTrustedTime | Self::TimestampMissing
-            | Self::TimestampInvalid { .. } | Self::TimestampAuthorityTime { .. } | Self::TimestampInFuture { .. }
+            Self::LoggedInFuture { .. } | Self::LogKeyTime { .. } | Self::TimestampAuthorityTime { .. } | Self::TimestampInFuture { .. }
             | Self::TimestampOutsideCertificate { .. } | Self::LoggedOutsideCertificate { .. }
             | Self::CertificateTime { .. } | Self::AuthorityTime { .. } | Self::ChainTime { .. } => Cause::Time,
             Self::CertificateKey { .. } | Self::ChainUntrusted { .. } | Self::Sct { .. } => Cause::Certificate,

@@ -40,7 +40,7 @@ fn malformed_timestamps_are_refused_cleanly() {
         bundle.json["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"][0]["signedTimestamp"] =
             STANDARD.encode(&token).into();
         let error = bench.signature(&trust, &bundle.material()).unwrap_err();
-        assert!(matches!(error.cause(), Cause::Time | Cause::Malformed), "{} bytes: {error:?}", token.len());
+        assert!(matches!(error.cause(), Cause::Signature | Cause::Malformed), "{} bytes: {error:?}", token.len());
         assert!(error.to_string().len() < 1000, "the reason is short");
     }
 }

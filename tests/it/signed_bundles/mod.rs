@@ -1,6 +1,8 @@
 //! Bundles and attestations through the whole mirror: a real registry, referrers, ClusterImagePolicies, both outcomes.
 
 mod layouts;
+mod named;
+mod rules;
 mod spam;
 
 use sealgate::clock::Clock;
