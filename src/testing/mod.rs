@@ -10,6 +10,7 @@
 
 mod attach;
 mod chaos;
+mod conformance;
 pub mod http;
 mod image;
 pub mod openpgp;
@@ -23,6 +24,7 @@ pub use attach::{
     attach_spam, bundle_image, put_fallback_index, put_lookaside,
 };
 pub use chaos::{Chaos, ChaosProxy, RawServer};
+pub use conformance::ConformanceCase;
 pub use http::Answer;
 pub use image::{BuiltImage, Content, ImageBuilder, IndexBuilder, pseudo_random};
 pub use registry::{

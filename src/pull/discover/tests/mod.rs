@@ -1,6 +1,7 @@
 //! Discovery against a registry over TCP: each place, each way in which it can fail, each bound.
 
 mod bounds;
+mod conformance;
 mod faults;
 mod places;
 mod stored;
