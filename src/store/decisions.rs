@@ -196,7 +196,10 @@ impl Decisions {
         match (found.kind, read()) {
             (Kind::Verdict, Some((verdict, _))) => {
                 let mut history = lock(&self.history);
-                if self.hot.get(&verdict.key) == Some(None) {
+                // What was entered since is at least as new, also when it is the same verdict: it may have been amended.
+                let known = history.find(verdict.key.id());
+                let is_listed = known.is_some_and(|known| known.issued >= verdict.issued);
+                if is_listed || self.hot.get(&verdict.key) == Some(None) {
                     return Vec::new();
                 }
                 history.insert(Arc::new(verdict))
@@ -351,6 +354,24 @@ mod tests {
         store.close().await;
         drop(store);
         let store = open(dir.path()).await;
+        assert_eq!(shown(&store, &verdict.key.id()).await.unwrap(), "amended");
+    }
+
+    #[tokio::test]
+    async fn a_record_read_before_it_was_amended_does_not_take_the_place_of_the_amended_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let verdict = verdict("quay.io/a/b:1", Decision::Allow, 1);
+        store.put_verdict(verdict.clone(), &evidence("first")).await;
+        let decisions = &store.inner.decisions;
+        let records = &decisions.records;
+        let page = records.ask(StoreOp::Get, VERDICT_STORE_PAGE, |database| database.page(&[], 10, |_| true)).await;
+        let page = page.unwrap();
+        assert_eq!(page.found.len(), 1);
+
+        store.amend_verdict(verdict.clone(), &evidence("amended")).await;
+        let orphans: Vec<Digest> = page.found.iter().flat_map(|found| decisions.list_stored(found)).collect();
+        assert_eq!(orphans, []);
         assert_eq!(shown(&store, &verdict.key.id()).await.unwrap(), "amended");
     }
 
