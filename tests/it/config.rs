@@ -133,6 +133,14 @@ fn c_01_typos_wrong_kinds_empty_and_oversized_files_are_errors_with_line_and_col
 }
 
 #[test]
+fn a_bound_on_new_things_that_bounds_nothing_is_an_error_that_names_the_way_to_have_none() {
+    let with = |bound: u32| with_policy(&format!("[server]\ncold_pulls_per_minute = {bound}\n"));
+    assert!(Files::with(&with(1_000_000)).load().is_ok());
+    let error = error_of(&with(1_000_001));
+    assert!(error.contains("server.cold_pulls_per_minute") && error.contains("write 0 for none"), "{error}");
+}
+
+#[test]
 fn c_01_a_missing_file_says_how_to_name_another() {
     let error = Config::load(&Origin::File("no/such/sealgate.toml".into())).map(drop).unwrap_err();
     assert_eq!(error.to_string(), "no/such/sealgate.toml: there is no such file; name another file with --config");

@@ -111,6 +111,19 @@ async fn the_bound_on_new_things_holds_on_both_sides_and_stops_clients_as_any_re
     mirror.stop().await;
 }
 
+#[tokio::test]
+async fn the_configuration_says_how_much_that_is_new_a_client_may_ask_for() {
+    for (bound, last) in [(2, 429), (3, 404), (0, 404)] {
+        let registry = FakeRegistry::start().await;
+        let setup = Setup::new(ACCEPT_ANYTHING).upstream("docker.io", registry.url());
+        let mirror = setup.set("server.cold_pulls_per_minute", bound).start().await;
+        for (tag, status) in [("a", 404), ("b", 404), ("c", last)] {
+            assert_eq!(mirror.get(&format!("/v2/app/manifests/{tag}")).await.status, status, "{bound} {tag}");
+        }
+        mirror.stop().await;
+    }
+}
+
 /// One client's cold pulls hang; another's go on.
 #[tokio::test]
 async fn a_clients_slow_pulls_leave_places_for_others_and_its_own_wait_ends() {
