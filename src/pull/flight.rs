@@ -53,14 +53,14 @@ where
         W: FnOnce() -> F,
         F: Future<Output = V> + Send + 'static,
     {
-        let mut result = self.enter(key, work);
-        let done = result.wait_for(Option::is_some).await.map_err(|_| Lost)?;
-        done.clone().ok_or(Lost)
+        result_of(self.enter(key, work)).await
     }
 
-    /// Whether a run for `key` is under way.
-    pub(super) fn is_running(&self, key: &K) -> bool {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    /// The result of the run for `key` that is under way; `None`: there is none, and none was begun. Whether there is one is
+    /// settled when this returns: one that ends meanwhile still gives its result. Cancel safe.
+    pub(super) fn join_running(&self, key: &K) -> Option<impl Future<Output = Result<V, Lost>> + use<K, V>> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.get(key).cloned().map(result_of)
     }
 
     /// Starts the run for `key`, unless one is under way; nobody waits for it.
@@ -95,6 +95,11 @@ where
             }
         }
     }
+}
+
+async fn result_of<V: Clone>(mut run: watch::Receiver<Option<V>>) -> Result<V, Lost> {
+    let done = run.wait_for(Option::is_some).await.map_err(|_| Lost)?;
+    done.clone().ok_or(Lost)
 }
 
 /// A key's place in the map; dropping it, also by a panic, frees the key.
@@ -163,6 +168,23 @@ mod tests {
         assert!(futures_util::poll!(&mut second).is_pending());
         gate.notify_one();
         assert_eq!(second.await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_run_that_was_found_gives_its_result_though_it_ends_before_anybody_waits_and_none_is_begun() {
+        let (flights, gate) = (flights(), Arc::new(Notify::new()));
+        assert!(flights.join_running(&"key").is_none());
+        let run = Arc::clone(&gate);
+        flights.start("key", || async move {
+            run.notified().await;
+            1
+        });
+        let found = flights.join_running(&"key").unwrap();
+        gate.notify_one();
+        flights.tasks.close();
+        flights.tasks.wait().await;
+        assert!(flights.join_running(&"key").is_none(), "it has ended");
+        assert_eq!(found.await, Ok(1));
     }
 
     #[tokio::test]

@@ -72,7 +72,8 @@ impl Transfer {
         if body.length.is_some_and(|length| length != wanted.size) {
             return Err(wanted.bad("size_mismatch"));
         }
-        let validator = Validator { size: wanted.size, size_was_stated: body.length.is_some(), tag: body.tag.clone() };
+        let mut validator = Validator::new(wanted.size);
+        validator.began(&body);
         Ok(Self {
             wanted,
             validator,
@@ -182,9 +183,9 @@ impl Transfer {
             return Err(self.wanted.bad("size_mismatch"));
         }
         if start == 0 {
-            // From now on this answer is the one to go on with.
-            self.validator.tag.clone_from(&body.tag);
-            self.validator.size_was_stated |= body.length.is_some();
+            self.validator.began(&body);
+        } else {
+            self.validator.went_on(&body);
         }
         Ok((start, body))
     }

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::checks::{self, ContentRange};
 use super::client::{Answer, AskedRange, Call, Client, Turn};
-use super::{BlobBody, BlobRange, BlobRest, UpstreamError, Validator};
+use super::{BlobBody, BlobRange, BlobRest, Said, UpstreamError, Validator};
 use crate::net::{Body, read_at_most};
 use crate::oci::{Digest, RepositoryName};
 use crate::telemetry::UpstreamOp;
@@ -58,10 +58,11 @@ pub(super) async fn rest(
     validator: &Validator,
 ) -> Result<BlobRest, UpstreamError> {
     let turn = client.blob_turn().await?;
-    let asked = asked(client, BlobRange::From { start, end: None }, validator.tag.clone())?;
+    let tag = validator.of(client.reach.endpoint()).and_then(|said| said.tag.clone());
+    let asked = asked(client, BlobRange::From { start, end: None }, tag)?;
     let work = async {
         let answer = open(client, name, digest, asked, turn).await?;
-        let (start, length) = rest_of(&answer, start, validator).map_err(|reason| client.bad(reason))?;
+        let (start, length) = rest_of(client, &answer, start, validator).map_err(|reason| client.bad(reason))?;
         Ok((answer, start, length))
     };
     let (answer, start, length) = client.within_total(work).await?;
@@ -69,27 +70,39 @@ pub(super) async fn rest(
 }
 
 /// Where the body of such an answer begins, and its length.
-fn rest_of(answer: &Answer, start: u64, validator: &Validator) -> Result<(u64, Option<u64>), &'static str> {
+fn rest_of(
+    client: &Client,
+    answer: &Answer,
+    start: u64,
+    validator: &Validator,
+) -> Result<(u64, Option<u64>), &'static str> {
     if answer.status == StatusCode::OK {
         return Ok((0, checks::length(&answer.headers)?));
     }
     let (range, length) = partial(answer).ok_or("protocol")?;
-    // Who ignores `If-Range` may send a part of something else. Where no length was said before, the whole's must be now.
-    let same = match (&validator.tag, checks::strong_tag(&answer.headers)) {
+    // Who ignores `If-Range` may send a part of something else. Where it said no length before, the whole's must be there now.
+    let said = validator.of(client.reach.endpoint());
+    let same = match (said.and_then(|said| said.tag.as_ref()), checks::strong_tag(&answer.headers)) {
         (Some(known), Some(tag)) => *known == tag,
         (Some(_) | None, _) => true,
     };
     let whole = match range.total {
         Some(total) => total == validator.size && range.last == validator.size.saturating_sub(1),
-        None => validator.size_was_stated && range.last == validator.size.saturating_sub(1),
+        None => said.is_some_and(|said| said.size) && range.last == validator.size.saturating_sub(1),
     };
     if same && whole && range.first == start { Ok((start, Some(length))) } else { Err("protocol") }
 }
 
 fn body(client: &Arc<Client>, answer: Answer, length: Option<u64>) -> BlobBody {
-    let tag = checks::strong_tag(&answer.headers);
+    let whole = answer.status == StatusCode::OK && length.is_some();
+    let total = checks::content_range(&answer.headers).and_then(|range| range.total);
+    let said = Box::new(Said {
+        endpoint: client.reach.endpoint().clone(),
+        size: whole || total.is_some(),
+        tag: checks::strong_tag(&answer.headers),
+    });
     let reading = Reading { client: Arc::clone(client), body: answer.body, _turn: answer.turn, received: 0, length };
-    BlobBody { length, tag, stream: futures_util::stream::unfold(Some(reading), Reading::step).boxed() }
+    BlobBody { length, said, stream: futures_util::stream::unfold(Some(reading), Reading::step).boxed() }
 }
 
 /// Small blobs are part of a decision: they do not queue behind transfers.

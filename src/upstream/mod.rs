@@ -32,6 +32,7 @@ pub use settings::{Content, Credentials, Fallback, Network, Settings};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use url::Url;
 
 use crate::oci::{Digest, Reference, RepositoryName};
 use crate::telemetry::Telemetry;
@@ -126,7 +127,7 @@ impl Upstream {
     }
 
     /// GET of what is missing of a blob whose first `start` (> 0) bytes have come, on condition that it is still the same
-    /// (`If-Range`, where there is a strong entity tag). A registry may send all of it again instead.
+    /// (`If-Range`, where the endpoint that is asked has given a strong entity tag). A registry may send all of it again instead.
     ///
     /// # Errors
     /// [`UpstreamError`]; a part of something else, or another part, is `Bad` with the reason `protocol`.
@@ -159,7 +160,7 @@ impl Upstream {
     ///
     /// # Errors
     /// [`UpstreamError`], in the name of that server; a longer body is `Bad` with the reason `too_large`.
-    pub async fn lookaside(&self, url: &url::Url, max: u64) -> Result<Option<Bytes>, UpstreamError> {
+    pub async fn lookaside(&self, url: &Url, max: u64) -> Result<Option<Bytes>, UpstreamError> {
         lookaside::get(self.endpoints.first(), url, max).await
     }
 
@@ -251,12 +252,48 @@ pub struct FetchedManifest {
 /// What tells that the rest of a transfer belongs to its beginning.
 #[derive(Debug, Clone)]
 pub struct Validator {
-    /// The blob's size, as its manifest states it.
-    pub size: u64,
-    /// Upstream has stated the same, when the transfer began.
-    pub size_was_stated: bool,
-    /// The strong entity tag under which it began.
-    pub tag: Option<http::HeaderValue>,
+    size: u64,
+    /// What each endpoint that has sent some of it said last.
+    said: Vec<Said>,
+}
+
+/// What one endpoint says of a blob when it sends it: of no meaning to any other one.
+#[derive(Debug, Clone)]
+pub struct Said {
+    endpoint: Url,
+    /// It has stated the size of the whole.
+    size: bool,
+    /// The entity tag, if it is a strong one.
+    tag: Option<http::HeaderValue>,
+}
+
+impl Validator {
+    /// For a blob of that size, as its manifest states it.
+    pub const fn new(size: u64) -> Self {
+        Self { size, said: Vec::new() }
+    }
+
+    /// An endpoint sends it from the beginning: what it says now is what it is held to.
+    pub fn began(&mut self, body: &BlobBody) {
+        self.said.retain(|said| said.endpoint != body.said.endpoint);
+        self.said.push(Said::clone(&body.said));
+    }
+
+    /// An endpoint sends the rest: it is held to what it said before, and to what it adds now.
+    pub fn went_on(&mut self, body: &BlobBody) {
+        let now = &body.said;
+        match self.said.iter_mut().find(|said| said.endpoint == now.endpoint) {
+            Some(said) => {
+                said.size |= now.size;
+                said.tag = said.tag.take().or_else(|| now.tag.clone());
+            }
+            None => self.said.push(Said::clone(now)),
+        }
+    }
+
+    fn of(&self, endpoint: &Url) -> Option<&Said> {
+        self.said.iter().find(|said| said.endpoint == *endpoint)
+    }
 }
 
 /// The rest of a blob, or all of it once more.
@@ -272,8 +309,8 @@ pub struct BlobRest {
 pub struct BlobBody {
     /// Length of the body that follows, where upstream says it.
     pub length: Option<u64>,
-    /// Its entity tag, if it is a strong one.
-    pub tag: Option<http::HeaderValue>,
+    /// What its endpoint says about it.
+    pub said: Box<Said>,
     /// The bytes. An item is an error, and the last one, when the transfer broke, stalled, or had another length.
     pub stream: futures_util::stream::BoxStream<'static, Result<Bytes, UpstreamError>>,
 }

@@ -194,6 +194,42 @@ async fn a_pull_goes_on_at_the_next_endpoint_through_the_whole_server() {
     mirror.stop().await;
 }
 
+/// Entity tags are each endpoint's own: what one calls its bytes is no condition for another, and none that it fails.
+#[tokio::test]
+async fn u07_a_transfer_that_goes_on_elsewhere_takes_no_entity_tag_along_and_keeps_each_for_its_endpoint() {
+    let (first, second, image) = pair().await;
+    let keys = format!("fallback = [{{ endpoint = \"{}\" }}]", second.url());
+    let mirror = TestSealgate::with_policy(ACCEPT_ANYTHING).upstream_with(HOST, first.url(), &keys).start().await;
+    assert_eq!(mirror.get("/v2/team/app/manifests/1.0").await.status, 200);
+    let one = |fault: Fault| fault.header("etag", "\"one\"");
+    let two = |fault: Fault| fault.header("etag", "\"two\"");
+    let blobs = || Fault::on("*/blobs/*");
+    // It begins at the first, goes on at the second, comes back to the first, and ends at the second.
+    first.fault(one(blobs().times(1).truncate(50_000)));
+    first.fault(blobs().times(3).status(503));
+    first.fault(one(blobs().times(1).truncate(50_000)));
+    first.fault(blobs().status(503));
+    second.fault(two(blobs().times(1).truncate(50_000)));
+    second.fault(two(blobs()));
+    let layer = &image.blobs[1];
+    let answer = mirror.get(&format!("/v2/team/app/blobs/{}", layer.digest)).await;
+    assert_eq!((answer.status, answer.body), (200, layer.bytes.clone()));
+    let conditions = |registry: &FakeRegistry| -> Vec<(Option<String>, Option<String>)> {
+        let text = |value: Option<&str>| value.map(str::to_owned);
+        registry
+            .requests_to("GET", "*/blobs/*")
+            .iter()
+            .map(|request| (text(request.header("range")), text(request.header("if-range"))))
+            .collect()
+    };
+    let range = |start: usize| Some(format!("bytes={start}-"));
+    let tag = |text: &str| Some(format!("\"{text}\""));
+    let asked = conditions(&first);
+    assert_eq!((&asked[0], &asked[4]), (&(None, None), &(range(100_000), tag("one"))), "{asked:?}");
+    assert_eq!(conditions(&second), [(range(50_000), None), (range(150_000), tag("two"))]);
+    mirror.stop().await;
+}
+
 /// Two real mirrors in a row, the inner one with another default: whatever is pulled passes both gates.
 #[tokio::test]
 async fn a_mirror_of_a_mirror_serves_everything_that_the_mirror_serves() {

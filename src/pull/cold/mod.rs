@@ -186,7 +186,10 @@ impl Puller {
         W: FnOnce() -> F,
         F: Future<Output = V> + Send + 'static,
     {
-        let place = if flights.is_running(&key) { None } else { self.cold_place(host, novelty).await? };
+        if let Some(running) = flights.join_running(&key) {
+            return Ok(running.await?);
+        }
+        let place = self.cold_place(host, novelty).await?;
         let begin = || {
             let run = work();
             async move {
