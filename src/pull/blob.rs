@@ -198,11 +198,11 @@ impl Blobs {
                 Progress::Starting | Progress::Streaming { .. } | Progress::Verified => {
                     return Ok((BytesFrom::Fill(follower), cache));
                 }
-                Progress::Cached => {
-                    let cached = self.cached(origin).await?.ok_or(PullError::Lost)?;
-                    return Ok((BytesFrom::File(cached), CacheResult::Hit));
+                Progress::Cached if let Some(file) = self.cached(origin).await? => {
+                    return Ok((BytesFrom::File(file), CacheResult::Hit));
                 }
-                Progress::Unstorable => {
+                // Evicted since it was seen, or the disk does not give it back now.
+                Progress::Cached | Progress::Unstorable => {
                     let transfer = origin.fetch().await?;
                     return Ok((BytesFrom::Upstream(Box::new(transfer)), CacheResult::Bypass));
                 }
