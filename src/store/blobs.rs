@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -33,6 +33,8 @@ pub(super) struct Blobs {
     /// Held while a file is put into its place or taken away, so that nobody takes away what has just come. Locked before
     /// the ledger, never after it.
     places: [Mutex<()>; PLACES],
+    /// Staged files that nobody needs and that could not be removed.
+    pub(super) leftovers: Mutex<Vec<PathBuf>>,
     /// What closing the store waits for.
     pub(super) tasks: TaskTracker,
 }
@@ -74,6 +76,7 @@ impl Blobs {
             buffers: Arc::default(),
             verified: Cache::new(VERIFIED_BLOBS_MAX),
             places: std::array::from_fn(|_| Mutex::default()),
+            leftovers: Mutex::default(),
             tasks: TaskTracker::new(),
         }
     }

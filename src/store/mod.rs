@@ -393,6 +393,7 @@ impl Inner {
         self.records.report();
         let (blobs, seen_time) = (Arc::clone(&self.blobs), Arc::clone(&self.seen_time));
         let written = off_thread(move || {
+            blobs.remove_leftovers();
             // Others may have filled the disk meanwhile.
             blobs.make_space();
             blobs.write_times();
@@ -428,14 +429,16 @@ fn prepare(layout: Layout, clock: Clock, telemetry: Telemetry) -> Result<Prepare
 
 /// Counts blobs and records once, then keeps house until `stop`. Holds no handle while it waits.
 async fn upkeep(inner: Weak<Inner>, stop: CancellationToken) {
-    if let Some(blobs) = inner.upgrade().map(|inner| Arc::clone(&inner.blobs)) {
-        let stop = stop.clone();
-        if let Err(error) = off_thread(move || blobs.scan(&stop)).await {
-            tracing::warn!(%error, "the cache could not be counted");
-        }
-    }
+    let mut is_counted = false;
     let mut next_sweep = tokio::time::Instant::now();
     loop {
+        if !is_counted && let Some(blobs) = inner.upgrade().map(|inner| Arc::clone(&inner.blobs)) {
+            let stop = stop.clone();
+            is_counted = off_thread(move || blobs.scan(&stop)).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the cache could not be counted");
+                false
+            });
+        }
         if tokio::time::Instant::now() >= next_sweep
             && let Some(decisions) = inner.upgrade().map(|inner| Arc::clone(&inner.decisions))
         {

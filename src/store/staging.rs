@@ -178,7 +178,7 @@ impl Inner {
             self.slot.blobs.telemetry.cache_write_failed(source);
         }
         if adopted.is_err() {
-            remove(&self.slot.path);
+            remove(&self.slot.blobs, &self.slot.path);
         }
         // From here on the name is nobody's.
         *lock(&self.slot.fate) = Fate::Gone;
@@ -194,17 +194,31 @@ impl Drop for Slot {
         // Removing a long file takes its time, and this may be an async thread.
         let path = std::mem::take(&mut self.path);
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(self.blobs.tasks.spawn_blocking_on(move || remove(&path), &runtime)),
-            Err(_) => remove(&path),
+            Ok(runtime) => {
+                let blobs = Arc::clone(&self.blobs);
+                drop(self.blobs.tasks.spawn_blocking_on(move || remove(&blobs, &path), &runtime));
+            }
+            Err(_) => remove(&self.blobs, &path),
         }
     }
 }
 
-fn remove(path: &Path) {
+fn remove(blobs: &Blobs, path: &Path) {
     if let Err(error) = disk::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!(path = %path.display(), %error, "a staged file could not be removed");
+        tracing::warn!(path = %path.display(), %error, "a staged file could not be removed; that is tried again");
+        lock(&blobs.leftovers).push(path.to_owned());
+    }
+}
+
+impl Blobs {
+    /// Removes staged files that could not be removed before. Blocks.
+    pub(super) fn remove_leftovers(&self) {
+        let leftovers = std::mem::take(&mut *lock(&self.leftovers));
+        for path in leftovers {
+            remove(self, &path);
+        }
     }
 }
 

@@ -15,30 +15,35 @@ use crate::oci::{Algorithm, Digest};
 use crate::telemetry::EvictionReason;
 
 impl Blobs {
-    /// Enters what lay in the cache at start, then evicts what does not fit. Blocks for as long as it takes; runs beside
-    /// the service and stops at `stop`.
-    pub(super) fn scan(&self, stop: &CancellationToken) {
+    /// Enters what lay in the cache at start, then evicts what does not fit; `false` when a part could not be listed. Blocks
+    /// for as long as it takes; runs beside the service and stops at `stop`.
+    pub(super) fn scan(&self, stop: &CancellationToken) -> bool {
+        let mut is_whole = true;
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             if let Err(error) = self.scan_algorithm(algorithm, stop) {
                 tracing::warn!(%error, algorithm = algorithm.as_str(), "the cache's size is known in part only");
+                is_whole = false;
             }
         }
         let victims = lock(&self.ledger).trim();
         self.unlink(&victims, EvictionReason::Size);
         self.report();
+        is_whole
     }
 
+    /// All shards that can be listed, then the first error.
     fn scan_algorithm(&self, algorithm: Algorithm, stop: &CancellationToken) -> io::Result<()> {
+        let mut outcome = Ok(());
         for shard in disk::list(&self.layout.blobs(algorithm))? {
             let shard = shard?;
             if stop.is_cancelled() {
                 return Ok(());
             }
             if shard.file_type()?.is_dir() {
-                self.scan_shard(algorithm, &shard.path())?;
+                outcome = outcome.and(self.scan_shard(algorithm, &shard.path()));
             }
         }
-        Ok(())
+        outcome
     }
 
     fn scan_shard(&self, algorithm: Algorithm, shard: &Path) -> io::Result<()> {

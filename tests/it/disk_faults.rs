@@ -11,10 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use sealgate::clock::{Clock, ManualClock, Timestamp};
 use sealgate::oci::{Algorithm, Digest};
-use sealgate::store::faults::{Observed, observe};
+use sealgate::store::faults::{Observed, Step, observe};
 use sealgate::store::{BlobFile, Eviction, Settings, Store, StoreError};
 use sealgate::telemetry::Telemetry;
 use sealgate::testing::{ACCEPT_ANYTHING, BuiltImage, FakeRegistry, ImageBuilder, TestSealgate, http, pseudo_random};
+
+use crate::random::Random;
 
 const CODES: [i32; 5] = [libc::ENOSPC, libc::EIO, libc::EROFS, libc::EMFILE, libc::EACCES];
 
@@ -251,6 +253,25 @@ async fn s_03_whichever_file_operation_fails_during_a_pull_no_wrong_byte_is_serv
     mirror.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cached_blob_that_cannot_always_be_opened_is_served_whole_all_the_same() {
+    let registry = FakeRegistry::start().await;
+    let mirror = TestSealgate::with_policy(ACCEPT_ANYTHING).upstream("registry.test", registry.url()).start().await;
+    let image = ImageBuilder::new(1).layer(1000).build();
+    registry.put(REPOSITORY, "1", &image);
+    assert!(pull(&mirror, &image).await);
+    let random = std::sync::Mutex::new(Random::new(1));
+    let observed = observe(&mirror.dir().join("data"), move |step| match step {
+        Step::Open(_) if random.lock().unwrap().percent(30) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        _ => Ok(()),
+    });
+    for number in 0..100 {
+        assert!(pull(&mirror, &image).await, "pull {number}");
+    }
+    drop(observed);
+    mirror.stop().await;
+}
+
 #[tokio::test]
 async fn a_pull_is_counted_by_what_the_disk_said() {
     let registry = FakeRegistry::start().await;
@@ -358,6 +379,69 @@ async fn a_start_costs_the_same_however_much_is_cached() {
         store.close().await;
     }
     assert_eq!(costs[0], costs[1]);
+}
+
+/// The directory's operations that `fails` names fail.
+fn fail_those(directory: &Path, fails: fn(&Step<'_>) -> bool) -> Observed {
+    observe(directory, move |step| if fails(step) { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_listed_at_the_start_is_counted_within_minutes() {
+    let directory = fast();
+    open(directory.path()).await.unwrap().close().await;
+    lay_down(directory.path(), 50);
+    let observed = fail_those(directory.path(), |step| matches!(step, Step::List(path) if path.ends_with("sha256")));
+    let store = open(directory.path()).await.unwrap();
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(store.cache_stats().entries, 0);
+    drop(observed);
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!((store.cache_stats().entries, store.cache_stats().bytes), (50, 50 * 40));
+    store.close().await;
+}
+
+/// Whether it is the directory of the blobs that begin with 8 to f.
+fn is_late_shard(path: &Path) -> bool {
+    let is_shard = path.parent().is_some_and(|parent| parent.ends_with("sha256"));
+    is_shard && path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] >= b'8')
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_cannot_be_listed_hides_no_other() {
+    let directory = fast();
+    open(directory.path()).await.unwrap().close().await;
+    lay_down(directory.path(), 50);
+    let observed = fail_those(directory.path(), |step| matches!(step, Step::List(path) if is_late_shard(path)));
+    let shards = std::fs::read_dir(directory.path().join("blobs/sha256")).unwrap().map(|shard| shard.unwrap().path());
+    let files: usize =
+        shards.filter(|shard| !is_late_shard(shard)).map(|shard| std::fs::read_dir(shard).unwrap().count()).sum();
+    let store = open(directory.path()).await.unwrap();
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert!((1..50).contains(&files));
+    assert_eq!(store.cache_stats().entries, u64::try_from(files).unwrap());
+    drop(observed);
+    store.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_staged_file_that_could_not_be_removed_is_removed_later() {
+    let directory = fast();
+    let store = open(directory.path()).await.unwrap();
+    let staged = || std::fs::read_dir(directory.path().join("staging")).unwrap().count();
+    let observed = fail_those(directory.path(), |step| matches!(step, Step::Remove(_)));
+    let mut deserted = store.stage(Algorithm::Sha256, 1000).await.unwrap();
+    deserted.write(&Bytes::from_static(b"half")).await.unwrap();
+    drop(deserted);
+    let mut wrong = store.stage(Algorithm::Sha256, 1000).await.unwrap();
+    wrong.write(&Bytes::from_static(b"wrong")).await.unwrap();
+    wrong.commit(&Digest::sha256(b"right")).await.unwrap_err();
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(staged(), 2);
+    drop(observed);
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(staged(), 0);
+    store.close().await;
 }
 
 #[tokio::test]
