@@ -251,7 +251,13 @@ impl TestSealgate {
 
     /// Stops it as SIGTERM does and starts it again on the same files; the ports are others.
     pub async fn restart(&mut self) {
+        self.restart_after(|_| {}).await;
+    }
+
+    /// As [`Self::restart`]; while no process has `data/`, something happens to it.
+    pub async fn restart_after(&mut self, meanwhile: impl FnOnce(&Path)) {
         self.end().await;
+        meanwhile(&self.dir().join("data"));
         self.app = Some(start(&self.setup, self.dir.path()).await);
     }
 

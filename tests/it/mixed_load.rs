@@ -68,12 +68,14 @@ impl Upstream {
         image
     }
 
-    /// Writes what `sealgate serve` needs to mirror it, with these lines more.
+    /// Writes what `sealgate serve` needs to mirror it, with these lines more. All clients share one address, so nothing is
+    /// held back from it.
     pub(crate) fn configure(&self, dir: &Path, more: &str) {
         let policy = serde_json::json!({"default": [key_requirement(&self.sigstore.key("k"))]});
         std::fs::write(dir.join("policy.json"), policy.to_string()).unwrap();
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\ndata_dir = \"data\"\n\
+             cold_pulls_per_minute = 0\n\
              [policy]\ncontainers_policy = \"policy.json\"\n\
              [[upstream]]\nhost = \"registry.test\"\nendpoint = \"{}\"\ndefault = true\n\
              [cache]\nmin_free_bytes = \"0\"\n{more}",

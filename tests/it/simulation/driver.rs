@@ -15,9 +15,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
 use super::Counts;
-use super::model::{ALLOW_TTL, ImageId, Key, Model, Policy, RepositoryId, TagId};
+use super::disk::Disk;
+use super::model::{ImageId, Key, Model, Policy, RepositoryId, TagId};
 use super::request::{Ask, Range, Request, ask, words};
-use super::world::{self, FAULTS, REPOSITORIES, TAGS, catalogue};
+use super::world::{self, REPOSITORIES, TAGS, catalogue};
 use crate::random::Random;
 
 /// What happened in a run.
@@ -43,50 +44,6 @@ const PATIENCE_IN_TROUBLE: usize = 6;
 /// Ticks without an answer after which a healthy mirror counts as stalled: far more than a busy machine needs.
 const PATIENCE: usize = 30_000;
 
-/// Everything that must have happened in many seeds.
-pub(super) fn everything() -> Vec<String> {
-    let steps = [
-        "clients at once",
-        "a client that leaves",
-        "a tag moves",
-        "a tag is removed",
-        "a signature",
-        "a bundle",
-        "the clock goes on",
-        "the clock goes back",
-        "a reload",
-        "a bad reload",
-        "a restart",
-        "a calm",
-        "a change under way",
-        "a reload under way",
-        "damage: a bit",
-        "damage: the end",
-        "damage: the file",
-    ];
-    let answers = [
-        "manifest 200",
-        "manifest 200 stale",
-        "manifest 403",
-        "manifest 404",
-        "manifest 429",
-        "manifest 502",
-        "manifest 503",
-        "manifest 504",
-        "blob 200 whole",
-        "blob 200 cut",
-        "blob 206 whole",
-        "blob 404",
-        "blob 502",
-        "referrers 200",
-        "tags 200",
-        "signatures 200",
-    ];
-    let names =
-        |kind: &'static str, names: &[&str]| names.iter().map(|name| format!("{kind}: {name}")).collect::<Vec<_>>();
-    [names("step", &steps), names("answer", &answers), names("fault", &FAULTS)].concat()
-}
-
 pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("a panic: {}", text.unwrap_or("of unknown text"))
@@ -97,15 +54,16 @@ type Signatures = (Vec<Key>, Option<(Key, Digest)>);
 
 /// A mirror in its world, and the model of it.
 pub(super) struct Simulation<'a> {
-    random: Random,
+    pub(super) random: Random,
     pub(super) model: Model,
-    registry: FakeRegistry,
-    mirror: Option<TestSealgate>,
-    clock: ManualClock,
-    faults: Vec<sealgate::testing::Fault>,
+    pub(super) registry: FakeRegistry,
+    pub(super) mirror: Option<TestSealgate>,
+    pub(super) disk: Disk,
+    pub(super) clock: ManualClock,
+    pub(super) faults: Vec<sealgate::testing::Fault>,
     /// Keys at the tag of signatures, and bundles with their key.
     signatures: BTreeMap<(RepositoryId, ImageId), Signatures>,
-    tick: Arc<Notify>,
+    pub(super) tick: Arc<Notify>,
     pub(super) run: &'a Mutex<Run>,
 }
 
@@ -126,8 +84,9 @@ pub(super) async fn simulate(seed: u64, run: &Mutex<Run>) -> Result<(), String> 
     let (registry, mirror) = world::start(policy, &clock).await;
     let model = Model::new(catalogue().shapes.clone(), policy, clock.now());
     let (faults, signatures) = (Vec::new(), BTreeMap::new());
+    let disk = Disk::below(&mirror.dir().join("data"));
     let mut simulation =
-        Simulation { random, model, registry, mirror: Some(mirror), clock, faults, signatures, tick, run };
+        Simulation { random, model, registry, mirror: Some(mirror), disk, clock, faults, signatures, tick, run };
     let mut outcome = simulation.all_steps().await;
     let mirror = simulation.mirror.take().unwrap();
     if outcome.is_ok() {
@@ -157,15 +116,17 @@ impl Simulation<'_> {
 
     async fn step(&mut self) -> Result<(), String> {
         match self.random.below(100) {
-            0..45 => self.clients().await?,
-            45..50 => self.client_that_leaves().await?,
-            50..58 => self.trouble().await?,
-            58..63 => self.change(),
-            63..73 => self.move_clock(),
-            73..78 => self.reload().await?,
-            78..81 => self.restart().await?,
-            81..86 => self.damage(),
-            86..92 => self.change_under_way().await?,
+            0..41 => self.clients().await?,
+            41..45 => self.client_that_leaves().await?,
+            45..53 => self.trouble().await?,
+            53..57 => self.disk_trouble().await?,
+            57..62 => self.change(),
+            62..72 => self.move_clock(),
+            72..77 => self.reload().await?,
+            77..80 => self.restart().await?,
+            80..83 => self.kill().await?,
+            83..87 => self.damage(),
+            87..92 => self.change_under_way().await?,
             92..95 => self.reload_under_way().await?,
             _ => self.calm().await?,
         }
@@ -174,7 +135,7 @@ impl Simulation<'_> {
 
     // ---- clients ----
 
-    async fn clients(&mut self) -> Result<(), String> {
+    pub(super) async fn clients(&mut self) -> Result<(), String> {
         let count = 1 + self.random.below(4);
         self.note("clients at once", "");
         let requests: Vec<Request> = (0..count).map(|_| self.request()).collect();
@@ -202,7 +163,7 @@ impl Simulation<'_> {
     }
 
     /// Mostly for what is there: a refusal says little.
-    fn request(&mut self) -> Request {
+    pub(super) fn request(&mut self) -> Request {
         let repository = usize::from(self.random.percent(15));
         let image = self.random.below(catalogue().images.len());
         let ask = match self.random.below(20) {
@@ -329,7 +290,7 @@ impl Simulation<'_> {
         self.model.change(|moment| drop(moment.signed.insert((repository, image), signed)));
     }
 
-    fn move_clock(&mut self) {
+    pub(super) fn move_clock(&mut self) {
         let on = [1, 9, 11, 59, 61, 600, 3500, 3700, 10_000, 200_000];
         if self.random.percent(15) {
             let seconds = *self.random.one_of(&[1, 10, 100, 86_400]);
@@ -342,14 +303,6 @@ impl Simulation<'_> {
         }
         let now = self.clock.now();
         self.model.change(|moment| moment.clock = now);
-    }
-
-    fn damage(&mut self) {
-        let data = self.mirror().dir().join("data");
-        if let Some(what) = world::damage(&data, &mut self.random) {
-            self.note(&format!("damage: {what}"), "");
-            self.model.damage();
-        }
     }
 
     // ---- the mirror ----
@@ -381,19 +334,6 @@ impl Simulation<'_> {
             Policy::Nothing,
         ];
         *self.random.one_of(&policies)
-    }
-
-    /// Ends all faults, waits for what still runs, starts the mirror again, and then has the faults again.
-    async fn restart(&mut self) -> Result<(), String> {
-        self.note("a restart", "");
-        self.registry.heal();
-        self.settle().await;
-        let mut mirror = self.mirror.take().unwrap();
-        // Nothing is under way that needs time to pass; what the disk needs must not count against the drain.
-        let outcome = self.run_to_end(Box::pin(mirror.restart()), false).await;
-        self.mirror = Some(mirror);
-        self.faults.iter().for_each(|fault| self.registry.fault(fault.clone()));
-        outcome
     }
 
     async fn change_under_way(&mut self) -> Result<(), String> {
@@ -440,71 +380,10 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    /// Everything ends that was in the way, and answers are exactly what is true now.
-    async fn calm(&mut self) -> Result<(), String> {
-        self.note("a calm", "");
-        world::repair(&self.mirror().dir().join("data"));
-        self.registry.heal();
-        self.faults.clear();
-        self.settle().await;
-        let now = self.model.latest_clock().plus(ALLOW_TTL + Duration::from_mins(2));
-        self.clock.set(now);
-        self.model.change(|moment| moment.clock = now);
-        self.model.calm();
-        if self.random.percent(50) {
-            // Who comes first after trouble finds out that it is over, whatever it asks for.
-            self.clients().await?;
-        }
-        for repository in 0..REPOSITORIES.len() {
-            for tag in 0..TAGS.len() {
-                self.exact(repository, tag).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn exact(&mut self, repository: RepositoryId, tag: TagId) -> Result<(), String> {
-        let named = self.model.now().tags.get(&(repository, tag)).copied();
-        let must = self.model.must_name(repository, tag);
-        let expected = match (named, must) {
-            (None, _) => 404,
-            (_, None) => 403,
-            _ => 200,
-        };
-        let status = self.status(Request { ask: Ask::Tag(repository, tag), head: false }).await?;
-        if status != expected {
-            return Err(format!("after a calm {}:{} is {status}", REPOSITORIES[repository], TAGS[tag]));
-        }
-        let Some(image) = must else { return Ok(()) };
-        for leaf in catalogue().shapes[image].children.iter().copied().chain([image]) {
-            let status = self.status(Request { ask: Ask::Image(repository, leaf), head: false }).await?;
-            if status != 200 {
-                return Err(format!("after a calm image {leaf} of the allowed image {image} is {status}"));
-            }
-            for blob in catalogue().shapes[leaf].blobs.clone() {
-                let request = Request { ask: Ask::Blob(repository, blob, Range::Whole), head: false };
-                let address = self.address();
-                let answer = self.drive(ask(address, request)).await?;
-                self.check(request, answer.as_ref())?;
-                if !answer.is_some_and(|answer| answer.status == 200 && answer.complete) {
-                    return Err(format!("after a calm blob {blob} of the allowed image {image} is not whole"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn status(&mut self, request: Request) -> Result<u16, String> {
-        let address = self.address();
-        let answer = self.drive(ask(address, request)).await?;
-        self.check(request, answer.as_ref())?;
-        Ok(answer.map_or(0, |answer| answer.status))
-    }
-
     // ---- time ----
 
     /// Waits for what runs on its own: every time limit of an upstream call passes.
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         for _ in 0..14 {
             tokio::time::advance(Duration::from_secs(31)).await;
             self.tick.notified().await;
@@ -512,11 +391,11 @@ impl Simulation<'_> {
     }
 
     /// Runs to the end. Time is moved only while upstream is in trouble; else nothing has to wait for it.
-    async fn drive<F: Future>(&self, work: F) -> Result<F::Output, String> {
+    pub(super) async fn drive<F: Future>(&self, work: F) -> Result<F::Output, String> {
         self.run_to_end(work, self.model.is_troubled()).await
     }
 
-    async fn run_to_end<F: Future>(&self, work: F, move_time: bool) -> Result<F::Output, String> {
+    pub(super) async fn run_to_end<F: Future>(&self, work: F, move_time: bool) -> Result<F::Output, String> {
         let mut work = std::pin::pin!(work);
         for ticks in 0.. {
             tokio::select! {
@@ -535,24 +414,28 @@ impl Simulation<'_> {
         Err("nothing goes on any more".to_owned())
     }
 
-    fn note(&self, step: &str, more: &str) {
+    pub(super) fn note(&self, step: &str, more: &str) {
         self.count(format!("step: {step}"));
         self.say(format!("{step}: {more}"));
     }
 
     pub(super) fn count(&self, what: String) {
-        *self.run.lock().unwrap().counts.entry(what).or_default() += 1;
+        self.count_many(what, 1);
+    }
+
+    pub(super) fn count_many(&self, what: String, times: u64) {
+        *self.run.lock().unwrap().counts.entry(what).or_default() += times;
     }
 
     pub(super) fn say(&self, text: String) {
         self.run.lock().unwrap().steps.push(text);
     }
 
-    fn mirror(&self) -> &TestSealgate {
+    pub(super) fn mirror(&self) -> &TestSealgate {
         self.mirror.as_ref().unwrap()
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.mirror().address()
     }
 }

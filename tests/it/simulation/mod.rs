@@ -2,14 +2,21 @@
 //! answer.
 //!
 //! A seed determines what is asked and what happens: tags move, signatures appear and vanish, upstream fails in all its ways,
-//! files of the cache are damaged, policies are reloaded, the mirror is restarted on its directory, the clock jumps. Time of the
-//! runtime stands still and is moved by the driver, so that no time limit is waited for; what the network and the threads of the
-//! store do between two steps is theirs.
+//! so do file operations, files of the cache are damaged, policies are reloaded, the mirror is restarted on its directory, dies
+//! in the middle of its work, or finds its database spoilt, the clock jumps. Time of the runtime stands still and is moved by the
+//! driver, so that no time limit is waited for; what the network and the threads of the store do between two steps is theirs.
+//!
+//! Between all that there are calms: everything in the way ends, and then answers are exactly what is true, everything allowed can
+//! be pulled, no file is left in staging, and the cache has counted what lies on the disk.
 //!
 //! `just simulate 10000` runs so many seeds; `SEALGATE_SEED=17 just it simulation` replays one and prints its steps.
 
+mod calm;
+mod coverage;
+mod disk;
 mod driver;
 mod judge;
+mod mishaps;
 mod model;
 mod request;
 mod world;
@@ -70,7 +77,8 @@ fn what_a_mirror_answers_is_always_what_its_model_allows() {
     print(&totals);
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     if seeds >= ENOUGH {
-        let missing: Vec<String> = driver::everything().into_iter().filter(|what| !totals.contains_key(what)).collect();
+        let missing: Vec<String> =
+            coverage::everything().into_iter().filter(|what| !totals.contains_key(what)).collect();
         assert_eq!(missing, Vec::<String>::new(), "{seeds} seeds did not cover everything");
     }
 }

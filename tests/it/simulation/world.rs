@@ -1,6 +1,5 @@
 //! What the simulated mirror lives in: images, signers, a registry that can be made to fail, and the mirror itself.
 
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -212,51 +211,4 @@ pub(super) fn trouble(random: &mut Random) -> Trouble {
         text = format!("{text}, {times} times");
     }
     Trouble { name, text, fault, dark: false }
-}
-
-/// Changes a file of the cache behind the mirror's back; says what was done.
-pub(super) fn damage(data: &Path, random: &mut Random) -> Option<&'static str> {
-    let mut files = Vec::new();
-    files_below(&data.join("blobs"), &mut files);
-    files.sort();
-    let file = files.get(random.below(files.len().max(1)))?;
-    let mut content = std::fs::read(file).ok()?;
-    let what = *random.one_of(&["a bit", "the end", "the file"]);
-    match what {
-        "a bit" if !content.is_empty() => {
-            let place = random.below(content.len());
-            content[place] ^= 1;
-            std::fs::write(file, content).unwrap();
-        }
-        "the file" => std::fs::remove_file(file).unwrap(),
-        _ => {
-            content.truncate(content.len() / 2);
-            std::fs::write(file, content).unwrap();
-        }
-    }
-    Some(what)
-}
-
-/// Removes the files that are still damaged, as a scrub does.
-pub(super) fn repair(data: &Path) {
-    let mut files = Vec::new();
-    files_below(&data.join("blobs"), &mut files);
-    for file in files {
-        let Ok(content) = std::fs::read(&file) else { continue };
-        let name = file.file_name().unwrap().to_str().unwrap();
-        if Digest::sha256(&content).hex() != name {
-            drop(std::fs::remove_file(&file));
-        }
-    }
-}
-
-fn files_below(folder: &Path, files: &mut Vec<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        if path.is_dir() {
-            files_below(&path, files);
-        } else {
-            files.push(path);
-        }
-    }
 }

@@ -1,0 +1,61 @@
+//! What must have happened in many seeds.
+
+use super::disk::{DISK_FAULTS, WRECKS};
+use super::world::FAULTS;
+
+const STEPS: [&str; 21] = [
+    "clients at once",
+    "a client that leaves",
+    "a tag moves",
+    "a tag is removed",
+    "a signature",
+    "a bundle",
+    "the clock goes on",
+    "the clock goes back",
+    "a reload",
+    "a bad reload",
+    "a restart",
+    "a kill",
+    "a kill with staging left",
+    "a calm",
+    "a calm with a scrub first",
+    "a change under way",
+    "a reload under way",
+    "disk trouble",
+    "damage: a bit",
+    "damage: the end",
+    "damage: the file",
+];
+
+const ANSWERS: [&str; 16] = [
+    "manifest 200",
+    "manifest 200 stale",
+    "manifest 403",
+    "manifest 404",
+    "manifest 429",
+    "manifest 502",
+    "manifest 503",
+    "manifest 504",
+    "blob 200 whole",
+    "blob 200 cut",
+    "blob 206 whole",
+    "blob 404",
+    "blob 502",
+    "referrers 200",
+    "tags 200",
+    "signatures 200",
+];
+
+/// Everything that must have happened in many seeds.
+pub(super) fn everything() -> Vec<String> {
+    let names =
+        |kind: &'static str, names: &[&str]| names.iter().map(|name| format!("{kind}: {name}")).collect::<Vec<_>>();
+    let kinds: [(&'static str, &[&str]); 5] = [
+        ("step", &STEPS),
+        ("answer", &ANSWERS),
+        ("fault", &FAULTS),
+        ("disk operation failed", &DISK_FAULTS),
+        ("the database", &WRECKS),
+    ];
+    kinds.iter().flat_map(|(kind, of)| names(kind, of)).collect()
+}
