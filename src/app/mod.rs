@@ -124,6 +124,7 @@ impl AppError {
             Self::Store(error) => match error.as_ref() {
                 StoreError::Io { .. } => Some("name a directory that this user may make and write to"),
                 StoreError::Locked { .. }
+                | StoreError::NoCache { .. }
                 | StoreError::NoSpace
                 | StoreError::TooLong { .. }
                 | StoreError::DigestMismatch { .. } => None,

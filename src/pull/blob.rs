@@ -1,6 +1,7 @@
 //! Blobs that have a grant: from the cache, from a fill, or, when the disk is full, straight from upstream.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -103,16 +104,15 @@ impl fmt::Debug for BytesFrom {
 pub(super) struct Blobs {
     store: Store,
     telemetry: Telemetry,
-    turns: Turns,
-    fills: Fills,
+    fills: Arc<Fills>,
 }
 
 impl Blobs {
     /// Over that store, with so many transfers; each fill becomes a task in `tasks`.
     pub(super) fn new(store: Store, telemetry: Telemetry, rules: TransferRules, tasks: TaskTracker) -> Self {
         let turns = Turns::new(rules.turns, telemetry.clone());
-        let fills = Fills::new(store.clone(), turns.clone(), rules.patience, tasks);
-        Self { store, telemetry, turns, fills }
+        let fills = Arc::new(Fills::new(store.clone(), turns, rules.patience, tasks));
+        Self { store, telemetry, fills }
     }
 
     /// The size of a granted blob; costs at most one upstream HEAD and moves no body.
@@ -158,7 +158,7 @@ impl Blobs {
             size,
             telemetry: self.telemetry.clone(),
         };
-        let origin = Origin { wanted, turns: self.turns.clone() };
+        let origin = Origin { wanted, fills: Arc::clone(&self.fills) };
         let mut held = None;
         let (bytes, cache) = if let Some(file) = self.cached(&origin).await? {
             (BytesFrom::File(file), CacheResult::Hit)
@@ -255,7 +255,7 @@ mod tests {
         let blobs = Blobs::new(store, telemetry.clone(), TransferRules::default(), TaskTracker::new());
         let repository = Repository::new(host, "team/app".parse().unwrap()).unwrap();
         let wanted = Wanted { upstream, repository, digest, size: right.len().try_into().unwrap(), telemetry };
-        let origin = Origin { wanted, turns: blobs.turns.clone() };
+        let origin = Origin { wanted, fills: Arc::clone(&blobs.fills) };
         let (bytes, cache) = blobs.fill(&origin).await?;
         let BytesFrom::Fill(follower) = &bytes else { panic!("there is a fill") };
         let fill = follower.clone();

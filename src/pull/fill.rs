@@ -151,8 +151,8 @@ pub(super) enum Joined {
 type Key = (Host, Digest, u64);
 type Running = Arc<Mutex<HashMap<Key, Arc<Fill>>>>;
 
-/// The fills that run; clones share them.
-#[derive(Debug, Clone)]
+/// The fills that run.
+#[derive(Debug)]
 pub(super) struct Fills {
     running: Running,
     store: Store,
@@ -165,6 +165,11 @@ impl Fills {
     /// No fill yet; each becomes a task in `tasks`.
     pub(super) fn new(store: Store, turns: Turns, patience: Patience, tasks: TaskTracker) -> Self {
         Self { running: Running::default(), store, turns, patience, tasks }
+    }
+
+    /// The turns that transfers take.
+    pub(super) const fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Whether a fill for that blob of that size is under way.

@@ -46,7 +46,7 @@ impl Filling {
 
     pub(super) async fn run(self, mut seat: Seat) {
         match self.fill(&mut seat).await {
-            Ok(progress) => seat.end(progress, FillOutcome::Committed),
+            Ok((progress, outcome)) => seat.end(progress, outcome),
             Err(Stop::Unstorable) => seat.end(Progress::Unstorable, FillOutcome::NoSpace),
             Err(Stop::Upstream(UpstreamError::NotFound { .. })) => {
                 seat.end(Progress::Failed(PullError::BlobUnknown), FillOutcome::UpstreamError);
@@ -61,11 +61,11 @@ impl Filling {
         }
     }
 
-    async fn fill(&self, seat: &mut Seat) -> Result<Progress, Stop> {
+    async fn fill(&self, seat: &mut Seat) -> Result<(Progress, FillOutcome), Stop> {
         let mut company = Company { desertion: seat.desertion(self.wanted.size), size: self.wanted.size };
         // A fill may have committed the blob between our caller's look into the cache and this task's start.
         if self.is_cached().await {
-            return Ok(Progress::Cached);
+            return Ok((Progress::Cached, FillOutcome::Committed));
         }
         // What is larger than the whole cache passes through it: no transfer is begun for a file that will not be.
         if self.wanted.size > self.store.cache_stats().limit_bytes {
@@ -91,8 +91,8 @@ impl Filling {
             return Err(self.wanted.bad("digest_mismatch").into());
         }
         // When that fails, the bytes are right all the same and readers have them open; only the cache goes without.
-        let _kept = staged.commit(&self.wanted.digest).await;
-        Ok(Progress::Verified)
+        let kept = staged.commit(&self.wanted.digest).await;
+        Ok((Progress::Verified, if kept.is_ok() { FillOutcome::Committed } else { FillOutcome::NoSpace }))
     }
 
     async fn is_cached(&self) -> bool {

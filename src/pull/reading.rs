@@ -1,6 +1,7 @@
 //! The bytes of one blob on their way to one client.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -8,10 +9,10 @@ use tokio::sync::watch;
 
 use super::PullError;
 use super::blob::Delivery;
-use super::fill::{Follower, Progress};
+use super::fill::{Fills, Follower, Progress};
 use super::held_back::{HeldBack, Mismatch};
 use super::transfer::{Transfer, Wanted};
-use super::turns::{Busy, Pace, Turn, Turns};
+use super::turns::{Busy, Pace, Turn};
 use crate::limits::{BLOB_CHUNK_BYTES, HOLD_BACK_BYTES, MAPPED_FRAME_BYTES, MIB};
 use crate::store::BlobFile;
 use crate::upstream::{BlobBody, BlobRange, UpstreamError};
@@ -20,7 +21,7 @@ use crate::upstream::{BlobBody, BlobRange, UpstreamError};
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
     pub(super) wanted: Wanted,
-    pub(super) turns: Turns,
+    pub(super) fills: Arc<Fills>,
 }
 
 impl Origin {
@@ -30,14 +31,21 @@ impl Origin {
 
     /// A transfer of all of it for one client.
     pub(super) async fn fetch(&self) -> Result<Transfer, PullError> {
-        let turn = self.turns.take(self.wanted.repository.host(), Pace::Client).await;
+        let turn = self.fills.turns().take(self.wanted.repository.host(), Pace::Client).await;
         let turn = turn.map_err(|Busy| PullError::Overloaded)?;
         Transfer::begin(self.wanted.clone(), turn).await.map_err(unknown_blob)
     }
 }
 
 /// A body that is being read.
-pub(super) enum Reading {
+pub(super) struct Reading {
+    way: Way,
+    /// What a client is to get that has nothing yet of a cached file.
+    unseen: Option<Unseen>,
+}
+
+/// How the bytes come.
+enum Way {
     /// A file that this process has hashed before, or a part of one that does not reach what is held back.
     File { file: BlobFile, position: u64, stop: u64 },
     /// The same, as memory that nobody reads.
@@ -48,40 +56,65 @@ pub(super) enum Reading {
     Fill(Box<FillReading>),
 }
 
+/// Bytes `start..stop`, of which none went out.
+struct Unseen {
+    origin: Origin,
+    start: u64,
+    stop: u64,
+}
+
 impl Reading {
     /// Bytes `start..stop` of a cached file. Its first service by a process hashes it, unless that leaves out what would be
-    /// held back anyway.
+    /// held back anyway. Damage that is found before the first byte went out is the client's no more than the cache's: it gets
+    /// the bytes of a fill.
     pub(super) fn of_file(origin: Origin, file: BlobFile, start: u64, stop: u64, delivery: Delivery) -> Self {
-        if !file.is_verified() && stop > origin.wanted.size.saturating_sub(HOLD_BACK_BYTES) {
-            return Self::Hashed(Box::new(HashedReading::new(origin, Feed::File { file, position: 0 }, start, stop)));
-        }
-        match delivery {
-            Delivery::ByFile => match file.map() {
-                Ok(mapping) => Self::Mapped { file, mapping, position: start, stop },
-                Err(_) => Self::File { file, position: start, stop },
-            },
-            Delivery::Copied => Self::File { file, position: start, stop },
-        }
+        let way = if !file.is_verified() && stop > origin.wanted.size.saturating_sub(HOLD_BACK_BYTES) {
+            let feed = Feed::File { file, position: 0 };
+            Way::Hashed(Box::new(HashedReading::new(origin.clone(), feed, start, stop)))
+        } else {
+            match delivery {
+                Delivery::ByFile => match file.map() {
+                    Ok(mapping) => Way::Mapped { file, mapping, position: start, stop },
+                    Err(_) => Way::File { file, position: start, stop },
+                },
+                Delivery::Copied => Way::File { file, position: start, stop },
+            }
+        };
+        Self { way, unseen: Some(Unseen { origin, start, stop }) }
     }
 
     /// Bytes `start..stop` of what upstream sends.
     pub(super) fn of_transfer(origin: Origin, transfer: Transfer, start: u64, stop: u64) -> Self {
-        Self::Hashed(Box::new(HashedReading::new(origin, Feed::of(transfer), start, stop)))
+        let reading = HashedReading::new(origin, Feed::of(transfer), start, stop);
+        Self { way: Way::Hashed(Box::new(reading)), unseen: None }
     }
 
     /// Bytes `start..stop` behind a fill.
     pub(super) fn of_fill(origin: Origin, follower: Follower, start: u64, stop: u64) -> Self {
-        Self::Fill(Box::new(FillReading::new(origin, follower, start, stop)))
+        Self { way: Way::Fill(Box::new(FillReading::new(origin, follower, start, stop))), unseen: None }
     }
 
     /// The next bytes, `None` at the end. Not cancel safe: a reading whose `next` was dropped is dropped too.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
+        match (self.way.next().await, self.unseen.take()) {
+            (Err(_), Some(Unseen { origin, start, stop })) => {
+                let (follower, _) = origin.fills.join(&origin.wanted);
+                *self = Self::of_fill(origin, follower, start, stop);
+                self.way.next().await
+            }
+            (read, _) => read,
+        }
+    }
+}
+
+impl Way {
+    async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
         match self {
             Self::File { file, position, stop } => {
                 if position == stop {
                     return Ok(None);
                 }
-                let bytes = file.read_at(*position, chunk(*position, *stop)).await.map_err(|_| PullError::Lost)?;
+                let bytes = read_file(file, *position, *stop).await?;
                 advance(position, &bytes)?;
                 Ok(Some(bytes))
             }
@@ -94,7 +127,7 @@ impl Reading {
                 let bytes = match frame {
                     Some(frame) => frame,
                     // `sendfile` would wait for the disk where nobody may wait.
-                    None => file.read_at(*position, chunk(*position, *stop)).await.map_err(|_| PullError::Lost)?,
+                    None => read_file(file, *position, *stop).await?,
                 };
                 advance(position, &bytes)?;
                 Ok(Some(bytes))
@@ -103,6 +136,11 @@ impl Reading {
             Self::Fill(reading) => reading.next().await,
         }
     }
+}
+
+/// Bytes of a cached file.
+async fn read_file(file: &BlobFile, position: u64, stop: u64) -> Result<Bytes, PullError> {
+    file.read_at(position, chunk(position, stop)).await.map_err(|_| PullError::Lost)
 }
 
 /// The piece of a mapping that goes out at once; `None` when the file is shorter than it was.
@@ -197,8 +235,7 @@ impl HashedReading {
         match &mut self.feed {
             Feed::File { .. } if self.held_back.is_full() => Ok(None),
             Feed::File { file, position } => {
-                let length = chunk(*position, self.origin.wanted.size);
-                let bytes = file.read_at(*position, length).await.map_err(|_| PullError::Lost)?;
+                let bytes = read_file(file, *position, self.origin.wanted.size).await?;
                 *position = position.saturating_add(length_of(&bytes));
                 Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
             }
@@ -335,7 +372,9 @@ impl FillReading {
             return Forward::No;
         }
         let Wanted { upstream, repository, digest, size, .. } = &self.origin.wanted;
-        let Some(turn) = self.origin.turns.try_take(repository.host(), Pace::Client) else { return Forward::No };
+        let Some(turn) = self.origin.fills.turns().try_take(repository.host(), Pace::Client) else {
+            return Forward::No;
+        };
         let range = BlobRange::From { start: self.position, end: Some(self.stop.saturating_sub(1)) };
         let (position, mut progress) = (self.position, self.progress.clone());
         // Losing the request is what the fill's being faster means.

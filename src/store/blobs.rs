@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use moka::sync::Cache;
 use tokio_util::task::TaskTracker;
 
 use super::buffers::Buffers;
+use super::error::is_unreadable;
 use super::layout::Layout;
 use super::ledger::{InUse, Ledger};
 use super::{CacheStats, Evicted, Settings, StoreError, disk, lock, mapped};
@@ -30,6 +32,10 @@ pub(super) struct Blobs {
     pub(super) buffers: Arc<Buffers>,
     /// Files that this process hashed whole, as they were then.
     pub(super) verified: Cache<Digest, FileIdentity>,
+    /// Files that were found wrong and could not be taken away.
+    shunned: Cache<Digest, FileIdentity>,
+    /// Whether there ever was one of those.
+    shuns: AtomicBool,
     /// Held while a file is put into its place or taken away, so that nobody takes away what has just come. Locked before
     /// the ledger, never after it.
     places: [Mutex<()>; PLACES],
@@ -75,6 +81,8 @@ impl Blobs {
             telemetry,
             buffers: Arc::default(),
             verified: Cache::new(VERIFIED_BLOBS_MAX),
+            shunned: Cache::new(VERIFIED_BLOBS_MAX),
+            shuns: AtomicBool::new(false),
             places: std::array::from_fn(|_| Mutex::default()),
             leftovers: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -84,6 +92,7 @@ impl Blobs {
     /// Opens a cached blob, and counts that as a use. Blocks.
     pub(super) fn open(self: &Arc<Self>, digest: &Digest) -> Option<BlobFile> {
         match self.open_unused(digest) {
+            Ok(Some((_, identity))) if self.is_shunned(digest, &identity) => None,
             Ok(Some((file, identity))) => {
                 let reader = self.used(digest, identity.size);
                 let (file, blobs) = (Arc::new(file), Arc::clone(self));
@@ -98,6 +107,11 @@ impl Blobs {
                 None
             }
         }
+    }
+
+    /// Whether that file was found wrong before, and is still there because the disk would not let it go.
+    fn is_shunned(&self, digest: &Digest, found: &FileIdentity) -> bool {
+        self.shuns.load(Ordering::Relaxed) && self.shunned.get(digest).is_some_and(|wrong| wrong.is_same_file(found))
     }
 
     /// Opens a cached blob, which is no use of it. Blocks.
@@ -135,7 +149,10 @@ impl Blobs {
     /// for it then.
     pub(super) fn adopt(&self, staged: &Path, file: &File, digest: &Digest, reader: &InUse) -> Result<(), StoreError> {
         let target = self.layout.blob(digest);
-        let refused = |error| StoreError::of(&target, error);
+        let refused = |error| {
+            self.telemetry.cache_write_failed(&error);
+            StoreError::of(&target, error)
+        };
         let identity = FileIdentity::of(file).map_err(refused)?;
         let (victims, reserved) = {
             let mut ledger = lock(&self.ledger);
@@ -164,15 +181,14 @@ impl Blobs {
             placed
         };
         // Several that arrive at once may each have found room, and together have none.
-        let victims = lock(&self.ledger).trim();
-        self.unlink(&victims, EvictionReason::Size);
-        self.report();
+        self.trim();
         placed.map_err(refused)
     }
 
-    /// The lock for who puts a file into that place or takes it away.
+    /// The lock for who puts a file into that place or takes it away. Files of one directory share it, so that nobody takes a
+    /// directory for safe that somebody else has just made and not synced yet.
     pub(super) fn place(&self, digest: &Digest) -> &Mutex<()> {
-        let number = digest.as_bytes().last().map_or(0, |byte| usize::from(*byte) % PLACES);
+        let number = digest.as_bytes().first().map_or(0, |byte| usize::from(*byte) % PLACES);
         self.places.get(number).unwrap_or(&self.places[0])
     }
 
@@ -214,7 +230,11 @@ impl Blobs {
             self.verified.invalidate(digest);
             match self.set_aside(digest, wrong.size) {
                 Ok(()) => self.telemetry.evicted(EvictionReason::Corrupt, wrong.size),
-                Err(error) => tracing::warn!(%digest, %error, "a wrong file cannot be removed"),
+                Err(error) => {
+                    tracing::warn!(%digest, %error, "a wrong file cannot be removed; it is not served again");
+                    self.shunned.insert(*digest, *wrong);
+                    self.shuns.store(true, Ordering::Relaxed);
+                }
             }
             self.strike_out(digest);
         }
@@ -302,9 +322,16 @@ impl BlobFile {
     /// Up to `length` and at most `limits::BLOB_CHUNK_BYTES` bytes from `offset`; empty at the end. Cancel safe.
     ///
     /// # Errors
-    /// What the file system says.
+    /// What the file system says. What the disk does not give back is taken away as a wrong file is.
     pub async fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        read_chunk(&self.blobs, &self.file, offset, length).await
+        let read = read_chunk(&self.blobs, &self.file, offset, length).await;
+        if let Err(error) = &read {
+            tracing::warn!(digest = %self.digest, %error, "a cached blob cannot be read");
+            if is_unreadable(error) {
+                self.condemn().await;
+            }
+        }
+        read
     }
 
     /// All of it as memory that names the file to who sends it ([`super::FileRegion`]). Must not be read: should the file be cut

@@ -7,6 +7,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::blobs::Blobs;
+use super::error::is_unreadable;
 use super::{Staged, off_thread};
 use crate::limits::{CONTENT_BYTES_MAX, HOT_BYTES_MAX};
 use crate::oci::Digest;
@@ -77,6 +78,9 @@ impl Contents {
             Ok(bytes) => bytes?,
             Err(error) => {
                 tracing::warn!(%digest, %error, "cached content cannot be read; it will be fetched again");
+                if is_unreadable(&error) {
+                    blob.condemn_now();
+                }
                 return None;
             }
         };

@@ -14,6 +14,12 @@ pub enum StoreError {
         /// The directory.
         path: PathBuf,
     },
+    /// No mirror has kept anything under that directory.
+    #[error("there is no cache at {path} yet")]
+    NoCache {
+        /// The directory.
+        path: PathBuf,
+    },
     /// No space left: on the disk, above `min_free_bytes`, or because the blob is larger than the whole cache. What was
     /// written so far stays readable through [`super::StagedReader`]; pass the rest through without caching.
     #[error("no space left in the cache")]
@@ -53,6 +59,11 @@ impl StoreError {
 /// Whether the disk or a quota is full.
 pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether the disk does not give back what was written: bad sectors, and no want of descriptors or rights that will pass.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EIO)
 }
 
 #[cfg(test)]

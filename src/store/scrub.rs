@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::blobs::{Blobs, FileIdentity, pread_full};
+use super::error::is_unreadable;
 use super::mark::{read_mark, write_mark};
 use super::{Inner, disk, lock, off_thread};
 use crate::clock::Timestamp;
@@ -123,7 +124,7 @@ impl Scrubber {
             Ok(Some(found)) if found == digest => ScrubOutcome::Good,
             Ok(Some(_)) => ScrubOutcome::Wrong,
             // Bad sectors: the file is set aside, so that nobody is served it and nothing is written there again.
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => ScrubOutcome::Unreadable,
+            Err(error) if is_unreadable(&error) => ScrubOutcome::Unreadable,
             Err(error) => return self.skip(digest, &error),
             Ok(None) => return,
         };

@@ -174,9 +174,6 @@ impl Inner {
 
     fn commit(&self, digest: &Digest) -> Result<(), StoreError> {
         let adopted = self.slot.blobs.adopt(&self.slot.path, &self.file, digest, &self.reader);
-        if let Err(StoreError::Io { source, .. }) = &adopted {
-            self.slot.blobs.telemetry.cache_write_failed(source);
-        }
         if adopted.is_err() {
             remove(&self.slot.blobs, &self.slot.path);
         }

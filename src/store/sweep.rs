@@ -25,9 +25,7 @@ impl Blobs {
                 is_whole = false;
             }
         }
-        let victims = lock(&self.ledger).trim();
-        self.unlink(&victims, EvictionReason::Size);
-        self.report();
+        self.trim();
         is_whole
     }
 
@@ -97,6 +95,13 @@ impl Blobs {
         self.unlink(&victims, EvictionReason::FreeSpace);
         self.report();
         self.missing_bytes(0) == 0
+    }
+
+    /// Evicts what is more than the cache may hold, as far as nobody reads it. Blocks.
+    pub(super) fn trim(&self) {
+        let victims = lock(&self.ledger).trim();
+        self.unlink(&victims, EvictionReason::Size);
+        self.report();
     }
 
     /// Removes what an operator wants removed, but nothing that is being read; says which. Blocks.
@@ -233,5 +238,18 @@ mod tests {
         assert!(matches!(refused, Err(StoreError::NoSpace)), "{refused:?}");
         assert!(full.open(&digest).is_some());
         assert_eq!(std::fs::read_dir(full.layout.staging()).unwrap().count(), 0);
+    }
+    #[test]
+    fn what_was_too_much_under_a_reader_goes_when_the_reader_has_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let digest = put(&blobs(directory.path(), 1000, 0, &clock()), &[7; 900]);
+        let smaller = blobs(directory.path(), 500, 0, &clock());
+        let reader = smaller.open(&digest).unwrap();
+        smaller.scan(&CancellationToken::new());
+        smaller.trim();
+        assert_eq!(smaller.stats(false).bytes, 900);
+        drop(reader);
+        smaller.trim();
+        assert_eq!((smaller.stats(false).bytes, smaller.layout.blob(&digest).exists()), (0, false));
     }
 }

@@ -36,18 +36,18 @@ async fn put(store: &Store, content: Bytes) -> Digest {
     digest
 }
 
-fn path_of(data: &Path, digest: &Digest) -> PathBuf {
+pub(crate) fn path_of(data: &Path, digest: &Digest) -> PathBuf {
     let hex = digest.hex();
     data.join("blobs").join(digest.algorithm().as_str()).join(&hex[..2]).join(hex)
 }
 
-fn flip_bit(path: &Path, at: usize) {
+pub(crate) fn flip_bit(path: &Path, at: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[at] ^= 1;
     std::fs::write(path, bytes).unwrap();
 }
 
-fn quarantined(data: &Path) -> Vec<String> {
+pub(crate) fn quarantined(data: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(data.join("quarantine")).into_iter().flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

@@ -288,6 +288,40 @@ async fn a_pull_is_counted_by_what_the_disk_said() {
     mirror.stop().await;
 }
 
+#[tokio::test]
+async fn a_disk_that_is_found_full_by_a_sync_or_a_rename_is_counted_too() {
+    let directory = fast();
+    let telemetry = Telemetry::default();
+    let settings = Settings { data_dir: Some(directory.path().to_owned()), max_bytes: 1 << 20, min_free_bytes: 1 };
+    let store = Store::open(settings, Clock::System, telemetry.clone()).await.unwrap();
+    let full = || {
+        let text = telemetry.render();
+        let line = text.lines().find(|line| line.starts_with("sealgate_cache_write_errors_total{kind=\"enospc\"}"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap()
+    };
+    let steps: [fn(&Step<'_>) -> bool; 4] = [
+        |step| matches!(step, Step::SyncFile(_)),
+        |step| matches!(step, Step::Rename { .. }),
+        |step| matches!(step, Step::CreateDirectory(_)),
+        |step| matches!(step, Step::SyncDirectory(_)),
+    ];
+    for (number, is_it) in (1..).zip(steps) {
+        let before = full();
+        let observed = observe(directory.path(), move |step| {
+            if is_it(step) { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
+        });
+        let refused = put(&store, &blob(number)).await;
+        drop(observed);
+        assert!(matches!(refused, Err(StoreError::NoSpace)), "{refused:?}");
+        assert_eq!(full(), before + 1, "blob {number}");
+    }
+    // What is larger than the cache is no failure of the disk.
+    let before = full();
+    assert!(store.stage(Algorithm::Sha256, 2 << 20).await.is_err());
+    assert_eq!(full(), before);
+    store.close().await;
+}
+
 /// The test runs itself as the process that dies: at operation `KILL_AT`, in `KILL_IN`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f_02_a_kill_at_each_step_of_a_commit_leaves_nothing_wrong() {

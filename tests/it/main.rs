@@ -25,6 +25,7 @@ mod audit;
 mod blobs_http;
 mod both_formats;
 mod bundle_forgery;
+mod cache_damage;
 mod cache_operation;
 mod catalogue;
 mod cli;
