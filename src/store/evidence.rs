@@ -116,8 +116,15 @@ impl EvidenceFiles {
                 continue;
             }
             for entry in disk::list(&shard.path())? {
-                let name = entry?.file_name();
-                let digest = name.to_str().and_then(|name| format!("sha256:{name}").parse::<Digest>().ok());
+                let entry = entry?;
+                let name = entry.file_name();
+                let name = name.to_str().unwrap_or_default();
+                let parse = |name| format!("sha256:{name}").parse::<Digest>().ok();
+                // Left by a process that was killed while it wrote.
+                if name.strip_suffix(".new").and_then(parse).is_some() {
+                    disk::remove_file(&entry.path())?;
+                }
+                let digest = parse(name);
                 if let Some(digest) = digest {
                     files.fetch_add(1, Ordering::Relaxed);
                     if !wanted(&digest) && !young.contains(&digest) {
@@ -158,8 +165,10 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let file = disk::create_file(&beside)?;
-    disk::write_at(&beside, &file, content, 0)?;
-    disk::rename(&beside, path)
+    disk::write_at(&beside, &file, content, 0).and_then(|()| disk::rename(&beside, path)).inspect_err(|_| {
+        // Every document has a name of its own: what a full disk cut short would stay.
+        drop(disk::remove_file(&beside));
+    })
 }
 
 #[cfg(test)]
@@ -211,5 +220,31 @@ mod tests {
         // Only once: later, verdicts themselves say what is not needed any more.
         after.sweep(|_| false).unwrap();
         assert!(after.find(&new).is_some());
+    }
+    #[test]
+    fn a_disk_that_is_full_or_a_kill_leaves_no_half_written_documents() {
+        let directory = tempfile::tempdir().unwrap();
+        let full = files(directory.path());
+        let observed = crate::store::faults::observe(directory.path(), |step| {
+            let is_write = matches!(step, crate::store::faults::Step::Write { .. });
+            if is_write { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
+        });
+        assert_eq!((0..20_u8).find_map(|number| full.put(vec![number; 100])), None);
+        drop(observed);
+        assert_eq!(count(&directory.path().join("evidence")), 0, "a full disk gets no fuller");
+
+        let kept = full.put(b"kept".to_vec()).unwrap();
+        let (shard, name) = Layout::place(&Digest::sha256(b"never finished"));
+        let shard = directory.path().join("evidence").join(shard);
+        std::fs::create_dir_all(&shard).unwrap();
+        std::fs::write(shard.join(name).with_extension("new"), "never f").unwrap();
+        std::fs::write(shard.join("notes.new"), "somebody's").unwrap();
+        files(directory.path()).sweep(|digest| *digest == kept).unwrap();
+        assert_eq!(count(&directory.path().join("evidence")), 2, "what is kept, and what is not ours");
+    }
+
+    fn count(directory: &Path) -> usize {
+        let paths = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        paths.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
     }
 }
