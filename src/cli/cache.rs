@@ -9,11 +9,10 @@ use url::Url;
 
 use super::admin_client::{AdminClient, Reply};
 use super::{CliError, ConfigArgument, OutputFormat, Status, output, runtime, tree};
-use crate::app::AppError;
 use crate::clock::Clock;
 use crate::config::{Config, Size};
 use crate::oci::Digest;
-use crate::store::{Evicted, Eviction, OfflineCache};
+use crate::store::{Evicted, Eviction, OfflineCache, StoreError};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -131,7 +130,7 @@ async fn offline(arguments: &Arguments) -> Result<Status, CliError> {
     let config = ConfigArgument { config: arguments.config.clone() };
     let settings = Config::load(&config.origin())?.config.store;
     let cache = OfflineCache::open(&settings, Clock::System).await;
-    let cache = cache.map_err(|error| AppError::Store(Box::new(error)))?;
+    let cache = cache.map_err(|error| CliError::Cache(Box::new(error)))?;
     match &arguments.command {
         Command::Stats => show(&found(&cache), arguments.output),
         Command::Verify { .. } => {
@@ -158,6 +157,18 @@ async fn offline(arguments: &Arguments) -> Result<Status, CliError> {
             }
             Evicted::InUse | Evicted::Unknown => Err(unknown()),
         },
+    }
+}
+
+/// What to do about a cache that cannot be used offline.
+pub(super) const fn next(error: &StoreError) -> Option<&'static str> {
+    match error {
+        StoreError::NoCache { .. } => Some(
+            "`sealgate serve` makes it; if the mirror keeps it elsewhere, name the mirror's configuration with --config FILE",
+        ),
+        StoreError::Locked { .. } => Some("leave --offline away to ask the mirror that runs"),
+        StoreError::Io { .. } => Some("run it as the user that the mirror runs as"),
+        StoreError::NoSpace | StoreError::TooLong { .. } | StoreError::DigestMismatch { .. } => None,
     }
 }
 

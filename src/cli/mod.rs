@@ -166,6 +166,9 @@ enum CliError {
     /// The mirror does not start.
     #[error("the mirror cannot run")]
     App(#[from] crate::app::AppError),
+    /// The cache of a mirror that is down cannot be used.
+    #[error("the cache cannot be used")]
+    Cache(#[source] Box<crate::store::StoreError>),
     /// The trust root was not updated.
     #[error("the trust root was not updated; what was in force stays in force")]
     Trust {
@@ -202,7 +205,7 @@ impl From<ConfigError> for CliError {
 impl CliError {
     fn status(&self) -> Status {
         match self {
-            Self::Config(_) | Self::Usage { .. } | Self::App(_) => Status::Usage,
+            Self::Config(_) | Self::Usage { .. } | Self::App(_) | Self::Cache(_) => Status::Usage,
             Self::Trust { source, .. } => trust::status(source),
             Self::Admin { .. } | Self::Io { .. } => Status::Undecided,
         }
@@ -215,6 +218,7 @@ impl CliError {
                 Some("correct it; `sealgate config check` says when it is right")
             }
             Self::App(error) => error.next(),
+            Self::Cache(error) => cache::next(error),
             Self::Config(_) | Self::Io { .. } => None,
         }
     }

@@ -92,6 +92,21 @@ impl Layout {
         self.staging().join(format!("{STAGED_PREFIX}{:016x}-{count:x}", self.run))
     }
 
+    /// Creates `data_dir` where it is missing, and makes sure that it stays.
+    pub(super) fn create_root(&self) -> io::Result<()> {
+        let above = self.root.ancestors().take_while(|path| !path.as_os_str().is_empty());
+        let missing: Vec<&Path> = above.take_while(|path| !path.is_dir()).collect();
+        disk::create_directory(&self.root)?;
+        for made in missing {
+            let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            // Not every directory that we may make another in lets us open it.
+            if let Err(error) = disk::sync_directory(parent) {
+                tracing::warn!(path = %parent.display(), %error, "a new directory may not survive a power cut");
+            }
+        }
+        Ok(())
+    }
+
     /// Creates the directories that are missing, and makes sure that they stay.
     pub(super) fn create(&self) -> io::Result<()> {
         let mut wanted = vec![self.staging(), self.blobs(Algorithm::Sha256), self.blobs(Algorithm::Sha512)];
@@ -108,11 +123,12 @@ impl Layout {
         Ok(())
     }
 
-    /// Locks the directory for this process until the file is dropped.
+    /// Locks the directory for this process until the result is dropped.
     ///
     /// # Errors
     /// [`StoreError::Locked`] when another process holds it.
-    pub(super) fn lock(&self) -> Result<File, StoreError> {
+    pub(super) fn lock(&self) -> Result<Lock, StoreError> {
+        let directory = self.lock_directory(File::try_lock)?;
         let path = self.root.join(LOCK);
         let file = File::options()
             .create(true)
@@ -123,9 +139,35 @@ impl Layout {
             .open(&path)
             .map_err(|error| StoreError::of(&path, error))?;
         match file.try_lock() {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(Lock { _file: Some(file), _directory: directory }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: self.root.clone() }),
             Err(TryLockError::Error(error)) => Err(StoreError::of(&path, error)),
+        }
+    }
+
+    /// Keeps a mirror from starting, and changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] while a mirror uses the directory.
+    pub(super) fn lock_for_reading(&self) -> Result<Lock, StoreError> {
+        let directory = self.lock_directory(File::try_lock_shared)?;
+        let path = self.root.join(LOCK);
+        let file = open_below(&self.root, &[], LOCK).map_err(|error| StoreError::of(&path, error))?;
+        // Without that file no mirror ever ran here, or somebody took it away.
+        match file.as_ref().map_or(Ok(()), File::try_lock_shared) {
+            Ok(()) => Ok(Lock { _file: file, _directory: directory }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: self.root.clone() }),
+            Err(TryLockError::Error(error)) => Err(StoreError::of(&path, error)),
+        }
+    }
+
+    /// `None` where the file system does not lock directories, or there is none.
+    fn lock_directory(&self, lock: fn(&File) -> Result<(), TryLockError>) -> Result<Option<File>, StoreError> {
+        let Ok(directory) = File::open(&self.root) else { return Ok(None) };
+        match lock(&directory) {
+            Ok(()) => Ok(Some(directory)),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: self.root.clone() }),
+            Err(TryLockError::Error(_)) => Ok(None),
         }
     }
 
@@ -160,6 +202,15 @@ impl Layout {
         let (shard, name) = Self::place(digest);
         open_below(&self.blobs(digest.algorithm()), &[&shard], &name)
     }
+}
+
+/// Held by the process that uses a directory.
+#[derive(Debug)]
+pub(super) struct Lock {
+    /// What every file system locks.
+    _file: Option<File>,
+    /// The directory itself, so that taking the file away lets nobody in.
+    _directory: Option<File>,
 }
 
 impl Drop for Layout {
@@ -236,7 +287,7 @@ fn random() -> u64 {
 }
 
 /// Locked by the process that uses the directory.
-pub(super) const LOCK: &str = "lock";
+const LOCK: &str = "lock";
 const STAGED_PREFIX: &str = "fill-";
 
 #[cfg(test)]

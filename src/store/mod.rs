@@ -47,7 +47,6 @@ pub use staging::{Staged, StagedReader};
 pub use tags::TagPointer;
 pub use verdict::{StoredVerdict, VerdictFilter, VerdictId, VerdictIdError, VerdictKey};
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -60,7 +59,7 @@ use self::blobs::Blobs;
 use self::content::Contents;
 use self::decisions::Decisions;
 use self::grants::Grants;
-use self::layout::Layout;
+use self::layout::{Layout, Lock};
 use self::mark::SeenTime;
 use self::records::Records;
 use self::scrub::Scrubber;
@@ -139,7 +138,7 @@ struct Inner {
     seen_time: Arc<SeenTime>,
     scrubber: Arc<Scrubber>,
     /// Held until the store is closed.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Lock>>,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Ends the tasks when nobody closed the store.
@@ -394,7 +393,8 @@ impl Inner {
         let (blobs, seen_time) = (Arc::clone(&self.blobs), Arc::clone(&self.seen_time));
         let written = off_thread(move || {
             blobs.remove_leftovers();
-            // Others may have filled the disk meanwhile.
+            // What was read when it was too much may go now, and others may have filled the disk meanwhile.
+            blobs.trim();
             blobs.make_space();
             blobs.write_times();
             seen_time.persist();
@@ -408,7 +408,7 @@ impl Inner {
 /// What must be there before the first request.
 struct Prepared {
     layout: Layout,
-    lock: Option<File>,
+    lock: Option<Lock>,
     records: Records,
     seen_time: SeenTime,
 }
@@ -420,7 +420,7 @@ fn prepare(layout: Layout, clock: Clock, telemetry: Telemetry) -> Result<Prepare
     }
     let root = layout.root().to_owned();
     let refused = |error| StoreError::of(&root, error);
-    disk::create_directory(&root).map_err(refused)?;
+    layout.create_root().map_err(refused)?;
     let lock = layout.lock()?;
     layout.create().and_then(|()| layout.empty_staging()).map_err(refused)?;
     let records = Records::open(root.clone(), clock, telemetry)?;

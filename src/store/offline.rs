@@ -1,28 +1,30 @@
 //! The cache of a mirror that is down, for an operator.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::blobs::Blobs;
+use super::layout::Lock;
 use super::scrub::Scrubber;
 use super::{CacheStats, Evicted, Eviction, Layout, ScrubStats, Settings, StoreError, off_thread};
 use crate::clock::Clock;
+use crate::oci::Algorithm;
 use crate::telemetry::Telemetry;
 
 /// The blobs under a data directory that no mirror uses; none starts there as long as this lives.
 #[derive(Debug)]
 pub struct OfflineCache {
     blobs: Arc<Blobs>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl OfflineCache {
     /// Locks the directory and counts what is there. Nothing is evicted.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] while a mirror uses it; [`StoreError::Io`] when there is no such directory.
+    /// [`StoreError::NoCache`] when no mirror ever had one there; [`StoreError::Locked`] while a mirror uses it;
+    /// [`StoreError::Io`] else.
     pub async fn open(settings: &Settings, clock: Clock) -> Result<Self, StoreError> {
         let Some(root) = settings.data_dir.clone() else {
             return Err(StoreError::of("data_dir".as_ref(), std::io::ErrorKind::NotFound.into()));
@@ -33,6 +35,10 @@ impl OfflineCache {
             let root = root.clone();
             move || {
                 let layout = Layout::kept(root);
+                // A directory that is something else gets nothing from us, not even a lock.
+                if !layout.blobs(Algorithm::Sha256).is_dir() {
+                    return Err(StoreError::NoCache { path: layout.root().to_owned() });
+                }
                 let lock = layout.lock()?;
                 let blobs = Arc::new(Blobs::new(layout, &unbounded, clock, Telemetry::default()));
                 blobs.scan(&CancellationToken::new());

@@ -3,7 +3,6 @@
 //! Opening a store is no reading: it makes what is missing, moves a broken database aside, sweeps old records and evicts
 //! blobs, and the engine itself writes whenever it opens. So the database is copied, and the copy is opened.
 
-use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -53,7 +52,7 @@ fn read(kept: &Layout, now: Timestamp) -> Result<Vec<Arc<StoredVerdict>>, StoreE
     // It goes with this value, whatever happens.
     let copy = Layout::temporary();
     {
-        let _lock = lock_for_reading(kept)?;
+        let _lock = kept.lock_for_reading()?;
         if !kept.root().join(verdicts::DIRECTORY).is_dir() {
             return Ok(Vec::new());
         }
@@ -97,20 +96,6 @@ fn whole(found: &Found, evidence: &EvidenceFiles) -> Option<StoredVerdict> {
         Some(document) => decisions::with_listed_material(verdict, &document),
         None => verdict,
     })
-}
-
-/// Keeps a mirror from starting; `None` where none ever ran.
-fn lock_for_reading(kept: &Layout) -> Result<Option<File>, StoreError> {
-    let path = kept.root().join(super::layout::LOCK);
-    let Some(file) = open_below(kept.root(), &[], super::layout::LOCK).map_err(|error| StoreError::of(&path, error))?
-    else {
-        return Ok(None);
-    };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: kept.root().to_owned() }),
-        Err(TryLockError::Error(error)) => Err(StoreError::of(&path, error)),
-    }
 }
 
 /// Copies the engine's files: those of its directory, and of the one below it that holds its large values.

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sealgate::clock::{Clock, ManualClock, Timestamp};
@@ -382,4 +384,83 @@ async fn starts_and_serves(files: Vec<(PathBuf, Vec<u8>)>) {
     put(&store, &blob(9)).await;
     assert_eq!(store.blob(&Digest::sha256(&blob(9))).await.unwrap().read_at(0, 100_000).await.unwrap(), blob(9));
     store.close().await;
+}
+
+/// Two blobs of one shard.
+fn of_one_shard() -> [Bytes; 2] {
+    let first = blob(0);
+    let shard = |content: &Bytes| Digest::sha256(content).hex()[..2].to_owned();
+    let place = |content: &Bytes| Digest::sha256(content).as_bytes().last().copied().unwrap_or(0) % 64;
+    let like = |content: &Bytes| shard(content) == shard(&first) && place(content) != place(&first);
+    let second = (1..100_000).map(blob).find(like).unwrap();
+    [first, second]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f_03_a_blob_is_acknowledged_only_when_the_directory_that_another_one_made_for_it_is_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), u64::MAX).await;
+    let shards = directory.path().join("blobs/sha256");
+    let (synced, may_sync) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (made, made_it) = tokio::sync::oneshot::channel();
+    let made = Mutex::new(Some(made));
+    let observed = observe(directory.path(), {
+        let (synced, may_sync) = (Arc::clone(&synced), Arc::clone(&may_sync));
+        move |step| {
+            if matches!(step, Step::SyncDirectory(path) if *path == shards) {
+                if let Some(made) = made.lock().unwrap().take() {
+                    made.send(()).unwrap();
+                }
+                while !may_sync.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                synced.store(true, Ordering::SeqCst);
+            }
+            Ok(())
+        }
+    });
+    let [first, second] = of_one_shard();
+    let writing = tokio::spawn({
+        let store = store.clone();
+        async move { put(&store, &first).await }
+    });
+    made_it.await.unwrap();
+    // The directory is there, and a power cut would take it away.
+    let after = tokio::spawn({
+        let (store, synced) = (store.clone(), Arc::clone(&synced));
+        async move {
+            put(&store, &second).await;
+            synced.load(Ordering::SeqCst)
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    may_sync.store(true, Ordering::SeqCst);
+    assert!(after.await.unwrap(), "acknowledged in a directory that was not synced");
+    writing.await.unwrap();
+    drop(observed);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn f_03_a_data_directory_that_is_made_at_the_start_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let synced: Arc<Mutex<BTreeSet<PathBuf>>> = Arc::default();
+    let observed = observe(directory.path(), {
+        let synced = Arc::clone(&synced);
+        move |step| {
+            if let Step::SyncDirectory(path) = step {
+                synced.lock().unwrap().insert(path.to_path_buf());
+            }
+            Ok(())
+        }
+    });
+    let data = directory.path().join("var/cache/sealgate");
+    let store = open(&data, u64::MAX).await;
+    store.close().await;
+    drop(observed);
+    // Each has an entry that is new.
+    for above in ["", "var", "var/cache", "var/cache/sealgate", "var/cache/sealgate/blobs"] {
+        let above = if above.is_empty() { directory.path().to_owned() } else { directory.path().join(above) };
+        assert!(synced.lock().unwrap().contains(&above), "{}", above.display());
+    }
 }

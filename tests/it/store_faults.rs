@@ -508,6 +508,19 @@ async fn s_08_a_second_store_on_the_same_directory_is_refused_and_harms_nothing(
 }
 
 #[tokio::test]
+async fn s_08_the_lock_holds_also_when_its_file_is_taken_away() {
+    let disk = Disk::new();
+    let first = disk.open().await;
+    std::fs::remove_file(disk.path().join("lock")).unwrap();
+    let refused = disk.try_open().await;
+    assert!(matches!(&refused, Err(StoreError::Locked { path }) if path == disk.path()), "{refused:?}");
+    let read = sealgate::store::read_verdicts(disk.path(), disk.now()).await;
+    assert!(matches!(&read, Err(StoreError::Locked { path }) if path == disk.path()), "{read:?}");
+    first.close().await;
+    assert!(disk.try_open().await.is_ok());
+}
+
+#[tokio::test]
 async fn s_09_what_is_no_plain_file_of_ours_is_never_read() {
     let disk = Disk::new();
     let store = disk.open().await;
