@@ -291,6 +291,9 @@ pub const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration:
 pub const BREAKER_FAILURES: usize = 5;
 /// Shortest and longest time that an upstream which fails is left alone; it doubles from the one to the other.
 pub const BREAKER_PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// Time that an endpoint may be silent until the next one of its upstream is asked beside it: longer than a healthy one takes,
+/// and short enough for a pull that asks for one thing after the other.
+pub const ENDPOINT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long others wait for the request that finds out whether an upstream is back: a healthy one has answered by then, and a
 /// stale answer must not wait long for a sick one.
 pub const BREAKER_PROBE_PATIENCE: Duration = Duration::from_millis(500);

@@ -15,7 +15,7 @@ use super::turns::Turn;
 use crate::limits::{FILL_RESUME_PROGRESS_BYTES, FILL_RESUME_WAIT_MAX, FILL_RESUMES_MAX};
 use crate::oci::{Digest, Repository};
 use crate::telemetry::Telemetry;
-use crate::upstream::{BlobBody, BlobRange, Upstream, UpstreamError, Validator};
+use crate::upstream::{BlobBody, BlobRange, BlobRest, Upstream, UpstreamError, Validator};
 
 /// Pieces of a body that are handed on at once: who writes them needs one hop off the async threads.
 const PIECES_AT_ONCE: usize = 16;
@@ -154,6 +154,9 @@ impl Transfer {
     async fn resume(&mut self, mut error: UpstreamError) -> Result<(), UpstreamError> {
         // The connection goes first, so that upstream does not see two.
         self.body = None;
+        if matches!(error, UpstreamError::Timeout { .. }) {
+            self.validator.stalled();
+        }
         loop {
             let Some(breaks) = self.resumes.another(&error, self.received) else { return Err(error) };
             let pause = self.wanted.upstream.pause_after_break(breaks);
@@ -173,12 +176,8 @@ impl Transfer {
     /// The place where the answer begins, and its body.
     async fn ask_for_rest(&mut self) -> Result<(u64, BlobBody), UpstreamError> {
         let Wanted { upstream, repository, digest, size, .. } = &self.wanted;
-        let (start, body) = if self.received == 0 || self.resumes.whole {
-            (0, upstream.blob(repository.name(), digest, BlobRange::Whole).await?)
-        } else {
-            let rest = upstream.blob_rest(repository.name(), digest, self.received, &self.validator).await?;
-            (rest.start, rest.body)
-        };
+        let from = if self.resumes.whole { 0 } else { self.received };
+        let BlobRest { start, body } = upstream.blob_rest(repository.name(), digest, from, &self.validator).await?;
         if body.length.is_some_and(|length| length != size.saturating_sub(start)) {
             return Err(self.wanted.bad("size_mismatch"));
         }

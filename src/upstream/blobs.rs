@@ -8,13 +8,14 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::checks::{self, ContentRange};
 use super::client::{Answer, AskedRange, Call, Client, Turn};
+use super::failover::Endpoint;
 use super::{BlobBody, BlobRange, BlobRest, Said, UpstreamError, Validator};
 use crate::net::{Body, read_at_most};
 use crate::oci::{Digest, RepositoryName};
 use crate::telemetry::UpstreamOp;
 
 pub(super) async fn head(
-    client: &Arc<Client>,
+    client: &Endpoint,
     name: &RepositoryName,
     digest: &Digest,
 ) -> Result<Option<u64>, UpstreamError> {
@@ -32,7 +33,7 @@ pub(super) async fn head(
 }
 
 pub(super) async fn get(
-    client: &Arc<Client>,
+    client: &Endpoint,
     name: &RepositoryName,
     digest: &Digest,
     range: BlobRange,
@@ -51,7 +52,7 @@ pub(super) async fn get(
 /// The rest of a blob of which the first `start` bytes have come: from there on, or once more from the beginning where the
 /// registry knows no ranges or has other bytes than before.
 pub(super) async fn rest(
-    client: &Arc<Client>,
+    client: &Endpoint,
     name: &RepositoryName,
     digest: &Digest,
     start: u64,
@@ -59,7 +60,8 @@ pub(super) async fn rest(
 ) -> Result<BlobRest, UpstreamError> {
     let turn = client.blob_turn().await?;
     let tag = validator.of(client.reach.endpoint()).and_then(|said| said.tag.clone());
-    let asked = asked(client, BlobRange::From { start, end: None }, tag)?;
+    let range = if start == 0 { BlobRange::Whole } else { BlobRange::From { start, end: None } };
+    let asked = asked(client, range, tag)?;
     let work = async {
         let answer = open(client, name, digest, asked, turn).await?;
         let (start, length) = rest_of(client, &answer, start, validator).map_err(|reason| client.bad(reason))?;
@@ -79,7 +81,7 @@ fn rest_of(
     if answer.status == StatusCode::OK {
         return Ok((0, checks::length(&answer.headers)?));
     }
-    let (range, length) = partial(answer).ok_or("protocol")?;
+    let (range, length) = partial(answer).filter(|_| start > 0).ok_or("protocol")?;
     // Who ignores `If-Range` may send a part of something else. Where it said no length before, the whole's must be there now.
     let said = validator.of(client.reach.endpoint());
     let same = match (said.and_then(|said| said.tag.as_ref()), checks::strong_tag(&answer.headers)) {
@@ -107,7 +109,7 @@ fn body(client: &Arc<Client>, answer: Answer, length: Option<u64>) -> BlobBody {
 
 /// Small blobs are part of a decision: they do not queue behind transfers.
 pub(super) async fn small(
-    client: &Arc<Client>,
+    client: &Endpoint,
     name: &RepositoryName,
     digest: &Digest,
     max: u64,
@@ -133,7 +135,7 @@ pub(super) async fn small(
 
 /// Asks for the blob; what it answers is this blob or a part of it, by what it says.
 async fn open(
-    client: &Arc<Client>,
+    client: &Endpoint,
     name: &RepositoryName,
     digest: &Digest,
     range: Option<AskedRange>,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::authorization::{KnownChallenge, Shown};
-use super::breaker::{self, Board, Breakers};
+use super::breaker::{self, Board, Breakers, Manners};
 use super::credentials::CredentialSource;
 use super::lookaside::Lookasides;
 use super::rate_limit::RateLimit;
@@ -95,11 +95,12 @@ impl Client {
         telemetry: Telemetry,
         network: Network,
         board: &Arc<Board>,
+        manners: Manners,
     ) -> Result<Self, SettingsError> {
         let reach = Reach::new(settings.endpoint, &settings.auth_hosts, &settings.redirect_hosts)?;
         let credentials = CredentialSource::new(settings.credentials, settings.host.clone(), reach.endpoint())?;
         let lookasides = Lookasides::new(settings.proxy.clone(), settings.allow_private_addresses, network.clone());
-        let Network { timeouts, lookup } = network;
+        let Network { timeouts, lookup, .. } = network;
         let http = |identity: Option<Vec<u8>>| {
             HttpClient::new(HttpSettings {
                 ca_pem: settings.ca_pem.clone(),
@@ -111,7 +112,7 @@ impl Client {
             })
             .map_err(|error| SettingsError(error.to_string()))
         };
-        let breakers = Breakers::new(Arc::clone(board));
+        let breakers = Breakers::new(Arc::clone(board), manners);
         let elsewhere = http(None)?;
         let http = match settings.client_identity_pem {
             None => elsewhere.clone(),

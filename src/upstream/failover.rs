@@ -2,14 +2,25 @@
 //!
 //! Each endpoint is a client of its own, with its own connections, credentials, tokens and breakers; nothing of one is ever
 //! shown to another. The next one is asked when one fails (no connection, no answer in time, 5xx, 429, or left alone by its
-//! breaker). What an endpoint answers is the answer: a 404, a refusal or bad bytes lead nowhere else.
+//! breaker), and beside one that has not answered for a while: then whichever has it first gives it. What an endpoint answers
+//! is the answer: a 404, a refusal or bad bytes lead nowhere else, and count only once those before it have failed.
 
 use std::future::Future;
+use std::ops::Deref;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::breaker::Board;
-use super::client::Client;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use url::Url;
+
+use super::breaker::{Board, Manners};
+use super::client::{Answer, Call, Client, Turn};
 use super::{Content, Fallback, Network, Settings, SettingsError, UpstreamError};
+use crate::limits::{BREAKER_PROBE_PATIENCE, STALE_SOFT_DEADLINE};
 use crate::oci::Host;
 use crate::telemetry::Telemetry;
 
@@ -20,6 +31,34 @@ pub(super) struct Endpoints {
     rest: Vec<(Arc<Client>, Content)>,
     host: Host,
     telemetry: Telemetry,
+    /// How long one may be silent until the next is asked beside it.
+    patience: Duration,
+}
+
+/// One endpoint, asked for one thing.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    client: Arc<Client>,
+    /// Since when it owes an answer.
+    silent: watch::Sender<Option<Instant>>,
+}
+
+impl Deref for Endpoint {
+    type Target = Arc<Client>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.client
+    }
+}
+
+impl Endpoint {
+    /// As [`Client::answer`].
+    pub(super) async fn answer(&self, call: &Call<'_>, turn: Turn) -> Result<Answer, UpstreamError> {
+        self.silent.send_replace(Some(Instant::now()));
+        let answer = self.client.answer(call, turn).await;
+        self.silent.send_replace(None);
+        answer
+    }
 }
 
 impl Endpoints {
@@ -31,12 +70,26 @@ impl Endpoints {
     ) -> Result<Self, SettingsError> {
         let host = settings.host.clone();
         let board = Arc::new(Board::new(host.clone(), telemetry.clone()));
+        let patience = network.patience;
+        // Who has another one behind it is not waited for.
+        let last = fallbacks.iter().rposition(|fallback| fallback.content == Content::Complete);
+        let manners = |place: Option<usize>| match last {
+            Some(last) if place.is_none_or(|place| place < last) => {
+                Manners { probe_patience: Duration::ZERO, slow: patience.min(STALE_SOFT_DEADLINE) }
+            }
+            Some(_) | None => Manners { probe_patience: BREAKER_PROBE_PATIENCE, slow: STALE_SOFT_DEADLINE },
+        };
         let of_all = telemetry.clone();
-        let client = move |settings| Client::new(settings, of_all.clone(), network.clone(), &board).map(Arc::new);
-        let first = client(settings)?;
-        let rest = fallbacks.into_iter().map(|fallback| Ok((client(fallback.settings)?, fallback.content)));
+        let client = move |settings, manners| {
+            Client::new(settings, of_all.clone(), network.clone(), &board, manners).map(Arc::new)
+        };
+        let first = client(settings, manners(None))?;
+        let rest = fallbacks
+            .into_iter()
+            .enumerate()
+            .map(|(place, fallback)| Ok((client(fallback.settings, manners(Some(place)))?, fallback.content)));
         let rest = rest.collect::<Result<Vec<_>, SettingsError>>()?;
-        Ok(Self { first, rest, host, telemetry })
+        Ok(Self { first, rest, host, telemetry, patience })
     }
 
     pub(super) fn first(&self) -> &Arc<Client> {
@@ -44,50 +97,165 @@ impl Endpoints {
     }
 
     /// Asks one endpoint after the other for one thing.
-    pub(super) async fn ask<T, F>(&self, ask: impl Fn(Arc<Client>) -> F) -> Result<T, UpstreamError>
+    pub(super) async fn ask<T, F>(&self, ask: impl Fn(Endpoint) -> F) -> Result<T, UpstreamError>
     where
         F: Future<Output = Result<T, UpstreamError>>,
     {
-        self.ask_for(What::Thing, ask).await
+        self.ask_in_order(self.all().collect(), ask).await
+    }
+
+    /// The same, with that endpoint as the last one.
+    pub(super) async fn ask_others_first<T, F>(
+        &self,
+        last: Option<&Url>,
+        ask: impl Fn(Endpoint) -> F,
+    ) -> Result<T, UpstreamError>
+    where
+        F: Future<Output = Result<T, UpstreamError>>,
+    {
+        let (last, mut order): (Vec<_>, Vec<_>) =
+            self.all().partition(|(client, _)| Some(client.reach.endpoint()) == last);
+        order.extend(last);
+        self.ask_in_order(order, ask).await
     }
 
     /// Asks one endpoint after the other for a list, which one that has not all cannot give.
-    pub(super) async fn ask_for_list<T, F>(&self, ask: impl Fn(Arc<Client>) -> F) -> Result<T, UpstreamError>
+    pub(super) async fn ask_for_list<T, F>(&self, ask: impl Fn(Endpoint) -> F) -> Result<T, UpstreamError>
     where
         F: Future<Output = Result<T, UpstreamError>>,
     {
-        self.ask_for(What::List, ask).await
+        self.ask_in_order(self.all().filter(|(_, content)| *content == Content::Complete).collect(), ask).await
     }
 
-    async fn ask_for<T, F>(&self, what: What, ask: impl Fn(Arc<Client>) -> F) -> Result<T, UpstreamError>
+    fn all(&self) -> impl Iterator<Item = (&Arc<Client>, Content)> {
+        let rest = self.rest.iter().map(|(client, content)| (client, *content));
+        std::iter::once((&self.first, Content::Complete)).chain(rest)
+    }
+
+    async fn ask_in_order<T, F>(
+        &self,
+        order: Vec<(&Arc<Client>, Content)>,
+        ask: impl Fn(Endpoint) -> F,
+    ) -> Result<T, UpstreamError>
     where
         F: Future<Output = Result<T, UpstreamError>>,
     {
-        let mut failed = match Box::pin(ask(Arc::clone(&self.first))).await {
-            Err(error) if is_away(&error) => error,
-            answered => return answered,
-        };
-        for (client, content) in &self.rest {
-            let partial = *content == Content::Partial;
-            if partial && what == What::List {
-                continue;
+        let mut course = Course { ends: Vec::with_capacity(order.len()) };
+        let mut left = order.into_iter();
+        let mut under_way = FuturesUnordered::new();
+        let mut silent = watch::Sender::new(None).subscribe();
+        let mut next = true;
+        loop {
+            if next && let Some((client, content)) = left.next() {
+                if !course.ends.is_empty() {
+                    self.telemetry.upstream_failed_over(&self.host);
+                }
+                let place = course.begin(content);
+                let owed = watch::Sender::new(None);
+                silent = owed.subscribe();
+                let asking = ask(Endpoint { client: Arc::clone(client), silent: owed });
+                under_way.push(Box::pin(async move { (place, asking.await) }));
             }
-            self.telemetry.upstream_failed_over(&self.host);
-            match Box::pin(ask(Arc::clone(client))).await {
-                Err(error) if is_away(&error) => failed = more_telling(failed, error),
-                Err(UpstreamError::NotFound { .. } | UpstreamError::Refused { .. }) if partial => {}
-                answered => return answered,
-            }
+            let may_ask = left.len() > 0 && !course.is_answered();
+            // Losing the wait for silence loses nothing; who is under way stays so.
+            next = tokio::select! {
+                biased;
+                ended = under_way.next() => match ended {
+                    Some((_, Ok(answer))) => return Ok(answer),
+                    Some((place, Err(error))) => {
+                        course.end(place, error);
+                        if let Some(error) = course.settled() {
+                            return Err(error);
+                        }
+                        course.is_last(place) && !course.is_answered()
+                    }
+                    None => return Err(course.told(&self.host)),
+                },
+                () = silence(&mut silent, self.patience), if may_ask => true,
+            };
         }
-        Err(failed)
     }
 }
 
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    Thing,
-    List,
+/// Ends when an answer has been owed for so long.
+async fn silence(owed: &mut watch::Receiver<Option<Instant>>, patience: Duration) {
+    loop {
+        let since = *owed.borrow_and_update();
+        let mut waited = pin!(async {
+            match since {
+                Some(since) => tokio::time::sleep_until(since + patience).await,
+                None => std::future::pending().await,
+            }
+        });
+        tokio::select! {
+            () = &mut waited => return,
+            changed = owed.changed() => if changed.is_err() {
+                // It has ended, and that is told elsewhere.
+                std::future::pending::<()>().await;
+            },
+        }
+    }
+}
+
+/// How those endpoints stand that have been asked, in their order.
+struct Course {
+    ends: Vec<(Content, End)>,
+}
+
+/// What became of asking one.
+enum End {
+    UnderWay,
+    /// It gave no answer at all.
+    Away(UpstreamError),
+    /// It does not have what others may have.
+    Lacks,
+    /// An answer, though not the thing.
+    Answer(UpstreamError),
+}
+
+impl Course {
+    fn begin(&mut self, content: Content) -> usize {
+        self.ends.push((content, End::UnderWay));
+        self.ends.len().saturating_sub(1)
+    }
+
+    fn end(&mut self, place: usize, error: UpstreamError) {
+        if let Some((content, end)) = self.ends.get_mut(place) {
+            *end = match (*content, error) {
+                (_, error) if is_away(&error) => End::Away(error),
+                (Content::Partial, UpstreamError::NotFound { .. } | UpstreamError::Refused { .. }) => End::Lacks,
+                (Content::Partial | Content::Complete, error) => End::Answer(error),
+            };
+        }
+    }
+
+    /// Nobody after it has been asked.
+    fn is_last(&self, place: usize) -> bool {
+        place.saturating_add(1) == self.ends.len()
+    }
+
+    /// Whether there is an answer that may count, so that nobody further is asked.
+    fn is_answered(&self) -> bool {
+        self.ends.iter().any(|(_, end)| matches!(end, End::Answer(_)))
+    }
+
+    /// The answer, once all before it have failed.
+    fn settled(&self) -> Option<UpstreamError> {
+        self.ends.iter().find_map(|(_, end)| match end {
+            End::Away(_) | End::Lacks => None,
+            End::UnderWay => Some(None),
+            End::Answer(error) => Some(Some(error.clone())),
+        })?
+    }
+
+    /// What is told when none has answered.
+    fn told(self, host: &Host) -> UpstreamError {
+        let away = self.ends.into_iter().filter_map(|(_, end)| match end {
+            End::Away(error) => Some(error),
+            End::UnderWay | End::Lacks | End::Answer(_) => None,
+        });
+        away.reduce(more_telling).unwrap_or_else(|| UpstreamError::NotFound { upstream: host.clone() })
+    }
 }
 
 /// Whether an endpoint gave no answer at all, so that another one may be asked.

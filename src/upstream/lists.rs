@@ -1,13 +1,12 @@
 //! Lists: one page of tags, and how a page of any list is read.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
-use super::client::{Call, Client};
+use super::client::Call;
+use super::failover::Endpoint;
 use super::{TagsPage, UpstreamError, checks};
 use crate::limits::TAGS_BODY_BYTES_MAX;
 use crate::net::read_at_most;
@@ -15,7 +14,7 @@ use crate::oci::{MediaType, RepositoryName, json};
 use crate::telemetry::UpstreamOp;
 
 pub(super) async fn tags(
-    client: &Arc<Client>,
+    client: &Endpoint,
     name: &RepositoryName,
     n: usize,
     last: Option<&str>,
@@ -40,7 +39,7 @@ pub(super) async fn tags(
 
 /// One page of a list, read whole.
 pub(super) async fn page(
-    client: &Arc<Client>,
+    client: &Endpoint,
     op: UpstreamOp,
     name: &RepositoryName,
     url: Url,

@@ -49,7 +49,7 @@ impl Lookasides {
             return Some(client.clone());
         }
         let addresses = if named { self.named(url) } else { self.elsewhere() };
-        let Network { timeouts, lookup } = self.network.clone();
+        let Network { timeouts, lookup, .. } = self.network.clone();
         let settings =
             HttpSettings { proxy: self.proxy.clone(), addresses, timeouts, lookup, ..HttpSettings::default() };
         let client = HttpClient::new(settings).ok()?;

@@ -1,11 +1,10 @@
 //! Manifests: asked for by tag or digest, read once, hashed, compared.
 
-use std::sync::Arc;
-
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::client::{Answer, Call, Client};
+use super::failover::Endpoint;
 use super::{FetchedManifest, ManifestHead, UpstreamError, checks};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::net::read_at_most;
@@ -13,7 +12,7 @@ use crate::oci::{Algorithm, Digest, Reference, RepositoryName};
 use crate::telemetry::UpstreamOp;
 
 pub(super) async fn head(
-    client: &Arc<Client>,
+    client: &Endpoint,
     name: &RepositoryName,
     reference: &Reference,
 ) -> Result<ManifestHead, UpstreamError> {
@@ -31,7 +30,7 @@ pub(super) async fn head(
 }
 
 pub(super) async fn get(
-    client: &Arc<Client>,
+    client: &Endpoint,
     name: &RepositoryName,
     reference: &Reference,
 ) -> Result<FetchedManifest, UpstreamError> {
@@ -43,7 +42,7 @@ pub(super) async fn get(
 }
 
 async fn ask(
-    client: &Arc<Client>,
+    client: &Endpoint,
     op: UpstreamOp,
     method: Method,
     name: &RepositoryName,

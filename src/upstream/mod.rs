@@ -126,8 +126,9 @@ impl Upstream {
         self.endpoints.ask(|client| async move { blobs::get(&client, name, digest, range).await }).await
     }
 
-    /// GET of what is missing of a blob whose first `start` (> 0) bytes have come, on condition that it is still the same
+    /// GET of what is missing of a blob whose first `start` bytes have come, on condition that it is still the same
     /// (`If-Range`, where the endpoint that is asked has given a strong entity tag). A registry may send all of it again instead.
+    /// An endpoint that fell silent in the middle is asked last.
     ///
     /// # Errors
     /// [`UpstreamError`]; a part of something else, or another part, is `Bad` with the reason `protocol`.
@@ -139,7 +140,7 @@ impl Upstream {
         validator: &Validator,
     ) -> Result<BlobRest, UpstreamError> {
         let ask = |client| async move { blobs::rest(&client, name, digest, start, validator).await };
-        self.endpoints.ask(ask).await
+        self.endpoints.ask_others_first(validator.stalled.as_ref(), ask).await
     }
 
     /// The pause before a transfer that broke for the `breaks`th time in a row goes on; it doubles, with jitter.
@@ -253,8 +254,10 @@ pub struct FetchedManifest {
 #[derive(Debug, Clone)]
 pub struct Validator {
     size: u64,
-    /// What each endpoint that has sent some of it said last.
+    /// What each endpoint that has sent some of it said, who sent last at the end.
     said: Vec<Said>,
+    /// Who fell silent in the middle: asked again when no other one answers.
+    stalled: Option<Url>,
 }
 
 /// What one endpoint says of a blob when it sends it: of no meaning to any other one.
@@ -270,7 +273,7 @@ pub struct Said {
 impl Validator {
     /// For a blob of that size, as its manifest states it.
     pub const fn new(size: u64) -> Self {
-        Self { size, said: Vec::new() }
+        Self { size, said: Vec::new(), stalled: None }
     }
 
     /// An endpoint sends it from the beginning: what it says now is what it is held to.
@@ -281,14 +284,18 @@ impl Validator {
 
     /// An endpoint sends the rest: it is held to what it said before, and to what it adds now.
     pub fn went_on(&mut self, body: &BlobBody) {
-        let now = &body.said;
-        match self.said.iter_mut().find(|said| said.endpoint == now.endpoint) {
-            Some(said) => {
-                said.size |= now.size;
-                said.tag = said.tag.take().or_else(|| now.tag.clone());
-            }
-            None => self.said.push(Said::clone(now)),
+        let mut now = Said::clone(&body.said);
+        if let Some(before) = self.of(&now.endpoint) {
+            now.size |= before.size;
+            now.tag = before.tag.clone().or(now.tag);
         }
+        self.said.retain(|said| said.endpoint != now.endpoint);
+        self.said.push(now);
+    }
+
+    /// Who sent last has fallen silent.
+    pub fn stalled(&mut self) {
+        self.stalled = self.said.last().map(|said| said.endpoint.clone());
     }
 
     fn of(&self, endpoint: &Url) -> Option<&Said> {

@@ -1,7 +1,6 @@
 //! The referrers of a digest over several pages: all of them for clients, or those that may be signatures.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
@@ -9,7 +8,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::client::Client;
+use super::failover::Endpoint;
 use super::lists::page;
 use super::selection::Selection;
 use super::{Interest, ReferrersList, SelectedReferrers, UpstreamError, checks};
@@ -22,7 +21,7 @@ use crate::telemetry::UpstreamOp;
 /// A link to another place than the same list is not followed, nor is one to a page that was there already; the list is
 /// then reported as longer than what was read, so that nobody takes it for complete.
 pub(super) async fn referrers(
-    client: &Arc<Client>,
+    client: &Endpoint,
     name: &RepositoryName,
     digest: &Digest,
 ) -> Result<Option<ReferrersList>, UpstreamError> {
@@ -53,7 +52,7 @@ pub(super) async fn referrers(
 /// Where there are more pages than are followed, the registry is asked for those of `artifact_type` alone: one that filters shows
 /// them among any number of others.
 pub(super) async fn select(
-    client: &Arc<Client>,
+    client: &Endpoint,
     name: &RepositoryName,
     digest: &Digest,
     artifact_type: &str,
@@ -91,7 +90,7 @@ pub(super) async fn select(
 
 /// Adds what the first page of the filtered list has: where there are few of that type, all of them.
 async fn select_filtered(
-    client: &Arc<Client>,
+    client: &Endpoint,
     list: List<'_>,
     interest: &(dyn Fn(&Descriptor) -> Interest + Send + Sync),
     deadline: Instant,
@@ -160,7 +159,7 @@ enum End {
 
 /// Follows the pages. `None`: there is no referrers API.
 async fn follow(
-    client: &Arc<Client>,
+    client: &Endpoint,
     List { name, digest, artifact_type }: List<'_>,
     deadline: Option<Instant>,
     mut take: impl FnMut(&Value) -> Room,

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::limits::ENDPOINT_PATIENCE;
 use crate::net::{Lookup, Timeouts};
 use crate::oci::Host;
 
@@ -94,10 +96,18 @@ impl fmt::Debug for Credentials {
 }
 
 /// What tests change about the network.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Network {
     /// Time limits.
     pub timeouts: Timeouts,
     /// Where addresses of names come from.
     pub lookup: Lookup,
+    /// How long an endpoint may be silent until the next one is asked beside it.
+    pub patience: Duration,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { timeouts: Timeouts::default(), lookup: Lookup::default(), patience: ENDPOINT_PATIENCE }
+    }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sealgate::clock::Clock;
-use sealgate::limits::BREAKER_FAILURES;
+use sealgate::limits::{BREAKER_FAILURES, UPSTREAM_CONCURRENCY, UPSTREAM_FIRST_BYTE};
+use sealgate::oci::Reference;
 use sealgate::telemetry::Telemetry;
 use sealgate::testing::sigstore::FakeSigstore;
 use sealgate::testing::{
@@ -227,6 +228,94 @@ async fn u07_a_transfer_that_goes_on_elsewhere_takes_no_entity_tag_along_and_kee
     let asked = conditions(&first);
     assert_eq!((&asked[0], &asked[4]), (&(None, None), &(range(100_000), tag("one"))), "{asked:?}");
     assert_eq!(conditions(&second), [(range(50_000), None), (range(150_000), tag("two"))]);
+    mirror.stop().await;
+}
+
+/// Endpoints of which the next is asked beside one that is silent for so long.
+fn impatient(first: &FakeRegistry, second: &FakeRegistry, patience: u64) -> Upstream {
+    let network = Network { patience: Duration::from_millis(patience), ..Network::default() };
+    Upstream::with_fallbacks(first.settings(HOST), vec![complete(second)], Telemetry::default(), network).unwrap()
+}
+
+/// Whoever is silent is waited for a moment, by few, and then by nobody.
+#[tokio::test]
+async fn u06_a_first_endpoint_that_hangs_costs_many_cold_pulls_a_moment_and_is_left_alone_after_a_few() {
+    let (first, second, image) = pair().await;
+    for number in 0..100 {
+        second.put("team/app", &format!("t{number}"), &image);
+    }
+    first.fault(Fault::on("*").hang());
+    let both = impatient(&first, &second, 200);
+    let ask = async |number: usize| {
+        let tag = Reference::Tag(format!("t{number}").parse().unwrap());
+        both.manifest(&name(), &tag).await.map(|manifest| manifest.digest)
+    };
+    let began = std::time::Instant::now();
+    let all = futures_util::future::join_all((0..64).map(ask)).await;
+    assert!(all.iter().all(|answer| *answer.as_ref().unwrap() == image.digest()), "{all:?}");
+    // It left those alone that its time limit would have cut.
+    assert!(began.elapsed() < UPSTREAM_FIRST_BYTE, "{:?}", began.elapsed());
+    let asked = first.count("*", "*");
+    assert!(asked <= UPSTREAM_CONCURRENCY + BREAKER_FAILURES, "{asked}");
+    for number in 64..100 {
+        ask(number).await.unwrap();
+    }
+    // On a slow machine its pause is over by then, and one finds out that it still hangs.
+    assert!(first.count("*", "*") <= asked + 1);
+}
+
+#[tokio::test]
+async fn whoever_answers_first_gives_it_and_a_silent_endpoint_may_still_be_the_one() {
+    let (first, second, image) = pair().await;
+    let late = || Fault::on("*").delay(Duration::from_millis(600));
+    // What the second one lacks, or fails at, is no answer while the first may have it.
+    for fault in [Fault::on("*").status(404), Fault::on("*").status(403), Fault::on("*").status(503)] {
+        first.heal();
+        second.heal();
+        first.fault(late());
+        second.fault(fault);
+        let both = impatient(&first, &second, 100);
+        assert_eq!(both.manifest(&name(), &tag()).await.unwrap().digest, image.digest());
+        assert!(second.count("*", "*") > 0);
+    }
+    // It is the answer once the first has failed.
+    first.heal();
+    first.fault(Fault::on("*").delay(Duration::from_millis(600)).status(503).header("retry-after", "9"));
+    second.heal();
+    second.fault(Fault::on("*").status(404));
+    let error = impatient(&first, &second, 100).manifest(&name(), &tag()).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::NotFound { .. }), "{error:?}");
+    // And what the first one says, however late, outranks it.
+    first.heal();
+    first.fault(Fault::on("*").delay(Duration::from_millis(600)).status(403));
+    let error = impatient(&first, &second, 100).manifest(&name(), &tag()).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Refused { .. }), "{error:?}");
+}
+
+/// Waiting for a turn is no silence: a busy first endpoint sends its load nowhere else.
+#[tokio::test]
+async fn what_waits_for_its_turn_is_asked_of_no_other_endpoint() {
+    let (first, second, _) = pair().await;
+    first.fault(Fault::on("*").delay(Duration::from_millis(250)));
+    let both = impatient(&first, &second, 1500);
+    let (name, tag) = (name(), tag());
+    let calls = (0..8 * UPSTREAM_CONCURRENCY).map(|_| both.manifest_head(&name, &tag));
+    assert!(futures_util::future::join_all(calls).await.iter().all(Result::is_ok));
+    assert_eq!(second.count("*", "*"), 0);
+}
+
+/// Discovery waits for less time than a request may take: without the next endpoint no verdict could be reached.
+#[tokio::test]
+async fn a_signed_image_is_admitted_though_the_first_endpoint_hangs() {
+    let (sigstore, hanging) = (FakeSigstore::from_seed(1, Clock::System.now()), FakeRegistry::start().await);
+    let (registry, image) = (FakeRegistry::start().await, ImageBuilder::new(1).layer(1000).build());
+    registry.put("team/app", "1.0", &image);
+    sign(&registry, &sigstore, "1.0", &image);
+    hanging.fault(Fault::on("*").hang());
+    let keys = format!("fallback = [{{ endpoint = \"{}\" }}]", registry.url());
+    let policy = signed_by(&sigstore);
+    let mirror = TestSealgate::with_policy(&policy).upstream_with(HOST, hanging.url(), &keys).start().await;
+    assert_eq!(mirror.get("/v2/team/app/manifests/1.0").await.status, 200);
     mirror.stop().await;
 }
 

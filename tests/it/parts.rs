@@ -16,7 +16,7 @@ use sealgate::pull::{Puller, Snapshot, Source, TagRules, TransferRules, VerdictT
 use sealgate::store::{Settings, Store};
 use sealgate::telemetry::Telemetry;
 use sealgate::testing::FakeRegistry;
-use sealgate::upstream::{Network, Upstream};
+use sealgate::upstream::{Content, Fallback, Network, Settings as UpstreamSettings, Upstream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,6 +52,8 @@ pub(crate) struct Rig {
     pub(crate) lookup: Lookup,
     /// Where redirects may lead.
     pub(crate) redirect_hosts: Vec<String>,
+    /// Where each of them is too, when that fails.
+    pub(crate) fallback: Option<String>,
     /// Where `quay.io` is.
     pub(crate) second: Option<String>,
 }
@@ -78,10 +80,15 @@ impl Mirror {
             if let Some(endpoint) = endpoint {
                 settings.endpoint = endpoint.replace("{port}", &port).parse().unwrap();
             }
-            let network = Network { timeouts: rig.timeouts, lookup: rig.lookup.clone() };
+            let network = Network { timeouts: rig.timeouts, lookup: rig.lookup.clone(), ..Network::default() };
+            let fallback = |url: &String| Fallback {
+                settings: UpstreamSettings { endpoint: url.parse().unwrap(), ..settings.clone() },
+                content: Content::Complete,
+            };
+            let fallbacks = rig.fallback.iter().map(fallback).collect();
             Source {
                 host: host.parse().unwrap(),
-                upstream: Upstream::with_network(settings, telemetry.clone(), network).unwrap(),
+                upstream: Upstream::with_fallbacks(settings, fallbacks, telemetry.clone(), network).unwrap(),
                 tags: TagRules::of(Duration::from_mins(1), Duration::from_mins(1)),
             }
         };

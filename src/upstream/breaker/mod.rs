@@ -14,8 +14,7 @@ use tokio::time::Instant;
 use super::UpstreamError;
 use crate::clock::Timestamp;
 use crate::limits::{
-    BREAKER_FAILURES, BREAKER_PAUSE, BREAKER_PROBE_PATIENCE, BREAKER_PROBE_WAIT, CREDENTIALS_MAX, RETRY_AFTER,
-    RETRY_AFTER_DEFAULT, STALE_SOFT_DEADLINE,
+    BREAKER_FAILURES, BREAKER_PAUSE, BREAKER_PROBE_WAIT, CREDENTIALS_MAX, RETRY_AFTER, RETRY_AFTER_DEFAULT,
 };
 use crate::oci::{Digest, Host};
 use crate::telemetry::{BreakerState, Telemetry};
@@ -26,15 +25,25 @@ pub(super) struct Breakers {
     /// By the fingerprint of the credential; `None` is for requests without one.
     by_credential: Cache<Option<Digest>, Arc<Breaker>>,
     board: Arc<Board>,
+    manners: Manners,
+}
+
+/// How much those who ask put up with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manners {
+    /// How long others wait for a probe.
+    pub(super) probe_patience: Duration,
+    /// A call that is given up after so long has failed.
+    pub(super) slow: Duration,
 }
 
 impl Breakers {
-    pub(super) fn new(board: Arc<Board>) -> Self {
-        Self { by_credential: Cache::new(CREDENTIALS_MAX), board }
+    pub(super) fn new(board: Arc<Board>, manners: Manners) -> Self {
+        Self { by_credential: Cache::new(CREDENTIALS_MAX), board, manners }
     }
 
     pub(super) fn of(&self, credential: Option<Digest>) -> Arc<Breaker> {
-        self.by_credential.get_with(credential, || Arc::new(Breaker::new(Arc::clone(&self.board))))
+        self.by_credential.get_with(credential, || Arc::new(Breaker::new(Arc::clone(&self.board), self.manners)))
     }
 }
 
@@ -80,6 +89,7 @@ pub(super) struct Breaker {
     /// Told whenever a call was concluded.
     told: Notify,
     board: Arc<Board>,
+    manners: Manners,
 }
 
 #[derive(Debug, Clone)]
@@ -127,11 +137,11 @@ pub(super) struct Pass {
 }
 
 impl Breaker {
-    fn new(board: Arc<Board>) -> Self {
-        Self { state: Mutex::new(State::Closed { failures: 0 }), told: Notify::new(), board }
+    fn new(board: Arc<Board>, manners: Manners) -> Self {
+        Self { state: Mutex::new(State::Closed { failures: 0 }), told: Notify::new(), board, manners }
     }
 
-    /// Whether to ask now; while the probe is under way, when it has told, or [`BREAKER_PROBE_PATIENCE`] has passed: a pull
+    /// Whether to ask now; while the probe is under way, when it has told, or the patience for it has passed: a pull
     /// asks for several things at once, and must not fail because the first of them is the probe. Cancel safe.
     ///
     /// # Errors
@@ -153,7 +163,7 @@ impl Breaker {
                 }
             }
         };
-        match tokio::time::timeout(BREAKER_PROBE_PATIENCE, waiting).await {
+        match tokio::time::timeout(self.manners.probe_patience, waiting).await {
             Ok(decided) => decided,
             Err(_elapsed) => self.admit(upstream),
         }
@@ -313,7 +323,7 @@ impl Drop for Pass {
         if self.concluded {
             return;
         }
-        let outcome = if self.began.elapsed() < STALE_SOFT_DEADLINE {
+        let outcome = if self.began.elapsed() < self.breaker.manners.slow {
             Outcome::Nothing
         } else {
             let upstream = self.breaker.board.host.clone();

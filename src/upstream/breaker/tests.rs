@@ -1,12 +1,16 @@
 use super::*;
+use crate::limits::{BREAKER_PROBE_PATIENCE, STALE_SOFT_DEADLINE};
 
 fn host() -> Host {
     "registry.test".parse().unwrap()
 }
 
+/// Of an endpoint that has no other behind it.
+const ALONE: Manners = Manners { probe_patience: BREAKER_PROBE_PATIENCE, slow: STALE_SOFT_DEADLINE };
+
 fn breakers() -> (Breakers, Telemetry) {
     let telemetry = Telemetry::new(&[host()]);
-    (Breakers::new(Arc::new(Board::new(host(), telemetry.clone()))), telemetry)
+    (Breakers::new(Arc::new(Board::new(host(), telemetry.clone())), ALONE), telemetry)
 }
 
 fn failed() -> Result<(), UpstreamError> {
@@ -180,4 +184,20 @@ async fn each_credential_has_a_breaker_of_its_own_and_one_that_is_forgotten_is_n
     assert_eq!(gauge(&telemetry), "2");
     drop(breakers);
     assert_eq!(gauge(&telemetry), "0");
+}
+
+/// Nobody waits for a probe where there is somebody else to ask.
+#[tokio::test(start_paused = true)]
+async fn where_another_endpoint_stands_behind_one_call_probes_and_none_waits_for_it() {
+    for (manners, waits) in [(ALONE, true), (Manners { probe_patience: Duration::ZERO, ..ALONE }, false)] {
+        let board = Board::new(host(), Telemetry::new(&[host()]));
+        let breaker = Breakers::new(Arc::new(board), manners).of(None);
+        call(&breaker, &limited(1));
+        advance(1).await;
+        let probe = breaker.pass(&host()).await.unwrap();
+        assert!(probe.is_probe());
+        let began = Instant::now();
+        assert!(breaker.pass(&host()).await.is_err());
+        assert_eq!(began.elapsed() >= BREAKER_PROBE_PATIENCE, waits, "{:?}", began.elapsed());
+    }
 }

@@ -2,9 +2,10 @@
 
 use sealgate::limits::FILL_RESUMES_MAX;
 use sealgate::oci::Digest;
-use sealgate::testing::{Fault, Recorded};
+use sealgate::testing::{FakeRegistry, Fault, Recorded};
 
-use super::{Site, free};
+use super::{Site, free, quick};
+use crate::parts::Rig;
 
 const SIZE: usize = 300_000;
 
@@ -216,4 +217,21 @@ async fn u07_what_is_not_cached_is_resumed_too() {
     std::fs::remove_file(site.dir.path().join("staging")).unwrap();
     std::fs::create_dir(site.dir.path().join("staging")).unwrap();
     site.stop().await;
+}
+
+/// An endpoint whose bodies stall answers all the same: whoever asked it again would wait for the same a second time.
+#[tokio::test]
+async fn u05_a_body_that_stalls_goes_on_at_the_next_endpoint() {
+    for sent in [0, 100_000] {
+        let second = FakeRegistry::start().await;
+        let site = Site::rigged(Rig { timeouts: quick(), fallback: Some(second.url()), ..Rig::default() }).await;
+        let image = site.publish("1", &[SIZE]).await;
+        second.put("library/app", "1", &image);
+        let layer = &image.blobs[1];
+        site.mirror.upstream.fault(blobs().hang_after(sent));
+        let got = site.pull(&layer.digest).await;
+        assert!(got.is_whole() && got.body == layer.bytes, "{sent}");
+        assert_eq!((site.gets(&layer.digest), second.count("GET", "*/blobs/*")), (1, 1), "{sent}");
+        site.stop().await;
+    }
 }

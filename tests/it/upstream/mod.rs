@@ -10,7 +10,7 @@ mod tokens;
 use std::time::Duration;
 
 use sealgate::limits::UPSTREAM_BLOB_CONCURRENCY;
-use sealgate::net::{Lookup, Timeouts};
+use sealgate::net::Timeouts;
 use sealgate::oci::{Digest, Reference, RepositoryName};
 use sealgate::telemetry::Telemetry;
 use sealgate::testing::{BuiltImage, FakeRegistry, Fault, ImageBuilder};
@@ -20,7 +20,7 @@ const HOST: &str = "registry.test";
 
 /// A client with the product's time limits, but no pause before repetitions.
 fn client(settings: Settings) -> Upstream {
-    client_with(settings, Network { timeouts: quick(), lookup: Lookup::System })
+    client_with(settings, Network { timeouts: quick(), ..Network::default() })
 }
 
 fn client_with(settings: Settings, network: Network) -> Upstream {
@@ -36,7 +36,7 @@ pub(crate) fn quick() -> Timeouts {
 fn impatient(settings: Settings) -> Upstream {
     let short = Duration::from_millis(200);
     let timeouts = Timeouts { first_byte: short, idle: short, ..quick() };
-    client_with(settings, Network { timeouts, lookup: Lookup::System })
+    client_with(settings, Network { timeouts, ..Network::default() })
 }
 
 /// Moves the time of timers, not of the wall clock.

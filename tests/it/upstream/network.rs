@@ -35,7 +35,7 @@ async fn u14_a_name_that_resolves_to_a_forbidden_address_is_not_dialled() {
     for answer in ["127.0.0.1", "::ffff:127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "0.0.0.0"] {
         let (lookup, _) = scripted(&[&[answer]]);
         let settings = at(registry.settings(HOST), &format!("http://registry.test:{port}"));
-        let client = client_with(settings, Network { timeouts: quick(), lookup });
+        let client = client_with(settings, Network { timeouts: quick(), lookup, ..Network::default() });
         assert_eq!(connect(client.manifest(&name(), &tag()).await), "address_blocked", "{answer}");
     }
     assert_eq!(registry.connections(), 0);
@@ -50,7 +50,7 @@ async fn u14_only_the_checked_address_is_dialled() {
     let settings = at(registry.settings(HOST), &format!("http://localhost:{port}"));
     // The name is resolved once for a connection: what it would say the second time is never asked.
     let (lookup, asked) = scripted(&[&["10.0.0.1", "127.0.0.1"], &["10.0.0.1"]]);
-    let client = client_with(settings, Network { timeouts: quick(), lookup });
+    let client = client_with(settings, Network { timeouts: quick(), lookup, ..Network::default() });
     client.manifest(&name(), &tag()).await.unwrap();
     client.manifest(&name(), &tag()).await.unwrap();
     assert_eq!((asked.load(Ordering::SeqCst), registry.connections()), (1, 1));
@@ -64,7 +64,7 @@ async fn u14_a_redirect_to_a_name_is_checked_after_resolution() {
     let (registry, image, _) = registry().await;
     registry.fault(Fault::on("*").redirect("http://storage.test/x"));
     let (lookup, asked) = scripted(&[&["169.254.169.254"]]);
-    let client = client_with(registry.settings(HOST), Network { timeouts: quick(), lookup });
+    let client = client_with(registry.settings(HOST), Network { timeouts: quick(), lookup, ..Network::default() });
     assert_eq!(bad(read_blob(&client, &image.blobs[1].digest).await), "redirect_blocked");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
@@ -74,7 +74,7 @@ async fn a_name_without_an_address_and_a_port_without_a_listener_are_told_apart(
     let registry = FakeRegistry::start().await;
     let (lookup, _) = scripted(&[&[]]);
     let settings = at(registry.settings(HOST), "http://localhost:9");
-    let nowhere = client_with(settings, Network { timeouts: quick(), lookup });
+    let nowhere = client_with(settings, Network { timeouts: quick(), lookup, ..Network::default() });
     let reason = connect(nowhere.manifest(&name(), &tag()).await);
     assert!(matches!(reason.as_str(), "dns" | "connect"), "{reason}");
     let settings = registry.settings(HOST);
