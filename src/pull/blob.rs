@@ -35,8 +35,8 @@ pub struct AdmittedBlob {
     origin: Origin,
     bytes: BytesFrom,
     cache: CacheResult,
-    /// Among its client's transfers, when it began one.
-    place: Option<Place>,
+    /// Among its client's transfers, when this is one of its own.
+    place: Option<Arc<Place>>,
 }
 
 impl AdmittedBlob {
@@ -115,19 +115,21 @@ impl Blobs {
         Self { store, telemetry, fills }
     }
 
-    /// The size of a granted blob; costs at most one upstream HEAD and moves no body.
+    /// The size of a granted blob; costs at most one upstream HEAD, for which it waits for `place`, and moves no body.
     pub(super) async fn head(
         &self,
         source: &Source,
         repository: &Repository,
         digest: &Digest,
         size: u64,
+        place: impl Future<Output = Result<Option<Arc<Place>>, PullError>>,
     ) -> Result<BlobHead, PullError> {
         let cache = if self.store.blob(digest).await.is_some_and(|file| file.size() == size) {
             CacheResult::Hit
         } else if self.fills.is_running(repository.host(), digest, size) {
             CacheResult::Joined
         } else {
+            let _place = place.await?;
             let announced = source.upstream.blob_head(repository.name(), digest).await.map_err(unknown_blob)?;
             if announced.is_some_and(|announced| announced != size) {
                 let upstream = repository.host().clone();
@@ -164,12 +166,14 @@ impl Blobs {
             (BytesFrom::File(file), CacheResult::Hit)
         } else {
             if !self.fills.is_running(repository.host(), digest, size) {
-                held = place.await?;
+                held = place.await?.map(Arc::new);
             }
-            self.fill(&origin).await?
+            self.fill(&origin, held.as_ref()).await?
         };
         self.telemetry.cache_asked(CacheKind::Blob, cache);
-        Ok(AdmittedBlob { origin, bytes, cache, place: held })
+        // A fill keeps the place itself: whoever reads slowly behind it takes up no transfer.
+        let place = held.filter(|_| matches!(bytes, BytesFrom::Upstream(_)));
+        Ok(AdmittedBlob { origin, bytes, cache, place })
     }
 
     async fn cached(&self, origin: &Origin) -> Result<Option<BlobFile>, PullError> {
@@ -183,10 +187,10 @@ impl Blobs {
         }
     }
 
-    async fn fill(&self, origin: &Origin) -> Result<(BytesFrom, CacheResult), PullError> {
+    async fn fill(&self, origin: &Origin, place: Option<&Arc<Place>>) -> Result<(BytesFrom, CacheResult), PullError> {
         let mut again = true;
         loop {
-            let (follower, joined) = self.fills.join(&origin.wanted);
+            let (follower, joined) = self.fills.join(&origin.wanted, place);
             let cache = match joined {
                 Joined::Started => CacheResult::Miss,
                 Joined::Found => CacheResult::Joined,
@@ -256,7 +260,7 @@ mod tests {
         let repository = Repository::new(host, "team/app".parse().unwrap()).unwrap();
         let wanted = Wanted { upstream, repository, digest, size: right.len().try_into().unwrap(), telemetry };
         let origin = Origin { wanted, fills: Arc::clone(&blobs.fills) };
-        let (bytes, cache) = blobs.fill(&origin).await?;
+        let (bytes, cache) = blobs.fill(&origin, None).await?;
         let BytesFrom::Fill(follower) = &bytes else { panic!("there is a fill") };
         let fill = follower.clone();
         let end = origin.wanted.size - 1;

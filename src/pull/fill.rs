@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::PullError;
+use super::cold::Place;
 use super::filling::Filling;
 use super::transfer::Wanted;
 use super::turns::Turns;
@@ -177,8 +178,8 @@ impl Fills {
         lock(&self.running).contains_key(&(host.clone(), *digest, size))
     }
 
-    /// Follows the fill for a blob: the one under way, else a new one.
-    pub(super) fn join(&self, wanted: &Wanted) -> (Follower, Joined) {
+    /// Follows the fill for a blob: the one under way, else a new one, which keeps its client's `place` to its end.
+    pub(super) fn join(&self, wanted: &Wanted, place: Option<&Arc<Place>>) -> (Follower, Joined) {
         let mut running = lock(&self.running);
         match running.entry((wanted.repository.host().clone(), wanted.digest, wanted.size)) {
             Entry::Occupied(entry) => (Follower::of(entry.get()), Joined::Found),
@@ -205,7 +206,11 @@ impl Fills {
                 entry.insert(fill);
                 wanted.telemetry.fill_began();
                 let filling = Filling::new(wanted.clone(), self.store.clone(), self.turns.clone());
-                self.tasks.spawn(filling.run(seat));
+                let place = place.cloned();
+                self.tasks.spawn(async move {
+                    let _place = place;
+                    filling.run(seat).await;
+                });
                 (follower, Joined::Started)
             }
         }

@@ -71,7 +71,7 @@ impl Filling {
         if self.wanted.size > self.store.cache_stats().limit_bytes {
             return Err(Stop::Unstorable);
         }
-        let turn = self.turns.take(self.wanted.repository.host(), Pace::Fill);
+        let turn = self.turns.take(self.wanted.repository.host(), Pace::Full);
         let turn = company.keep(seat, turn).await?.map_err(|Busy| Stop::Busy)?;
         let begin = async { Transfer::begin(self.wanted.clone(), turn).await.map_err(Stop::from) };
         let both = async { tokio::try_join!(begin, self.stage()) };

@@ -12,6 +12,7 @@ mod children;
 mod cold;
 mod discover;
 mod error;
+mod fair;
 mod fill;
 mod filling;
 mod flight;
@@ -52,7 +53,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use self::blob::Blobs;
-use self::cold::Asker;
+use self::cold::{Asker, Novelty};
 use self::flight::Flights;
 use self::hot::Hot;
 use self::manifest::UnverifiedManifest;
@@ -210,7 +211,11 @@ impl Puller {
     /// As [`Self::blob`].
     pub async fn blob_head(&self, repository: &Repository, digest: &Digest) -> Result<BlobHead, PullError> {
         let source = self.source(repository)?;
-        self.of_granted_size(repository, digest, |size| self.parts.blobs.head(source, repository, digest, size)).await
+        self.of_granted_size(repository, digest, |size| {
+            let place = self.cold_place(repository.host(), Novelty::Known);
+            self.parts.blobs.head(source, repository, digest, size, place)
+        })
+        .await
     }
 
     /// What `with` makes of the size that a grant states. A manifest that lies about a size must cost no other one the blob: a

@@ -98,7 +98,7 @@ impl Reading {
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
         match (self.way.next().await, self.unseen.take()) {
             (Err(_), Some(Unseen { origin, start, stop })) => {
-                let (follower, _) = origin.fills.join(&origin.wanted);
+                let (follower, _) = origin.fills.join(&origin.wanted, None);
                 *self = Self::of_fill(origin, follower, start, stop);
                 self.way.next().await
             }

@@ -220,6 +220,63 @@ async fn one_clients_transfers_are_bounded_and_those_that_wait_get_their_turn() 
     mirror.stop().await;
 }
 
+/// A place among its transfers is a client's while the transfer runs: neither longer, behind a reader that is slow, nor shorter,
+/// by leaving and coming again.
+#[tokio::test]
+async fn a_place_among_a_clients_transfers_lasts_as_long_as_the_transfer() {
+    let registry = FakeRegistry::start().await;
+    let big = 16 << 20;
+    let image = ImageBuilder::new(1).layer(big).layer(200_000).layer(200_001).build();
+    registry.put("library/app", "1", &image);
+    let rules = ColdRules { transfers_of_client: 1, ..ColdRules::default() };
+    let mirror = bounded(&registry, rules).start().await;
+    let address = mirror.address();
+    assert_eq!(mirror.get("/v2/app/manifests/1").await.status, 200);
+    let path = |index: usize| format!("/v2/app/blobs/{}", image.blobs[index].digest);
+    let fills = || mirror.metric("sealgate_cache_fills_total{outcome=\"committed\"}").unwrap();
+    let mut slow = Wire::open_from("127.0.0.2", address).await;
+    slow.send(format!("GET {} HTTP/1.1\r\nHost: mirror\r\n\r\n", path(1))).await;
+    until("the transfer has ended, and nobody has read it", || fills() >= 1.0).await;
+    assert_eq!(get_from("127.0.0.2", address, &path(2)).await.status, 200);
+    drop(slow);
+    // Who leaves a transfer that goes on has begun it all the same.
+    registry.fault(Fault::on("*/blobs/*").get().times(1).drip(100_000, Duration::from_millis(400)));
+    let mut left = Wire::open_from("127.0.0.2", address).await;
+    left.send(format!("GET {} HTTP/1.1\r\nHost: mirror\r\n\r\n", path(3))).await;
+    let running = || mirror.metric("sealgate_cache_fills_in_flight").unwrap();
+    until("it is under way", || running() >= 1.0).await;
+    drop(left);
+    assert_eq!(get_from("127.0.0.2", address, &path(0)).await.status, 200);
+    assert!(fills() >= 4.0, "it came after the other");
+    mirror.stop().await;
+}
+
+/// HEAD of a blob that is not here asks upstream, as everything cold does in turn.
+#[tokio::test]
+async fn head_of_a_blob_that_is_not_here_waits_for_a_place_among_the_cold_work() {
+    let registry = FakeRegistry::start().await;
+    let image = ImageBuilder::new(1).layer(1000).build();
+    registry.put("library/app", "1", &image);
+    let rules = ColdRules { of_client: 1, queue: Duration::from_millis(100), ..ColdRules::default() };
+    let mirror = bounded(&registry, rules).start().await;
+    let address = mirror.address();
+    assert_eq!(mirror.get("/v2/app/manifests/1").await.status, 200);
+    registry.fault(Fault::on("*/manifests/never").hang());
+    let mut busy = Wire::open_from("127.0.0.2", address).await;
+    busy.send("GET /v2/app/manifests/never HTTP/1.1\r\nHost: mirror\r\n\r\n").await;
+    until("its place is taken", || registry.count("HEAD", "*/manifests/never") == 1).await;
+    let head = async |from: &str| {
+        let mut wire = Wire::open_from(from, address).await;
+        let target = format!("/v2/app/blobs/{}", image.blobs[1].digest);
+        wire.send(format!("HEAD {target} HTTP/1.1\r\nHost: mirror\r\nConnection: close\r\n\r\n")).await;
+        wire.head().await.status
+    };
+    assert_eq!(head("127.0.0.2").await, 503);
+    assert_eq!(registry.count("HEAD", "*/blobs/*"), 0);
+    assert_eq!(head("127.0.0.3").await, 200);
+    mirror.stop().await;
+}
+
 /// Every request of one client that is in flight counts, and no other client's.
 #[tokio::test]
 async fn one_clients_requests_in_flight_are_bounded() {

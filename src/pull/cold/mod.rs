@@ -5,7 +5,6 @@
 //! pulls of one delay nobody else's. Beyond that a client may ask for so many things a minute that we have never seen. What
 //! is warm needs no place.
 
-mod gate;
 mod rate;
 
 use std::net::IpAddr;
@@ -14,10 +13,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(super) use self::gate::Place;
+pub(super) use super::fair::Place;
 
-use self::gate::{Busy, Gate};
 use self::rate::Rate;
+use super::fair::{Asker as Who, Busy, FairQueue, Pace, Rules};
 use super::flight::Flights;
 use super::{PullError, Puller};
 use crate::limits::{
@@ -67,14 +66,28 @@ impl Default for ColdRules {
 }
 
 impl ColdRules {
+    const fn of_pulls(self) -> Rules {
+        Rules {
+            of_asker: self.of_client,
+            of_upstream: self.of_upstream,
+            paced: usize::MAX,
+            own: self.own,
+            shared: self.shared,
+            waiting_of_asker: self.waiting_of_one,
+            waiting_at_upstream: self.waiting_of_one,
+            waiting: self.waiting,
+            patience: self.queue,
+        }
+    }
+
     /// Transfers wait for their client's other transfers; how many one upstream has is not decided here.
-    const fn of_transfers(self) -> Self {
-        Self {
-            of_client: self.transfers_of_client,
+    const fn of_transfers(self) -> Rules {
+        Rules {
+            of_asker: self.transfers_of_client,
             of_upstream: usize::MAX,
             own: usize::MAX,
-            queue: COLD_TRANSFERS_QUEUE,
-            ..self
+            patience: COLD_TRANSFERS_QUEUE,
+            ..self.of_pulls()
         }
     }
 }
@@ -85,15 +98,15 @@ pub struct ColdWork(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    pulls: Gate,
-    transfers: Gate,
+    pulls: FairQueue,
+    transfers: FairQueue,
     rate: Rate,
 }
 
 impl ColdWork {
     /// None yet.
     pub fn new(rules: ColdRules) -> Self {
-        let (pulls, transfers) = (Gate::new(rules), Gate::new(rules.of_transfers()));
+        let (pulls, transfers) = (FairQueue::new(rules.of_pulls()), FairQueue::new(rules.of_transfers()));
         Self(Arc::new(Shared { pulls, transfers, rate: Rate::new(rules.pulls_per_minute) }))
     }
 }
@@ -145,7 +158,7 @@ impl Puller {
                 PullError::TooMany { retry_after }
             })?;
         }
-        let taken = Arc::new(self.taken(work.0.pulls.take(*client, host).await, OverloadBound::ColdWork)?);
+        let taken = Arc::new(self.taken(take(&work.0.pulls, *client, host).await, OverloadBound::ColdWork)?);
         Ok(Some(Arc::clone(lock(place).insert(taken))))
     }
 
@@ -157,7 +170,7 @@ impl Puller {
     pub(super) async fn transfer_place(&self, host: &Host) -> Result<Option<Place>, PullError> {
         let Some(Asker { work, client, place }) = &self.asker else { return Ok(None) };
         drop(lock(place).take());
-        Ok(Some(self.taken(work.0.transfers.take(*client, host).await, OverloadBound::Transfers)?))
+        Ok(Some(self.taken(take(&work.0.transfers, *client, host).await, OverloadBound::Transfers)?))
     }
 
     fn taken(&self, taken: Result<Place, Busy>, bound: OverloadBound) -> Result<Place, PullError> {
@@ -199,6 +212,10 @@ impl Puller {
         };
         Ok(flights.join(key, begin).await?)
     }
+}
+
+async fn take(queue: &FairQueue, client: IpAddr, host: &Host) -> Result<Place, Busy> {
+    queue.take(Who::Client(client), host, Pace::Full, || ()).await
 }
 
 fn lock(place: &Mutex<Option<Arc<Place>>>) -> MutexGuard<'_, Option<Arc<Place>>> {
