@@ -4,7 +4,7 @@ use x509_cert::Certificate;
 use x509_cert::der::asn1::{ObjectIdentifier, Utf8StringRef};
 use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName};
 
 use super::error::{VerifyError, shown};
 use super::identity::WorkflowClaims;
@@ -66,6 +66,9 @@ impl Authority {
         let constraints = certificate.tbs_certificate.get::<BasicConstraints>().map_err(|error| error.to_string())?;
         if !constraints.is_some_and(|(_, constraints)| constraints.ca) {
             return Err("not the certificate of a CA".to_owned());
+        }
+        if !may_issue(&certificate) {
+            return Err("its key may not sign certificates (key usage)".to_owned());
         }
         Ok(Self { validity: Validity::of(&certificate), der })
     }
@@ -219,6 +222,23 @@ pub(super) fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, VerifyError> {
         return Err(malformed("a PEM block that is no certificate"));
     }
     Ok(blocks.into_iter().map(|block| block.der).collect())
+}
+
+/// Those of the certificates that may have issued others, for whoever builds a chain of them. RFC 5280, 4.2.1.3: where it is
+/// said what a key is for, signing certificates must be among it; webpki leaves that to its caller. What cannot be read is
+/// left to whoever comes to need it.
+pub(super) fn issuers(certificates: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let is_issuer = |der: &Vec<u8>| Certificate::from_der(der).map_or(true, |certificate| may_issue(&certificate));
+    certificates.into_iter().filter(is_issuer).collect()
+}
+
+fn may_issue(certificate: &Certificate) -> bool {
+    match certificate.tbs_certificate.get::<KeyUsage>() {
+        Ok(Some((_, usage))) => usage.key_cert_sign(),
+        Ok(None) => true,
+        // Said twice, or in another way than it is said.
+        Err(_) => false,
+    }
 }
 
 /// The validity of a DER certificate that the chain check has accepted.

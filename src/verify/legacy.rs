@@ -41,7 +41,7 @@ impl<'a> Annotations<'a> {
         Leaf::from_pem(self.required(CERTIFICATE)?)
     }
 
-    /// The certificates above the leaf, none when there is no such annotation.
+    /// The certificates above the leaf that may have issued others, none when there is no such annotation.
     pub(super) fn chain(self) -> Result<Vec<Vec<u8>>, VerifyError> {
         let Some(pem) = self.optional(CHAIN)? else { return Ok(Vec::new()) };
         let chain = certificate::certificates(pem)?;
@@ -49,7 +49,7 @@ impl<'a> Annotations<'a> {
         if certificates > CHAIN_CERTIFICATES_MAX {
             return Err(VerifyError::ChainTooLong { certificates, max: CHAIN_CERTIFICATES_MAX });
         }
-        Ok(chain)
+        Ok(certificate::issuers(chain))
     }
 
     /// The log entry of a signature over a payload.

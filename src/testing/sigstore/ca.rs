@@ -171,6 +171,14 @@ impl FakeCa {
                 let ended = Self::intermediate(self.label, root_key, key, long_ago, long_ago.plus(YEAR / 2));
                 vec![ended, self.root.clone()]
             }
+            Flaw::IntermediateForListsAlone => {
+                let (start, end) = (self.now.minus(YEAR), self.now.plus(YEAR));
+                let issuer = Issuer::new(ca_params(self.label, "root", start, end), self.root_key.issuing());
+                let mut params = ca_params(self.label, "intermediate", start, end);
+                params.key_usages = vec![KeyUsagePurpose::CrlSign];
+                let certificate = params.signed_by(&self.intermediate_key.issuing(), &issuer).unwrap();
+                vec![certificate.der().to_vec(), self.root.clone()]
+            }
             _ => vec![self.intermediate.clone(), self.root.clone()],
         }
     }

@@ -75,6 +75,8 @@ pub enum Flaw {
     LongChain,
     /// The intermediate had ended when the signature was logged.
     ExpiredIntermediate,
+    /// The intermediate is a CA's, and may sign revocation lists alone.
+    IntermediateForListsAlone,
     /// The attached certificate is the authority's own.
     RootAsLeaf,
     /// It is for TLS servers.
@@ -210,7 +212,8 @@ impl Flaw {
             Self::OtherCa | Self::RootAsLeaf | Self::OtherPurpose | Self::InconsistentIssuer | Self::NoSct
             | Self::SctByUnknownLog | Self::SctForOtherCertificate => Part::Leaf,
             Self::NoCertificate | Self::TwoCertificates | Self::NoChain | Self::LongChain
-            | Self::ExpiredIntermediate => Part::AttachedChain,
+            | Self::ExpiredIntermediate
+            | Self::IntermediateForListsAlone => Part::AttachedChain,
             Self::MediaTypeV01 | Self::MediaTypeV02 | Self::EmptyChain | Self::RootInChain => Part::Bundle,
             Self::NoLogEntry | Self::SameEntryTwice | Self::LogIndexEdited | Self::OtherLog | Self::UnrelatedEntry | Self::EntryOfOtherPayload
             | Self::EntryOfOtherSigner | Self::OtherEntryKind | Self::KeyUsedAfterCertificate => Part::Entry,

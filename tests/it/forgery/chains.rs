@@ -34,6 +34,18 @@ fn v14_chains_that_do_not_hold_are_refused() {
     assert_eq!(pki_refused(Flaw::LongChain), long);
 }
 
+/// RFC 5280, 4.2.1.3: a key that may not sign certificates has issued none, be it a CA's or not.
+#[test]
+fn v14_an_intermediate_whose_key_may_not_sign_certificates_vouches_for_nobody() {
+    let bench = Bench::new();
+    let identity = Identity::email(EMAIL, ISSUER);
+    let keyless = bench.keyless_refused(Flaw::IntermediateForListsAlone);
+    assert!(matches!(keyless, VerifyError::ChainUntrusted { .. }), "{keyless:?}");
+    let signature = bench.sigstore.sign_pki(REFERENCE, &bench.subject, &identity, Flaw::IntermediateForListsAlone);
+    let of_pki = bench.refused(&pki(&bench, Some(EMAIL), None), &signature);
+    assert!(matches!(of_pki, VerifyError::ChainUntrusted { .. }), "{of_pki:?}");
+}
+
 #[test]
 fn v14_the_authoritys_own_certificate_as_leaf_is_refused() {
     let bench = Bench::new();
