@@ -61,7 +61,7 @@ pub struct PatternError {
 
 impl TextPattern {
     /// A pattern from a regular expression in Go's (RE2's) syntax, as far as Rust's is the same; what is written in
-    /// another way here (`\Q…\E`, `\C`) is an error. Classes such as `\w` mean ASCII in Go, so a text with other
+    /// another way here (`\Q…\E`, `\C`), or means another thing (`[a[b]]`, `{,3}`), is an error. Classes such as `\w` mean ASCII in Go, so a text with other
     /// characters is matched by no pattern.
     ///
     /// # Errors
@@ -71,6 +71,9 @@ impl TextPattern {
         if pattern.len() > PATTERN_BYTES_MAX {
             let why = format!("the expression has {} bytes, more than {PATTERN_BYTES_MAX}", pattern.len());
             return Err(PatternError { why });
+        }
+        if let Some(other) = other_in_go(pattern) {
+            return Err(PatternError { why: format!("`{other}` means another thing, or nothing, to Go") });
         }
         // First alone: `a)|(b` is an expression only between parentheses, and then one without anchors.
         compiled(pattern)?;
@@ -110,6 +113,55 @@ impl fmt::Display for TextPattern {
 fn compiled(pattern: &str) -> Result<Regex, PatternError> {
     let regex = RegexBuilder::new(pattern).size_limit(PATTERN_COMPILED_BYTES_MAX).nest_limit(NESTING_MAX).build();
     regex.map_err(|error| PatternError { why: error.to_string() })
+}
+
+/// What in an expression Go reads in another way, if anything is: here classes nest and have operators, there are other borders
+/// of words and flags, and a repetition may lack its lower bound.
+fn other_in_go(pattern: &str) -> Option<&'static str> {
+    let mut rest = pattern;
+    let mut in_class = false;
+    loop {
+        let mut chars = rest.chars();
+        let first = chars.next()?;
+        let after = chars.as_str();
+        let starts = |with: &[&'static str]| with.iter().copied().find(|text| rest.starts_with(text));
+        let other = if in_class { starts(&["&&", "--", "~~"]) } else { starts(&["\\<", "\\>", "\\b{", "{,"]) };
+        if other.is_some() {
+            return other;
+        }
+        rest = match first {
+            '\\' => {
+                chars.next();
+                chars.as_str()
+            }
+            '[' if in_class => {
+                after.strip_prefix(':').and_then(|class| class.split_once(":]")).map_or("[", |(_, rest)| rest)
+            }
+            '[' => {
+                in_class = true;
+                // The first may be a bracket that closes nothing.
+                let content = after.strip_prefix('^').unwrap_or(after);
+                content.strip_prefix(']').unwrap_or(content)
+            }
+            ']' => {
+                in_class = false;
+                after
+            }
+            '(' if !in_class && has_other_flags(after) => return Some("(?x)"),
+            _ => after,
+        };
+        if in_class && rest == "[" {
+            return Some("[...[");
+        }
+    }
+}
+
+/// Whether a group begins with flags that Go does not have.
+fn has_other_flags(group: &str) -> bool {
+    let Some(flags) = group.strip_prefix('?') else { return false };
+    let end = flags.find(|char: char| !char.is_ascii_alphabetic() && char != '-').unwrap_or(flags.len());
+    let (flags, rest) = flags.split_at_checked(end).unwrap_or((flags, ""));
+    rest.starts_with([':', ')']) && flags.contains(['x', 'u', 'R'])
 }
 
 /// Whether the expression begins with `^` or `\A` and ends with `$` or `\z`, and both hold for every alternative.
@@ -220,6 +272,47 @@ mod tests {
     fn what_is_no_expression_by_itself_is_none_between_anchors_either() {
         for text in ["a)|(b", "(", "[", "*", "\\Qa\\E", "(?=a)", "(a)\\1", "a{2,1}"] {
             assert!(TextPattern::matches(text).is_err(), "{text}");
+        }
+    }
+
+    /// A policy means what it means to policy-controller, or it is refused.
+    #[test]
+    fn v_15_an_expression_that_go_reads_in_another_way_is_no_expression_here() {
+        for text in [
+            "[a[^b]]",
+            "[[a]b]",
+            "[a-z&&[^b]]",
+            "[+--]",
+            "[^a--b]",
+            "[a~~b]",
+            "a{,5}",
+            "\\<a",
+            "a\\>",
+            "\\b{start}a",
+            "[^/&&@]+@corp\\.com",
+        ] {
+            assert!(TextPattern::matches(text).is_err(), "{text}");
+        }
+        for text in [
+            "[[:alpha:]]+",
+            "[^[:space:]]",
+            "[a&b]",
+            "[a-]",
+            "[-a]",
+            "[a\\[b]",
+            "a&&b",
+            "a--b",
+            "\\[\\[",
+            "[]a]",
+            "[^]a]",
+            "a{1,5}",
+            "\\{,5\\}",
+            "[{,]",
+            "[<>]",
+            "\\bdev\\b",
+            "[\\w.-]+@corp\\.com",
+        ] {
+            assert!(TextPattern::matches(text).is_ok(), "{text}");
         }
     }
 
