@@ -165,6 +165,7 @@ fn a_log_entry_that_promises_no_time_is_not_a_missing_one() {
         let error = wanted.verify(&material, &digest, scene.now).unwrap_err();
         let finding = finder.find(&material, &error, expected).unwrap();
         assert_eq!((finding.kind(), finding.reason()), (kind, reason), "{error:?}");
+        assert_eq!(Reason::of(&error), reason, "with or without a finding: {error:?}");
         assert!(finding.text().starts_with(says) && finding.json()["kind"] == kind, "{finding:?}");
     }
 }

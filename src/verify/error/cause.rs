@@ -9,11 +9,11 @@ pub enum Cause {
     Malformed,
     /// It is a signature for something else.
     OtherImage,
-    /// The signature is not by the key over the payload, or nothing that is trusted says when it was made.
+    /// The signature is not by the key over the payload, or a timestamp that is asked for is not one of it.
     Signature,
     /// The log entry is missing, not signed by the log, or one of another signature.
     Log,
-    /// Times do not fit.
+    /// Times do not fit, or nothing that is trusted says when it was made.
     Time,
     /// The certificate is not one of the requirement's authorities.
     Certificate,
@@ -55,15 +55,14 @@ impl VerifyError {
             | Self::CertificateMalformed { .. } => Cause::Malformed,
             Self::SubjectAlgorithm { .. } | Self::OtherDigest { .. } | Self::OtherSubject { .. } => Cause::OtherImage,
             Self::Signature | Self::MessageHash | Self::KeyNotCertificate | Self::CertificateNotKey
-            | Self::EnvelopeHash | Self::Refused { .. } | Self::NoTrustedTime | Self::TimestampMissing
-            | Self::TimestampInvalid { .. } => Cause::Signature,
+            | Self::EnvelopeHash | Self::Refused { .. } | Self::TimestampMissing | Self::TimestampInvalid { .. } => Cause::Signature,
             Self::LogMalformed { .. } | Self::LogEntryMissing | Self::LogProofMissing | Self::LogEntryTwice { .. }
             | Self::LogIntoto001 | Self::LogProof { .. } | Self::LogCheckpoint { .. }
             | Self::LogOtherEnvelope { .. } | Self::LogEntryKind { .. } | Self::LogUnknown { .. } | Self::LogSet
             | Self::LogOtherCertificate | Self::LogOtherKey | Self::LogOtherSignature | Self::LogOtherPayload => Cause::Log,
             Self::LoggedInFuture { .. } | Self::LogKeyTime { .. } | Self::TimestampAuthorityTime { .. } | Self::TimestampInFuture { .. }
             | Self::TimestampOutsideCertificate { .. } | Self::LoggedOutsideCertificate { .. }
-            | Self::CertificateTime { .. } | Self::AuthorityTime { .. } | Self::ChainTime { .. } => Cause::Time,
+            | Self::CertificateTime { .. } | Self::AuthorityTime { .. } | Self::ChainTime { .. } | Self::NoTrustedTime => Cause::Time,
             Self::CertificateKey { .. } | Self::ChainUntrusted { .. } | Self::Sct { .. } => Cause::Certificate,
             Self::IssuerMissing | Self::NameKind | Self::ClaimMalformed { .. } | Self::OtherIdentity { .. }
             | Self::IssuerMalformed { .. } | Self::IssuerInconsistent { .. } | Self::OtherIssuer { .. }
