@@ -17,6 +17,7 @@ use crate::limits::{
 };
 use crate::policy::{Decision, Evidence, ReportedMaterial, Skipped, Wanted};
 use crate::store::StoredVerdict;
+use crate::telemetry::ReportOutcome;
 
 /// The places of those that wait, by the memory that they hold, and of those that run.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl Reports {
     }
 
     /// A place for a report that holds on to so many bytes; none when too many wait.
-    fn place(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn place(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let steps = u32::try_from(steps(bytes).max(1)).ok()?;
         Arc::clone(&self.queue).try_acquire_many_owned(steps).ok()
     }
@@ -60,8 +61,7 @@ impl Puller {
         let wished = snapshot.policy.wished(&basis.image, &basis.digest)?;
         let bytes = decided_on.as_ref().map_or(0, |found| u64::try_from(found.memory_bytes()).unwrap_or(u64::MAX));
         let Some(place) = self.parts.reports.place(bytes) else {
-            let image = &basis.image;
-            tracing::warn!(%image, "who signed it is not looked for: too many images are being looked at for reports");
+            self.parts.telemetry.report_not_made(&basis.image);
             let why = "too many images are being looked at for reports".to_owned();
             let nothing = Skipped { place: "all places".to_owned(), why };
             evidence.add_not_reported(&nothing);
@@ -93,9 +93,11 @@ impl Puller {
         let deadline = Instant::now() + REPORT_DISCOVERY_BUDGET;
         let found = self.discover_by(deadline, &snapshot, &basis, &wished).await;
         let id = verdict.key.id();
-        let Some((known, Some(evidence))) = self.parts.store.verdict_by_id(&id).await else { return };
+        let Some((known, Some(evidence))) = self.parts.store.verdict_by_id(&id).await else {
+            return self.parts.telemetry.report_ended(ReportOutcome::Outdated);
+        };
         if known.issued != verdict.issued {
-            return;
+            return self.parts.telemetry.report_ended(ReportOutcome::Outdated);
         }
         let deadline = Instant::now() + VERDICT_BUDGET;
         let now = self.parts.clock.now();
@@ -111,7 +113,8 @@ impl Puller {
         };
         let Ok(evidence) = self.parts.workers.judge(deadline, work).await else {
             let image = &basis.image;
-            return tracing::warn!(%image, "who signed it could not be reported: verifying it failed inside sealgate");
+            tracing::warn!(%image, "who signed it could not be reported: verifying it failed inside sealgate");
+            return self.parts.telemetry.report_ended(ReportOutcome::Failed);
         };
         let bytes = decided_on.iter().map(|found| found.material_bytes()).sum::<u64>();
         let bytes = bytes.saturating_add(found.material_bytes());
@@ -123,6 +126,7 @@ impl Puller {
             amended.material_complete &= found.missing.is_none();
         }
         self.parts.store.amend_verdict(amended, &evidence).await;
+        self.parts.telemetry.report_ended(ReportOutcome::Done);
         drop(place);
     }
 }

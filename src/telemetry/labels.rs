@@ -183,6 +183,14 @@ closed_sets! {
         Computed => "computed",
     }
 
+    /// How a report of audit mode on who signed ended.
+    ReportOutcome {
+        Done => "done",
+        QueueFull => "queue_full",
+        Outdated => "outdated",
+        Failed => "failed",
+    }
+
     /// What the verdict store did.
     StoreOp {
         Open => "open",

@@ -15,8 +15,8 @@ mod tests;
 
 pub use labels::{
     BreakerState, CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome,
-    MethodLabel, OverloadBound, RouteLabel, ScrubOutcome, StaleCause, StoreOp, StoreOutcome, TrustPart, TrustRootKind,
-    UpstreamOp, VerifySource, WriteError,
+    MethodLabel, OverloadBound, ReportOutcome, RouteLabel, ScrubOutcome, StaleCause, StoreOp, StoreOutcome, TrustPart,
+    TrustRootKind, UpstreamOp, VerifySource, WriteError,
 };
 pub use request::{QueueGuard, RequestGuard};
 
@@ -27,7 +27,7 @@ use self::labels::reason_position;
 use self::metrics::Metrics;
 use self::sampling::Sampled;
 use crate::clock::Timestamp;
-use crate::oci::Host;
+use crate::oci::{Host, ImageReference};
 
 /// A handle to all metrics; clones share them.
 #[derive(Debug, Clone)]
@@ -46,6 +46,7 @@ struct Logs {
     breaker: Sampled,
     store: Sampled,
     overload: Sampled,
+    report: Sampled,
 }
 
 impl Default for Telemetry {
@@ -296,6 +297,20 @@ impl Telemetry {
         self.metrics.overloads.increment(&[bound.position()]);
         if let Some(withheld) = self.logs.overload.next() {
             tracing::warn!(bound = bound.as_label(), withheld, "too much at once; requests are told to come again");
+        }
+    }
+
+    /// A report of audit mode on who signed came to its end.
+    pub fn report_ended(&self, outcome: ReportOutcome) {
+        self.metrics.audit_reports.increment(&[outcome.position()]);
+    }
+
+    /// A report of audit mode is not made, because too many wait.
+    pub fn report_not_made(&self, image: &ImageReference) {
+        self.report_ended(ReportOutcome::QueueFull);
+        if let Some(withheld) = self.logs.report.next() {
+            let text = "who signed it is not looked for: too many images are being looked at for reports";
+            tracing::warn!(%image, withheld, "{text}");
         }
     }
 

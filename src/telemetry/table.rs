@@ -2,8 +2,8 @@
 
 use super::labels::{
     CODE_LABELS, CacheKind, CacheResult, CloseReason, CodeClass, DecisionLabel, EvictionReason, FillOutcome,
-    MethodLabel, OverloadBound, REASON_LABELS, RouteLabel, ScrubOutcome, StaleCause, StoreOp, StoreOutcome, TrustPart,
-    TrustRootKind, UpstreamOp, VerifySource, WriteError,
+    MethodLabel, OverloadBound, REASON_LABELS, ReportOutcome, RouteLabel, ScrubOutcome, StaleCause, StoreOp,
+    StoreOutcome, TrustPart, TrustRootKind, UpstreamOp, VerifySource, WriteError,
 };
 
 /// One metric.
@@ -175,6 +175,8 @@ table! {
     VERIFY_DURATION: Histogram(VERIFY_SECONDS), "sealgate_verify_duration_seconds",
         [closed("source", VerifySource::LABELS)],
         "Time to a verdict, found in the store or computed.";
+    AUDIT_REPORTS: Counter, "sealgate_audit_reports_total", [closed("outcome", ReportOutcome::LABELS)],
+        "Reports of audit mode on who signed an image, by outcome; queue_full: not made, because too many waited.";
     VERDICT_STORE_OPS: Counter, "sealgate_verdict_store_ops_total",
         [closed("op", StoreOp::LABELS), closed("outcome", StoreOutcome::LABELS)],
         "Operations of the verdict database.";

@@ -155,6 +155,8 @@ fn each_event_moves_its_own_series() {
     telemetry.verify_took(VerifySource::Computed, Duration::from_millis(3));
     telemetry.verdict_store(StoreOp::Put, StoreOutcome::Dropped);
     telemetry.verdict_store_state(true, 9);
+    telemetry.report_not_made(&"quay.io/a/b:1".parse().unwrap());
+    telemetry.report_ended(ReportOutcome::Done);
     telemetry.verdict_mac_failed();
     telemetry.policy_reloaded(false);
     telemetry.connection_closed(CloseReason::HeaderTimeout);
@@ -182,6 +184,8 @@ fn each_event_moves_its_own_series() {
         ("sealgate_verdict_store_ops_total{op=\"put\",outcome=\"dropped\"}", 1),
         ("sealgate_verdict_store_on_disk", 1),
         ("sealgate_verdict_store_entries", 9),
+        ("sealgate_audit_reports_total{outcome=\"queue_full\"}", 1),
+        ("sealgate_audit_reports_total{outcome=\"done\"}", 1),
         ("sealgate_verdict_store_mac_failures_total", 1),
         ("sealgate_policy_reloads_total{outcome=\"error\"}", 1),
         ("sealgate_policy_stale", 1),

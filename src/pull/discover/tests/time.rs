@@ -1,7 +1,7 @@
 //! Every bound on the time of a search, on both sides, by a clock that the runtime moves.
 
 use super::*;
-use crate::limits::{DISCOVERY_BUDGET, REPORT_DISCOVERY_BUDGET};
+use crate::limits::{DISCOVERY_BUDGET, REPORT_DISCOVERY_BUDGET, REPORT_QUEUE_BYTES_MAX};
 use crate::policy::{ClusterImagePolicies, LookasideBase, Mode, PolicyFile};
 use crate::pull::PullError;
 use crate::testing::put_lookaside;
@@ -70,13 +70,18 @@ fn policy(warn: bool, sigstore: &FakeSigstore) -> PolicySettings {
     }
 }
 
-/// How long an answer takes under that policy while the referrers need so long, and then its report.
-async fn answered(warn: bool, delay: Duration) -> (Duration, Duration, Value) {
+async fn under(warn: bool) -> Bench {
     let bench = Bench::new().await;
     let sigstore = FakeSigstore::from_seed(7, Clock::System.now());
     let policy = PolicySet::new(policy(warn, &sigstore)).unwrap();
     let snapshot = Snapshot { policy, ..snapshot() };
     bench.puller.parts.snapshot.store(Arc::new(snapshot));
+    bench
+}
+
+/// How long an answer takes under that policy while the referrers need so long, and then its report.
+async fn answered(warn: bool, delay: Duration) -> (Duration, Duration, Value) {
+    let bench = under(warn).await;
     bench.registry.fault(Fault::on("*/referrers/*").delay(delay));
     let image = format!("{HOST}/{REPOSITORY}:1").parse().unwrap();
     let began = Instant::now();
@@ -108,6 +113,26 @@ async fn a_report_is_waited_for_by_nobody_and_ends_within_its_bound() {
         assert!(answered < SLACK, "{delay:?}: {answered:?}");
         assert!(reported >= delay.min(listing) && reported < listing + SLACK, "{delay:?}: {reported:?}");
         assert_eq!(evidence["not_reported"].as_array().unwrap().len(), gaps, "{delay:?}: {evidence}");
+    }
+}
+
+#[tokio::test]
+async fn a_report_for_which_there_is_no_room_is_not_made_and_counted() {
+    for (full, outcome) in [(false, "done"), (true, "queue_full")] {
+        let bench = under(false).await;
+        let taken = full.then(|| bench.puller.parts.reports.place(REPORT_QUEUE_BYTES_MAX).unwrap());
+        let image = format!("{HOST}/{REPOSITORY}:1").parse().unwrap();
+        let verdict = bench.puller.manifest(&image).await.unwrap().verdict().unwrap();
+        drop(taken);
+        bench.puller.reported().await;
+        let metrics = bench.puller.parts.telemetry.render();
+        for one in ["done", "queue_full", "outdated", "failed"] {
+            let line = format!("sealgate_audit_reports_total{{outcome=\"{one}\"}} {}", usize::from(one == outcome));
+            assert!(metrics.lines().any(|found| found == line), "{full}: {line} is not in\n{metrics}");
+        }
+        let (_, evidence) = bench.store.verdict_by_id(&verdict).await.unwrap();
+        let why = &evidence.unwrap()["not_reported"][0]["why"];
+        assert_eq!(why.as_str().is_some_and(|why| why.contains("too many images")), full, "{why}");
     }
 }
 
