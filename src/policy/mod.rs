@@ -32,7 +32,7 @@ pub use keys::FormatKey;
 pub use lint::{Finding, Severity};
 pub use overrides::{BundlesWithoutIdentity, Exemption, Override, Scope, ScopeError};
 pub use signers::ReportedMaterial;
-pub use verdict::{Decision, EvaluateError, Evidence, Material, Reason, RestsOn, Skipped, Verdict};
+pub use verdict::{Decision, EvaluateError, Evidence, Material, NoAnswer, Reason, RestsOn, Skipped, Verdict};
 pub use wanted::{AlternateSource, LookasideBase, LookasideBaseError, MaterialKind, Wanted};
 
 use combine::Formats;

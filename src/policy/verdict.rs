@@ -28,8 +28,19 @@ impl Decision {
 pub struct EvaluateError {
     /// Which ClusterImagePolicy.
     pub policy: String,
+    /// What kind of thing stood in the way.
+    pub because: NoAnswer,
     /// What went wrong, one line.
     pub why: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NoAnswer {
+    /// The policy's own rule failed, contradicts itself or does not end.
+    RuleFailed,
+    /// Not all signatures were read, and the rule must see them all.
+    EvidenceMissing,
 }
 
 /// A clean answer about one image. "Don't know" is not a verdict but an error of whoever gathers material.
@@ -178,7 +189,8 @@ pub struct Material {
     pub other_attachments: usize,
     /// There were more candidates than are examined.
     pub more: bool,
-    /// Something could not be read, so that there may be more than this.
+    /// Something was not read that may be good, so that there may be more than this: a rule that must see everything does not
+    /// decide, and one good signature is still enough where one is.
     pub incomplete: bool,
 }
 

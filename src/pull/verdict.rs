@@ -16,7 +16,7 @@ use super::{Denial, Hindrance, PullError, Puller, Snapshot};
 use crate::clock::Timestamp;
 use crate::limits::{DISCOVERY_BUDGET, REFUSAL_LINE_BYTES_MAX, REPORT_DISCOVERY_BUDGET, VERDICT_BUDGET};
 use crate::oci::{Digest, ImageReference};
-use crate::policy::{Decision, Evidence, Material, Mode, Plan, Reason, RestsOn, Verdict, Wanted};
+use crate::policy::{Decision, Evidence, Material, Mode, NoAnswer, Plan, Reason, RestsOn, Verdict, Wanted};
 use crate::store::{StoredVerdict, VerdictId, VerdictKey};
 use crate::telemetry::{DecisionLabel, OverloadBound, VerifySource};
 use crate::upstream::UpstreamError;
@@ -256,7 +256,9 @@ impl Puller {
         basis: &Basis,
         found: Option<Arc<Discovered>>,
     ) -> Result<Verdict, Unreached> {
+        let unread = found.as_ref().and_then(|found| found.unread().cloned());
         let (snapshot, basis, now) = (Arc::clone(snapshot), basis.clone(), self.parts.clock.now());
+        let upstream = basis.image.repository.host().clone();
         let work = move || {
             let nothing = Material::default();
             let material = found.as_ref().map_or(&nothing, |found| &found.material);
@@ -264,7 +266,13 @@ impl Puller {
         };
         match self.parts.workers.judge(deadline, work).await {
             Ok(Ok(verdict)) => Ok(verdict),
-            Ok(Err(error)) => Err(Unreached::because(Hindrance::PolicyRule, &error.to_string())),
+            Ok(Err(error)) => Err(match error.because {
+                NoAnswer::RuleFailed => Unreached::because(Hindrance::PolicyRule, &error.to_string()),
+                NoAnswer::EvidenceMissing => {
+                    let cause = unread.unwrap_or(UpstreamError::Bad { upstream, reason: "too_large" });
+                    Unreached::Evidence { reason: error.to_string(), cause }
+                }
+            }),
             Err(Unjudged::Panicked) => {
                 self.parts.telemetry.panicked("policy::evaluate");
                 Err(Unreached::because(Hindrance::Internal, "the verification failed inside sealgate"))

@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use serde_json::Value;
 
 use super::{Interest, SelectedReferrers};
-use crate::limits::REFERRERS_MAX;
+use crate::limits::{CANDIDATES_MAX, REFERRERS_MAX};
 use crate::oci::Descriptor;
 
 /// What was selected so far. All entries of all pages pass here, and few are held.
@@ -44,12 +44,10 @@ impl<'a> Selection<'a> {
         // Annotations are as long as whoever pushed them likes, and nobody asks for them.
         let descriptor = Descriptor { annotations: BTreeMap::new(), ..descriptor };
         match interest {
-            Interest::Known => {
-                if self.known.len() < PART_MAX && !self.known.iter().any(|known| known.digest == descriptor.digest) {
-                    self.known.push(descriptor);
-                }
-            }
-            Interest::First => self.first.push(self.chance.hash_one(descriptor.digest), descriptor),
+            Interest::Known if self.known.iter().any(|known| known.digest == descriptor.digest) => {}
+            Interest::Known if self.known.len() < KNOWN_MAX => self.known.push(descriptor),
+            // No list of good ones is longer; should one be, nothing of it is lost in silence.
+            Interest::Known | Interest::First => self.first.push(self.chance.hash_one(descriptor.digest), descriptor),
             Interest::Perhaps => self.perhaps.push(self.chance.hash_one(descriptor.digest), descriptor),
             Interest::None => {}
         }
@@ -110,6 +108,8 @@ impl Sample {
 
 /// Two samples of four parts each make up what is kept of one subject.
 const PART_MAX: usize = REFERRERS_MAX / 8;
+/// As many as one answer can rest on.
+const KNOWN_MAX: usize = CANDIDATES_MAX;
 
 #[cfg(test)]
 mod tests {
@@ -165,7 +165,9 @@ mod tests {
             _ => Interest::First,
         };
         assert_eq!(places(&selected(1000, known).known), [500]);
-        let most = selected(PART_MAX + 1, |_| Interest::Known);
-        assert_eq!(most.known.len(), PART_MAX);
+        let most = selected(KNOWN_MAX, |_| Interest::Known);
+        assert!(most.known.len() == KNOWN_MAX && most.first.is_empty() && !most.more);
+        let more = selected(KNOWN_MAX + 1, |_| Interest::Known);
+        assert_eq!((more.known.len(), places(&more.first)), (KNOWN_MAX, vec![KNOWN_MAX]));
     }
 }

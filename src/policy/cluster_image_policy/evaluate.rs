@@ -10,7 +10,7 @@ use super::record::{Outcome, PolicyRecord};
 use super::resolve::{ClusterImagePolicies, Policy};
 use crate::clock::Timestamp;
 use crate::policy::containers_policy::Question;
-use crate::policy::{EvaluateError, Reason, RestsOn};
+use crate::policy::{EvaluateError, NoAnswer, Reason, RestsOn};
 
 /// What the policies that cover an image say.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(in crate::policy) fn evaluate(
     let mut examination = Examination::new(question);
     let mut records = Vec::new();
     let mut conclusion = None;
-    let mut no_answer = None;
+    let mut no_answer: Option<EvaluateError> = None;
     for policy in policies.covering(question.image) {
         if matches!(conclusion, Some(Conclusion::Denied { .. })) {
             records.push(PolicyRecord::not_evaluated(policy));
@@ -49,9 +49,15 @@ pub(in crate::policy) fn evaluate(
         match with(conclusion, policy, &record.outcome) {
             Ok(next) => conclusion = Some(next),
             // A later policy may still say no, which is an answer.
-            Err((unchanged, error)) => {
+            Err(no) => {
+                let (unchanged, error) = *no;
                 conclusion = unchanged;
-                no_answer.get_or_insert(error);
+                // What failed is told before what is only missing, which audit mode serves.
+                no_answer = match no_answer {
+                    Some(first @ EvaluateError { because: NoAnswer::RuleFailed, .. }) => Some(first),
+                    Some(first) if error.because == NoAnswer::EvidenceMissing => Some(first),
+                    Some(_) | None => Some(error),
+                };
             }
         }
         records.push(record);
@@ -68,7 +74,7 @@ fn with(
     conclusion: Option<Conclusion>,
     policy: &Policy,
     outcome: &Outcome,
-) -> Result<Conclusion, (Option<Conclusion>, EvaluateError)> {
+) -> Result<Conclusion, Box<(Option<Conclusion>, EvaluateError)>> {
     let name = &policy.document.name;
     let accumulated = |conclusion| match conclusion {
         Some(Conclusion::Allowed { reason, signers, warnings, not_after }) => (reason, signers, warnings, not_after),
@@ -97,10 +103,17 @@ fn with(
         }
         (Outcome::Denied { text, .. }, CipMode::Warn) => failed(name, text),
         (Outcome::NoAnswer { why }, CipMode::Enforce) => {
-            return Err((conclusion, EvaluateError { policy: name.clone(), why: why.clone() }));
+            let because = NoAnswer::RuleFailed;
+            return Err(Box::new((conclusion, EvaluateError { policy: name.clone(), because, why: why.clone() })));
+        }
+        (Outcome::Unseen { why }, CipMode::Enforce) => {
+            let because = NoAnswer::EvidenceMissing;
+            return Err(Box::new((conclusion, EvaluateError { policy: name.clone(), because, why: why.clone() })));
         }
         // It would not refuse, whatever the answer.
-        (Outcome::NoAnswer { why }, CipMode::Warn) => format!("policy {name} could not be evaluated: {why}"),
+        (Outcome::NoAnswer { why } | Outcome::Unseen { why }, CipMode::Warn) => {
+            format!("policy {name} could not be evaluated: {why}")
+        }
         (Outcome::NotEvaluated, _) => format!("policy {name} was not evaluated"),
     };
     let (_, signers, mut warnings, not_after) = accumulated(conclusion);

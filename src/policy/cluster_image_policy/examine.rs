@@ -16,7 +16,7 @@ use crate::oci::{Algorithm, Digest};
 use crate::policy::containers_policy::{Question, signer};
 use crate::policy::evidence::CandidateRecord;
 use crate::policy::finding::Expected;
-use crate::policy::{Reason, RestsOn};
+use crate::policy::{Reason, RestsOn, Skipped};
 use crate::verify::{Place, SignatureMaterial, VerifiedSignature, VerifiedStatement, VerifyError};
 
 /// What satisfied authorities come to.
@@ -102,26 +102,41 @@ impl<'a> Examination<'a> {
             matches.insert(name.to_owned(), one.matched.clone());
         }
         let Some(rule) = &policy.rule else { return Outcome::Satisfied(all) };
-        // A rule may ask that something is not there, so it must not decide on a part of what there is.
-        let material = self.question.material;
-        if material.more {
-            let text = "too many signatures: the policy's Rego rule must see them all".to_owned();
-            return Outcome::Denied { reason: Reason::TooManySignatures, text };
-        }
-        if material.incomplete {
-            let why = "not all signatures could be read, and the policy's Rego rule must see them all".to_owned();
-            return Outcome::NoAnswer { why };
+        if let Some(outcome) = self.unseen(records) {
+            return outcome;
         }
         match self.rule(rule, &json!({ "authorityMatches": matches })) {
             Ok(Ruling::Passes { warning }) => {
                 all.warnings.extend(warning);
                 Outcome::Satisfied(all)
             }
-            Ok(Ruling::Fails { why }) => {
-                Outcome::Denied { reason: Reason::PolicyRule, text: no("the policy's Rego rule", why) }
-            }
+            Ok(Ruling::Fails { why }) => refused_by_rule(rule, records, no("the policy's Rego rule", why)),
             Err(why) => Outcome::NoAnswer { why },
         }
+    }
+
+    /// What a policy comes to whose rule would not see all there is: it may ask that something is not there, so it must not
+    /// decide on a part.
+    fn unseen(&self, records: &[AuthorityRecord<'_, '_>]) -> Option<Outcome> {
+        if !records.iter().any(|record| matches!(record.authority.kind, AuthorityKind::Signed(_))) {
+            return None;
+        }
+        let denied = |reason, text: &str| Some(Outcome::Denied { reason, text: text.to_owned() });
+        let Question { material, digest, searched, .. } = self.question;
+        if digest.algorithm() != Algorithm::Sha256 {
+            return denied(Reason::UnsupportedDigest, UNSUPPORTED_DIGEST);
+        }
+        if !searched.attachments {
+            return denied(Reason::NoSignature, NOT_SEARCHED);
+        }
+        if material.more {
+            return denied(Reason::TooManySignatures, "too many signatures: the policy's Rego rule must see them all");
+        }
+        let why = || {
+            let unread = unread(&material.skipped);
+            format!("not all signatures could be read, and the policy's Rego rule must see them all{unread}")
+        };
+        material.incomplete.then(|| Outcome::Unseen { why: why() })
     }
 
     fn rule(&mut self, rule: &Rego, input: &Value) -> Result<Ruling, String> {
@@ -214,7 +229,8 @@ impl<'a> Examination<'a> {
                     let why = format!("attestation {}: {why}", attestation.name);
                     no_answer.get_or_insert(Outcome::NoAnswer { why });
                 }
-                Outcome::NotEvaluated => {}
+                // Of a whole policy alone.
+                Outcome::Unseen { .. } | Outcome::NotEvaluated => {}
             }
             records.push(record);
         }
@@ -360,13 +376,7 @@ impl<'a> Examination<'a> {
         }
         let rejected: Vec<(Reason, String)> = records.iter().filter_map(CandidateRecord::told).collect();
         if rejected.is_empty() {
-            let unread = match material.skipped.as_slice() {
-                [] => String::new(),
-                [first, rest @ ..] => {
-                    let others = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
-                    format!(" (not readable: {}: {}{others})", first.place, first.why)
-                }
-            };
+            let unread = unread(&material.skipped);
             return Outcome::Denied { reason: nothing, text: format!("no {what} found{unread}") };
         }
         let texts: Vec<&str> = rejected.iter().map(|(_, text)| text.as_str()).collect();
@@ -399,6 +409,30 @@ fn denied(records: &[AuthorityRecord<'_, '_>]) -> Outcome {
     Outcome::Denied { reason, text: texts.join("; ") }
 }
 
+/// The policy's rule says no. Where an authority that it names found nothing at all, that is what it lacks, and not what it has
+/// decided.
+fn refused_by_rule(rule: &Rego, records: &[AuthorityRecord<'_, '_>], text: String) -> Outcome {
+    let denials = records.iter().filter_map(AuthorityRecord::denied).filter(|(name, _, _)| rule.names(name));
+    let denials: Vec<(&str, Reason, &str)> = denials.collect();
+    let lacking = denials.iter().map(|(_, reason, _)| *reason);
+    let lacking = lacking.filter(|reason| matches!(reason, Reason::NoSignature | Reason::NoAttestation));
+    let reason = closest(lacking).unwrap_or(Reason::PolicyRule);
+    let found = denials.iter().map(|(name, _, why)| format!("authority {name}: {why}"));
+    let texts: Vec<String> = std::iter::once(text).chain(found).collect();
+    Outcome::Denied { reason, text: texts.join("; ") }
+}
+
+/// What was passed over, for the end of a text.
+fn unread(skipped: &[Skipped]) -> String {
+    match skipped {
+        [] => String::new(),
+        [first, rest @ ..] => {
+            let others = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
+            format!(" (not readable: {}: {}{others})", first.place, first.why)
+        }
+    }
+}
+
 fn no(who: &str, why: Option<String>) -> String {
     match why {
         Some(why) => format!("{who} says no: {why}"),
@@ -406,4 +440,6 @@ fn no(who: &str, why: Option<String>) -> String {
     }
 }
 
+const NOT_SEARCHED: &str = "registries.d switches the signatures in this registry off (use-sigstore-attachments: false), and the \
+                            policy's Rego rule must see them all";
 const UNSUPPORTED_DIGEST: &str = "signatures bind sha256 digests; pull the image by tag or by its sha256 digest";

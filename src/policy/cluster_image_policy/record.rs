@@ -20,6 +20,10 @@ pub(super) enum Outcome {
     NoAnswer {
         why: String,
     },
+    /// Its rule was not asked, since it would not have seen all there is.
+    Unseen {
+        why: String,
+    },
     /// Something else has decided before.
     NotEvaluated,
 }
@@ -84,21 +88,21 @@ impl<'p> AuthorityRecord<'_, 'p> {
     pub(super) fn satisfied(&self) -> Option<(&str, &Satisfied)> {
         match &self.outcome {
             Outcome::Satisfied(satisfied) => Some((&self.authority.name, satisfied)),
-            Outcome::Denied { .. } | Outcome::NoAnswer { .. } | Outcome::NotEvaluated => None,
+            Outcome::Denied { .. } | Outcome::NoAnswer { .. } | Outcome::Unseen { .. } | Outcome::NotEvaluated => None,
         }
     }
 
     pub(super) fn denied(&self) -> Option<(&str, Reason, &str)> {
         match &self.outcome {
             Outcome::Denied { reason, text } => Some((&self.authority.name, *reason, text)),
-            Outcome::Satisfied(_) | Outcome::NoAnswer { .. } | Outcome::NotEvaluated => None,
+            Outcome::Satisfied(_) | Outcome::NoAnswer { .. } | Outcome::Unseen { .. } | Outcome::NotEvaluated => None,
         }
     }
 
     pub(super) fn no_answer(&self) -> Option<String> {
         match &self.outcome {
             Outcome::NoAnswer { why } => Some(format!("authority {}: {why}", self.authority.name)),
-            Outcome::Satisfied(_) | Outcome::Denied { .. } | Outcome::NotEvaluated => None,
+            Outcome::Satisfied(_) | Outcome::Denied { .. } | Outcome::Unseen { .. } | Outcome::NotEvaluated => None,
         }
     }
 
@@ -150,7 +154,7 @@ fn set_outcome(value: &mut Value, outcome: &Outcome, not_evaluated: &str) {
             set(value, "text", json!(bounded(text)));
             "denied"
         }
-        Outcome::NoAnswer { why } => {
+        Outcome::NoAnswer { why } | Outcome::Unseen { why } => {
             set(value, "text", json!(bounded(why)));
             "no answer"
         }

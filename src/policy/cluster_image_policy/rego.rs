@@ -112,6 +112,19 @@ impl Rego {
         &self.module
     }
 
+    /// Whether an authority of that name is spoken of in it, outside comments.
+    pub(super) fn names(&self, authority: &str) -> bool {
+        let is_of_word = |char: char| char.is_alphanumeric() || matches!(char, '_' | '-');
+        let codes = self.module.lines().map(|line| line.split('#').next().unwrap_or_default());
+        codes.into_iter().any(|code| {
+            code.match_indices(authority).any(|(at, found)| {
+                let before = code.get(..at).and_then(|before| before.chars().next_back());
+                let after = code.get(at.saturating_add(found.len())..).and_then(|after| after.chars().next());
+                ![before, after].into_iter().flatten().any(is_of_word)
+            })
+        })
+    }
+
     /// What it says of `input` at `now`. Takes at most [`REGO_TIME_MAX`].
     ///
     /// # Errors
@@ -314,6 +327,17 @@ mod tests {
         };
         assert!(load(&padded(REGO_MODULE_BYTES_MAX)).is_ok());
         assert!(load(&padded(REGO_MODULE_BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn the_authorities_that_a_module_speaks_of_are_known() {
+        let module = "package sigstore\n# not this-one\nisCompliant {\n  input.authorityMatches.release\n  \
+            input.authorityMatches[\"sbom-ci\"] # nor other\n}\n";
+        let rego = load(module).unwrap();
+        assert!(rego.names("release") && rego.names("sbom-ci"));
+        for other in ["this-one", "other", "releas", "elease", "sbom", "ci", "authority-0"] {
+            assert!(!rego.names(other), "{other}");
+        }
     }
 
     #[test]

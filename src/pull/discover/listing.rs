@@ -23,6 +23,8 @@ pub(super) struct Listing {
     pub(super) manifests: Vec<Listed>,
     /// There is more than is looked at.
     pub(super) more: bool,
+    /// Why something that is listed was not read, though it may be good.
+    pub(super) unread: Option<NoEvidence>,
     pub(super) skipped: Vec<Skipped>,
     /// Why it may not be all that lies there.
     pub(super) missing: Option<NoEvidence>,
@@ -50,7 +52,15 @@ pub(super) enum Rank {
 
 impl Listing {
     pub(super) fn empty(spot: Spot) -> Self {
-        Self { spot, manifests: Vec::new(), more: false, skipped: Vec::new(), missing: None, from_store: false }
+        Self {
+            spot,
+            manifests: Vec::new(),
+            more: false,
+            unread: None,
+            skipped: Vec::new(),
+            missing: None,
+            from_store: false,
+        }
     }
 
     fn skip(&mut self, place: &impl ToString, why: &(impl ToString + ?Sized)) {
@@ -62,6 +72,17 @@ impl Listing {
     fn miss(&mut self, cause: UpstreamError) {
         let looked_for = self.spot.to_string();
         self.missing.get_or_insert(NoEvidence { looked_for, cause });
+    }
+
+    /// Something that is listed is not what it says it is, or longer than it may be.
+    fn pass_over(&mut self, cause: UpstreamError) {
+        let looked_for = self.spot.to_string();
+        self.unread.get_or_insert(NoEvidence { looked_for, cause });
+    }
+
+    fn pass_over_long(&mut self) {
+        let upstream = self.spot.repository.host().clone();
+        self.pass_over(UpstreamError::Bad { upstream, reason: "too_large" });
     }
 
     /// Takes in the manifest at a signature tag.
@@ -81,8 +102,8 @@ impl Listing {
                 return self.miss(UpstreamError::Bad { upstream, reason: "media_type" });
             }
             ManifestError::TooMany { .. } => self.more = true,
-            ManifestError::TooLong
-            | ManifestError::Json(_)
+            ManifestError::TooLong => self.pass_over_long(),
+            ManifestError::Json(_)
             | ManifestError::Shape(_)
             | ManifestError::Digest(_)
             | ManifestError::SizeTooLarge { .. }
@@ -126,6 +147,7 @@ impl Listing {
         for (descriptors, rank) in [(known, Rank::Known), (first, Rank::Sure), (perhaps, Rank::Unsure)] {
             for descriptor in descriptors.iter().filter(|descriptor| seen.insert(descriptor.digest)) {
                 if descriptor.size > REFERRER_BYTES_MAX {
+                    self.pass_over_long();
                     self.skip(&format!("referrer {}", descriptor.digest), "its manifest is longer than 256 KiB");
                 } else {
                     all.push(LookedInto { descriptor: descriptor.clone(), rank });
@@ -210,10 +232,17 @@ impl Puller {
             let name = format!("referrer {}", referrer.descriptor.digest);
             match manifest {
                 Ok(Ok(manifest)) => listing.add_referrer(subject, manifest, referrer.rank),
-                Ok(Err(error)) => listing.skip(&name, &error),
+                Ok(Err(error)) => {
+                    if matches!(error, ManifestError::TooMany { .. } | ManifestError::TooLong) {
+                        listing.pass_over_long();
+                    }
+                    listing.skip(&name, &error);
+                }
                 Err(cause) => {
                     listing.skip(&name, &cause);
-                    if !is_about_the_content(&cause) {
+                    if is_about_the_content(&cause) {
+                        listing.pass_over(cause);
+                    } else {
                         listing.miss(cause);
                     }
                 }
@@ -264,6 +293,7 @@ impl Puller {
         match fetched {
             Ok(fetched) if fetched.content_type.parse() == Ok(MediaType::OciIndex) => {
                 SelectedReferrers::of_index(&fetched.bytes, interest).unwrap_or_else(|_| {
+                    listing.pass_over_long();
                     listing.skip(&tag, "it is no OCI index that can be read");
                     SelectedReferrers::default()
                 })

@@ -43,6 +43,8 @@ pub(super) struct Discovered {
     pub(super) material: Material,
     /// Why it may not be all there is; then it can allow, but not deny.
     pub(super) missing: Option<NoEvidence>,
+    /// Why something that is listed was not read, though upstream answered: what must see everything has not.
+    unread: Option<NoEvidence>,
     /// When upstream was asked.
     pub(super) at: Timestamp,
     /// The same by the clock that never steps: what upstream said later outranks this.
@@ -71,6 +73,11 @@ impl Discovered {
     /// The digests of the manifests that list the candidates.
     pub(super) fn manifest_digests(&self) -> Vec<Digest> {
         self.manifests().map(|manifest| *manifest.digest()).collect()
+    }
+
+    /// Why not everything was read, if it was not.
+    pub(super) fn unread(&self) -> Option<&UpstreamError> {
+        self.missing.as_ref().or(self.unread.as_ref()).map(|missing| &missing.cause)
     }
 
     /// What keeping it takes, in bytes.
@@ -200,6 +207,7 @@ impl Puller {
 struct Search {
     material: Material,
     missing: Option<NoEvidence>,
+    unread: Option<NoEvidence>,
     places: Vec<FoundPlace>,
     lookaside: Option<(Repository, LookasideBase)>,
 }
@@ -209,6 +217,7 @@ impl Search {
     fn take_listings(&mut self, listings: Vec<Listing>) -> Vec<Chosen> {
         for listing in &listings {
             self.material.more |= listing.more;
+            self.unread = self.unread.take().or_else(|| listing.unread.clone());
             self.material.skipped.extend(listing.skipped.iter().cloned());
             self.missing = self.missing.take().or_else(|| listing.missing.clone());
         }
@@ -220,7 +229,8 @@ impl Search {
         chosen
     }
 
-    /// A payload was read, or not. A bad one is skipped; one that could not be read leaves the search incomplete.
+    /// A payload was read, or not. One that is not what is listed is skipped, and what must see everything has not seen it; one
+    /// that could not be read leaves the search without an answer.
     fn take(&mut self, chosen: Chosen, payload: Result<Bytes, UpstreamError>) {
         match payload {
             Ok(payload) => {
@@ -233,9 +243,8 @@ impl Search {
             }
             Err(cause) => {
                 let source = chosen.source().to_string();
-                if !is_about_the_content(&cause) && self.missing.is_none() {
-                    self.missing = Some(NoEvidence { looked_for: source.clone(), cause: cause.clone() });
-                }
+                let slot = if is_about_the_content(&cause) { &mut self.unread } else { &mut self.missing };
+                slot.get_or_insert_with(|| NoEvidence { looked_for: source.clone(), cause: cause.clone() });
                 self.material.skipped.push(Skipped { place: source, why: cause.to_string() });
             }
         }
@@ -251,10 +260,11 @@ impl Search {
         self.material.candidates.extend(found.signatures.into_iter().map(SignatureMaterial::OpenPgp));
     }
 
-    fn finish(mut self, at: Timestamp, began: Instant) -> Discovered {
-        self.material.incomplete |= self.missing.is_some();
-        let places = self.places.into_iter().filter(|place| !place.manifests.is_empty()).collect();
-        Discovered { material: self.material, missing: self.missing, at, began, places, lookaside: self.lookaside }
+    fn finish(self, at: Timestamp, began: Instant) -> Discovered {
+        let Self { mut material, missing, unread, places, lookaside } = self;
+        material.incomplete |= missing.is_some() || unread.is_some();
+        let places = places.into_iter().filter(|place| !place.manifests.is_empty()).collect();
+        Discovered { material, missing, unread, at, began, places, lookaside }
     }
 }
 

@@ -50,6 +50,8 @@ pub async fn stored_material(
             && has_size(&payload, &chosen.descriptor, chosen.spot.repository.host()).is_ok()
         {
             search.take(chosen, Ok(payload));
+        } else {
+            search.material.incomplete = true;
         }
     }
     if let Some(base) = &wanted.lookaside {

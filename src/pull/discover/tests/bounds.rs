@@ -1,6 +1,12 @@
 //! How much is looked at, and that nobody's spam hides what another one signed.
 
 use super::*;
+use crate::limits::REFERRER_BYTES_MAX;
+use crate::policy::{ClusterImagePolicies, Mode, PolicyFile};
+use crate::pull::{Hindrance, PullError};
+use crate::testing::bundle_image;
+use crate::testing::sigstore::FakeSigstore;
+use crate::verify::SigstoreRoot;
 
 #[tokio::test]
 async fn v_18_as_many_bundles_as_are_examined_are_all_found_and_of_more_it_is_told() {
@@ -165,4 +171,139 @@ async fn a_bundle_is_bounded_on_both_sides() {
         assert_eq!(discovered.material.candidates.len(), found);
         assert_eq!(discovered.material.skipped.len(), 1 - found);
     }
+}
+
+/// An image with a good bundle, under a policy whose rule must see all there is, or that has none.
+async fn released(with_rule: bool) -> Bench {
+    released_in(Mode::Enforce, with_rule).await
+}
+
+async fn released_in(mode: Mode, with_rule: bool) -> Bench {
+    let bench = Bench::new().await;
+    let rule = with_rule.then_some("isCompliant {\n  not input.authorityMatches.revoked\n}");
+    let sigstore = set_policy(&bench, mode, rule);
+    let bundle = sigstore.bundle_keyed(&sigstore.key("release"), &bench.subject.digest).unlogged().build();
+    bench.registry.put_untagged(REPOSITORY, &bundle_image(&bench.subject, &bundle));
+    bench
+}
+
+fn set_policy(bench: &Bench, mode: Mode, rule: Option<&str>) -> FakeSigstore {
+    let sigstore = FakeSigstore::from_seed(7, Clock::System.now());
+    let root = SigstoreRoot::from_json(sigstore.trusted_root_json().as_bytes()).unwrap();
+    let key = sigstore.key("release");
+    let authority = json!({ "key": { "data": key.public_pem() }, "signatureFormat": "bundle" });
+    let mut document = json!({
+        "apiVersion": "policy.sigstore.dev/v1beta1", "kind": "ClusterImagePolicy", "metadata": { "name": "p" },
+        "spec": { "images": [{ "glob": "**" }], "authorities": [authority] },
+    });
+    if let Some(rule) = rule {
+        let module = format!("package sigstore\n{rule}\n");
+        document["spec"]["policy"] = json!({ "type": "rego", "data": module });
+    }
+    let file = PolicyFile::parse("a.yaml", document.to_string().as_bytes(), &mut |_| Err("no files".to_owned()));
+    let policies = ClusterImagePolicies::resolve(vec![file.unwrap()], &root).unwrap();
+    let policy = PolicySet::new(PolicySettings { cluster_image_policies: Some(policies), mode, ..Default::default() });
+    let snapshot = Snapshot { policy: policy.unwrap(), ..snapshot() };
+    bench.puller.parts.snapshot.store(Arc::new(snapshot));
+    sigstore
+}
+
+/// Whether it is served: no answer at all is an error.
+async fn is_served(bench: &Bench) -> Result<(), PullError> {
+    let image = format!("{HOST}/{REPOSITORY}:1").parse().unwrap();
+    bench.puller.manifest(&image).await.map(drop)
+}
+
+/// A referrer whose manifest has that many bytes.
+fn padded_referrer(bench: &Bench, bytes: u64) -> BuiltImage {
+    let build = |padding: usize| {
+        let artefact = layered(BUNDLE_TYPE, &["not looked at"]).subject(bench.subject.descriptor());
+        artefact.annotation("padding", &"x".repeat(padding)).build()
+    };
+    let bytes = usize::try_from(bytes).unwrap();
+    let padded = build(bytes - build(0).manifest.bytes.len());
+    assert_eq!(padded.manifest.bytes.len(), bytes);
+    padded
+}
+
+#[tokio::test]
+async fn v_18_a_rule_decides_on_no_part_of_what_there_is_when_a_referrer_is_longer_than_its_bound() {
+    for (bytes, fits) in [(REFERRER_BYTES_MAX, true), (REFERRER_BYTES_MAX + 1, false)] {
+        for with_rule in [false, true] {
+            let bench = released(with_rule).await;
+            assert!(is_served(&bench).await.is_ok(), "alone");
+            let bench = released(with_rule).await;
+            bench.registry.put_untagged(REPOSITORY, &padded_referrer(&bench, bytes));
+            let answer = is_served(&bench).await;
+            assert_eq!(answer.is_ok(), fits || !with_rule, "{bytes} bytes, rule {with_rule}: {answer:?}");
+            if let Err(error) = answer {
+                assert!(!matches!(error, PullError::Denied(_)), "no answer: {error:?}");
+                assert!(format!("{error:?}").contains("longer than 256 KiB"), "it says what is not read: {error:?}");
+            }
+        }
+    }
+}
+
+/// What is listed and cannot be had may say what the rule must hear.
+#[tokio::test]
+async fn a_rule_decides_on_no_part_of_what_there_is_when_what_is_listed_is_not_there() {
+    for with_rule in [false, true] {
+        for blob in [false, true] {
+            let bench = released(with_rule).await;
+            let digest = bench.put_bundle("revoked");
+            let path =
+                if blob { format!("*/blobs/{}", Digest::sha256(b"revoked")) } else { format!("*/manifests/{digest}") };
+            bench.registry.fault(Fault::on(&path).status(404));
+            let answer = is_served(&bench).await;
+            assert_eq!(answer.is_ok(), !with_rule, "{path}, rule {with_rule}: {answer:?}");
+        }
+    }
+}
+
+/// A rule that lacks evidence is no rule that failed: audit mode serves, and the reason is what stands in the way.
+#[tokio::test]
+async fn audit_mode_serves_what_a_rule_lacks_evidence_for_and_not_what_it_fails_at() {
+    for (status, fails, served) in [(500, false, true), (404, false, true), (500, true, false)] {
+        for mode in [Mode::Enforce, Mode::Audit] {
+            let bench = released_in(mode, true).await;
+            if fails {
+                let rule =
+                    "isCompliant = true { input.authorityMatches }\nisCompliant = false { input.authorityMatches }";
+                set_policy(&bench, mode, Some(rule));
+            } else {
+                bench.put_bundle("revoked");
+                bench.registry.fault(Fault::on(&format!("*/blobs/{}", Digest::sha256(b"revoked"))).status(status));
+            }
+            let answer = is_served(&bench).await;
+            assert_eq!(answer.is_ok(), served && mode == Mode::Audit, "{status} {fails} {mode:?}: {answer:?}");
+            let expected = if fails { Hindrance::PolicyRule } else { Hindrance::Evidence };
+            if let Err(error) = answer {
+                assert!(
+                    matches!(&error, PullError::Undecided { hindrance, .. } if *hindrance == expected),
+                    "{error:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_that_an_allow_rested_on_is_looked_at_again() {
+    let bench = Bench::new().await;
+    bench.put_bundles(CANDIDATES_MAX);
+    let all = bench.find(&[Bundles]).await;
+    assert_eq!(all.material.candidates.len(), CANDIDATES_MAX);
+    bench.keep(&all).await;
+    let bench = bench.restart();
+    bench.clock.advance(LIFE);
+    let again = bench.find(&[Bundles]).await;
+    assert!(again.missing.is_none());
+    assert_eq!((again.material.candidates.len(), again.material.more), (CANDIDATES_MAX, false));
+    // Whatever is put beside it later.
+    for number in 0..300 {
+        bench.put_bundle(&format!("spam {number}"));
+    }
+    bench.clock.advance(LIFE);
+    let (last, again) = (CANDIDATES_MAX - 1, bench.find(&[Bundles]).await);
+    assert!(contents(&again.material).contains(&format!("bundle {last}").as_str()) && again.material.more);
 }
