@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use sealgate::clock::{Clock, ManualClock};
+use sealgate::clock::{Clock, ManualClock, Timestamp};
 use sealgate::oci::Digest;
-use sealgate::testing::{FakeRegistry, TestSealgate};
+use sealgate::testing::{Fault, TestSealgate};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
 use super::Counts;
 use super::disk::Disk;
-use super::model::{ImageId, Key, Model, Policy, RepositoryId, TagId};
+use super::model::{ImageId, Key, Model, Policy, RepositoryId, Rules, TagId};
 use super::request::{Ask, Range, Request, ask, words};
-use super::world::{self, REPOSITORIES, TAGS, catalogue};
+use super::world::{self, REPOSITORIES, TAGS, Upstream, catalogue};
 use crate::random::Random;
 
 /// What happened in a run.
@@ -56,11 +56,12 @@ type Signatures = (Vec<Key>, Option<(Key, Digest)>);
 pub(super) struct Simulation<'a> {
     pub(super) random: Random,
     pub(super) model: Model,
-    pub(super) registry: FakeRegistry,
+    pub(super) upstream: Upstream,
     pub(super) mirror: Option<TestSealgate>,
     pub(super) disk: Disk,
     pub(super) clock: ManualClock,
-    pub(super) faults: Vec<sealgate::testing::Fault>,
+    /// What is broken, and at which endpoint alone.
+    pub(super) faults: Vec<(Option<usize>, Fault)>,
     /// Keys at the tag of signatures, and bundles with their key.
     signatures: BTreeMap<(RepositoryId, ImageId), Signatures>,
     pub(super) tick: Arc<Notify>,
@@ -79,14 +80,17 @@ pub(super) async fn simulate(seed: u64, run: &Mutex<Run>) -> Result<(), String> 
         }
     });
     let mut random = Random::new(seed);
-    let policy = *random.one_of(&[Policy::SignedBy(Key::A), Policy::SignedBy(Key::A), Policy::Anything]);
+    let by = |key| Policy::SignedBy(key);
+    let policy = *random.one_of(&[by(Key::A), by(Key::A), by(Key::A), by(Key::Keyless), Policy::Anything]);
+    let rules = Rules { policy, audited: None, exempt: None };
+    let endpoints = 1 + random.below(2);
     let clock = ManualClock::at(Clock::System.now());
-    let (registry, mirror) = world::start(policy, &clock).await;
-    let model = Model::new(catalogue().shapes.clone(), policy, clock.now());
+    let (upstream, mirror) = world::start(rules, endpoints, &clock).await;
+    let model = Model::new(catalogue().shapes.clone(), rules, clock.now());
     let (faults, signatures) = (Vec::new(), BTreeMap::new());
     let disk = Disk::below(&mirror.dir().join("data"));
     let mut simulation =
-        Simulation { random, model, registry, mirror: Some(mirror), disk, clock, faults, signatures, tick, run };
+        Simulation { random, model, upstream, mirror: Some(mirror), disk, clock, faults, signatures, tick, run };
     let mut outcome = simulation.all_steps().await;
     let mirror = simulation.mirror.take().unwrap();
     if outcome.is_ok() {
@@ -180,7 +184,22 @@ impl Simulation<'_> {
         // A HEAD is about the whole (RFC 9110, 14.2), and lists are only read.
         let whole = matches!(ask, Ask::Tag(..) | Ask::Image(..) | Ask::Blob(_, _, Range::Whole) | Ask::Signatures(..));
         let head = whole && self.random.percent(20);
-        Request { ask, head }
+        let known = if self.random.percent(20) { self.known(ask) } else { None };
+        Request { ask, head, known }
+    }
+
+    /// What a client may have of it already: that very thing, or another.
+    fn known(&mut self, ask: Ask) -> Option<Digest> {
+        let image = match ask {
+            Ask::Image(_, image) if self.random.percent(70) => image,
+            Ask::Tag(repository, tag) if self.random.percent(70) => {
+                self.model.now().tags.get(&(repository, tag)).copied().unwrap_or(0)
+            }
+            Ask::Image(..) | Ask::Tag(..) => self.random.below(catalogue().images.len()),
+            Ask::Blob(_, blob, Range::Whole) => return Some(catalogue().blobs[blob].0),
+            _ => return None,
+        };
+        Some(catalogue().images[image].digest())
     }
 
     fn tag(&mut self, repository: RepositoryId) -> TagId {
@@ -228,15 +247,20 @@ impl Simulation<'_> {
 
     /// Upstream fails in one way more; the first fault that fits a request applies to it.
     fn begin_trouble(&mut self) {
-        let trouble = world::trouble(&mut self.random);
+        let trouble = world::trouble(&mut self.random, self.upstream.endpoints.len());
         self.count(format!("fault: {}", trouble.name));
         self.say(format!("fault: {}", trouble.text));
         if trouble.dark {
-            self.registry.heal();
+            self.upstream.heal();
             self.faults.clear();
         }
-        self.registry.fault(trouble.fault.clone());
-        self.faults.push(trouble.fault);
+        self.count(format!(
+            "endpoints: {} of {}",
+            trouble.only.map_or("all", |_| "one"),
+            self.upstream.endpoints.len()
+        ));
+        self.upstream.fault(trouble.only, &trouble.fault);
+        self.faults.push((trouble.only, trouble.fault));
         if trouble.dark { self.model.darkness() } else { self.model.trouble() }
     }
 
@@ -251,7 +275,7 @@ impl Simulation<'_> {
             4 => {
                 let tag = self.random.below(TAGS.len() - 1);
                 self.note("a tag is removed", &format!("{}:{}", REPOSITORIES[repository], TAGS[tag]));
-                self.registry.untag(REPOSITORIES[repository], TAGS[tag]);
+                self.upstream.change(|registry| registry.untag(REPOSITORIES[repository], TAGS[tag]));
                 self.model.change(|moment| moment.tags.retain(|known, _| *known != (repository, tag)));
             }
             _ => {
@@ -264,7 +288,8 @@ impl Simulation<'_> {
     fn move_tag(&mut self, repository: RepositoryId, tag: TagId) {
         let image = self.random.below(catalogue().images.len());
         self.note("a tag moves", &format!("{}:{} to image {image}", REPOSITORIES[repository], TAGS[tag]));
-        self.registry.tag(REPOSITORIES[repository], TAGS[tag], catalogue().images[image].digest());
+        let digest = catalogue().images[image].digest();
+        self.upstream.change(|registry| registry.tag(REPOSITORIES[repository], TAGS[tag], digest));
         self.model.change(|moment| moment.tags.extend([((repository, tag), image)]));
     }
 
@@ -273,15 +298,23 @@ impl Simulation<'_> {
         let catalogue = catalogue();
         let (mut keys, mut bundle) = self.signatures.remove(&(repository, image)).unwrap_or_default();
         if self.random.percent(70) {
-            keys.clone_from(self.random.one_of(&[vec![Key::A], vec![], vec![Key::B], vec![Key::B, Key::A]]));
+            let by = [
+                vec![Key::A],
+                vec![],
+                vec![Key::B],
+                vec![Key::B, Key::A],
+                vec![Key::Keyless],
+                vec![Key::Keyless, Key::A],
+            ];
+            keys.clone_from(self.random.one_of(&by));
             self.note("a signature", &format!("image {image} of repository {repository} by {keys:?}"));
-            catalogue.sign(&self.registry, repository, image, &keys);
+            catalogue.sign(&self.upstream, repository, image, &keys);
         } else {
             if let Some((_, manifest)) = bundle.take() {
-                self.registry.remove_manifest(REPOSITORIES[repository], &manifest);
+                self.upstream.change(|registry| registry.remove_manifest(REPOSITORIES[repository], &manifest));
             } else {
                 let key = *self.random.one_of(&[Key::A, Key::B]);
-                bundle = Some((key, catalogue.bundle(&self.registry, repository, image, key)));
+                bundle = Some((key, catalogue.bundle(&self.upstream, repository, image, key)));
             }
             self.note("a bundle", &format!("image {image} of repository {repository}: {bundle:?}"));
         }
@@ -314,26 +347,37 @@ impl Simulation<'_> {
             if self.drive(self.mirror().reload()).await?.is_ok() {
                 return Err("a bad policy was put in force".to_owned());
             }
-            self.mirror().write_policy(&catalogue().policy_json(self.model.policy()));
+            world::write_rules(self.mirror(), self.model.rules());
             return Ok(());
         }
-        let policy = self.some_policy();
-        self.note("a reload", &format!("{policy:?}"));
-        self.mirror().write_policy(&catalogue().policy_json(policy));
+        let rules = self.some_rules();
+        self.note("a reload", &format!("{rules:?}"));
+        world::write_rules(self.mirror(), rules);
         self.drive(self.mirror().reload()).await?.map_err(|error| format!("the reload fails: {error}"))?;
-        self.model.set_policy(policy);
+        self.model.set_rules(rules);
         Ok(())
     }
 
-    fn some_policy(&mut self) -> Policy {
+    fn some_rules(&mut self) -> Rules {
+        let audited = if self.random.percent(25) { Some(self.random.below(REPOSITORIES.len())) } else { None };
+        let life = Duration::from_secs(*self.random.one_of(&[60, 7200, 1_000_000]));
+        let until = Timestamp::from_unix_seconds(self.clock.now().plus(life).unix_seconds());
+        let exempt =
+            if self.random.percent(30) { Some((self.random.below(catalogue().images.len()), until)) } else { None };
+        for (what, is) in [("audit", audited.is_some()), ("an exemption", exempt.is_some())] {
+            if is {
+                self.count(format!("step: {what}"));
+            }
+        }
         let policies = [
             Policy::SignedBy(Key::A),
             Policy::SignedBy(Key::A),
             Policy::SignedBy(Key::B),
+            Policy::SignedBy(Key::Keyless),
             Policy::Anything,
             Policy::Nothing,
         ];
-        *self.random.one_of(&policies)
+        Rules { policy: *self.random.one_of(&policies), audited, exempt }
     }
 
     async fn change_under_way(&mut self) -> Result<(), String> {
@@ -361,22 +405,22 @@ impl Simulation<'_> {
     }
 
     async fn reload_under_way(&mut self) -> Result<(), String> {
-        let (before, policy) = (self.model.policy(), self.some_policy());
-        self.note("a reload under way", &format!("{policy:?}"));
+        let (before, rules) = (self.model.rules(), self.some_rules());
+        self.note("a reload under way", &format!("{rules:?}"));
         let requests = [self.request(), self.request()];
         let address = self.address();
-        self.mirror().write_policy(&catalogue().policy_json(policy));
+        world::write_rules(self.mirror(), rules);
         let asking = join_all(requests.iter().map(|request| ask(address, *request)));
         let (answers, reloaded) = self.drive(join(asking, self.mirror().reload())).await?;
         reloaded.map_err(|error| format!("the reload fails: {error}"))?;
         for (request, answer) in requests.iter().zip(&answers) {
-            // Each answer follows from one of the two policies.
-            self.model.set_policy(before);
+            // Each answer follows from the rules before or after.
+            self.model.set_rules(before);
             let by_the_old = self.check(*request, answer.as_ref());
-            self.model.set_policy(policy);
+            self.model.set_rules(rules);
             by_the_old.or_else(|_| self.check(*request, answer.as_ref()))?;
         }
-        self.model.set_policy(policy);
+        self.model.set_rules(rules);
         Ok(())
     }
 

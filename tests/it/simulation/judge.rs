@@ -11,7 +11,7 @@ use super::world::{TAGS, catalogue};
 
 impl Simulation<'_> {
     /// Whether the answer is right; else why not.
-    pub(super) fn check(&self, request: Request, answer: Option<&Answer>) -> Result<(), String> {
+    pub(super) fn check(&mut self, request: Request, answer: Option<&Answer>) -> Result<(), String> {
         let excused = self.model.is_troubled();
         let Some(answer) = answer else {
             self.outcome(request, "none");
@@ -21,7 +21,8 @@ impl Simulation<'_> {
         };
         self.count_answer(request, answer);
         let wrong = |why: &str| Err(format!("{request:?}: {} {}: {why}", answer.status, answer.reason));
-        if !excused && !matches!(answer.status, 200 | 206 | 403 | 404) {
+        let undecided = answer.status == 503 && self.model.is_clock_behind();
+        if !excused && !undecided && !matches!(answer.status, 200 | 206 | 304 | 403 | 404) {
             return wrong("upstream is well");
         }
         if !excused && is_stale(answer) {
@@ -30,6 +31,9 @@ impl Simulation<'_> {
         match request.ask {
             Ask::Tag(repository, tag) => {
                 let must = self.model.must_name(repository, tag);
+                if answer.status == 404 && !excused {
+                    self.model.refused(repository, tag);
+                }
                 let Some(image) = self.served_image(request, answer)? else {
                     return if must.is_some() { wrong("it is allowed, and must be served") } else { Ok(()) };
                 };
@@ -60,12 +64,25 @@ impl Simulation<'_> {
         }
     }
 
-    /// The image that was served; `None`: none was.
+    /// The image that was served, or that the client has; `None`: none was.
     fn served_image(&self, request: Request, answer: &Answer) -> Result<Option<ImageId>, String> {
-        if answer.status != 200 {
-            return Ok(None);
+        let stated: Option<Digest> = if answer.status == 304 {
+            let etag = answer.header("etag").and_then(|text| text.trim_matches('"').parse().ok());
+            etag.filter(|etag| request.known == Some(*etag))
+        } else {
+            answer.header("docker-content-digest").and_then(|text| text.parse().ok())
+        };
+        match answer.status {
+            304 => {
+                let image = catalogue().images.iter().position(|image| Some(image.digest()) == stated);
+                return image.map(Some).ok_or_else(|| format!("{request:?}: 304 for what the client does not have"));
+            }
+            200 if request.known.is_some() && request.known == stated => {
+                return Err(format!("{request:?}: the client has that"));
+            }
+            200 => {}
+            _ => return Ok(None),
         }
-        let stated: Option<Digest> = answer.header("docker-content-digest").and_then(|text| text.parse().ok());
         let image = catalogue().images.iter().position(|image| Some(image.digest()) == stated);
         let whole = request.head || (answer.complete && stated.is_some_and(|stated| stated.matches(&answer.body)));
         match image {
@@ -83,11 +100,15 @@ impl Simulation<'_> {
         range: Range,
     ) -> Result<(), String> {
         let wrong = |why: &str| Err(format!("{request:?}: {} {}: {why}", answer.status, answer.reason));
-        if !matches!(answer.status, 200 | 206) {
+        if !matches!(answer.status, 200 | 206 | 304) {
             return Ok(());
         }
         if !self.model.may_have(repository, blob) {
             return wrong("no allowed image lists it");
+        }
+        if request.known.is_some() {
+            // Only its very digest is given here.
+            return if answer.status == 304 { Ok(()) } else { wrong("the client has that") };
         }
         let (_, bytes) = &catalogue().blobs[blob];
         let (first, end) = match range {

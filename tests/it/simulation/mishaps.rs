@@ -38,8 +38,8 @@ impl Simulation<'_> {
         if self.random.percent(60) {
             // Transfers that do not end by themselves are under way.
             let bytes = *self.random.one_of(&[1, 5000, 65_000]);
-            self.registry.heal();
-            self.registry.fault(Fault::on("*/blobs/*").get().hang_after(bytes));
+            self.upstream.heal();
+            self.upstream.fault(None, &Fault::on("*/blobs/*").get().hang_after(bytes));
             self.model.trouble();
         }
         let requests: Vec<Request> = (0..4).map(|_| self.request()).collect();
@@ -60,6 +60,7 @@ impl Simulation<'_> {
         if staged > 0 {
             self.note("a kill with staging left", &format!("{staged} files"));
         }
+        self.model.forgets();
         self.start_again(|disk, _| disk.put_back()).await
     }
 
@@ -71,8 +72,9 @@ impl Simulation<'_> {
             self.count(format!("the database: {wreck}"));
             self.say(format!("the database {wreck}"));
             self.model.damage();
+            self.model.forgets();
         }
-        self.registry.heal();
+        self.upstream.heal();
         self.settle().await;
         let (mut mirror, mut random) = (self.mirror.take().unwrap(), self.random.clone());
         let disk = &self.disk;
@@ -85,7 +87,7 @@ impl Simulation<'_> {
         // Nothing is under way that needs time to pass; what the disk needs must not count against the drain.
         let outcome = self.run_to_end(disk.without_faults(restarted), false).await;
         self.mirror = Some(mirror);
-        self.faults.iter().for_each(|fault| self.registry.fault(fault.clone()));
+        self.faults.iter().for_each(|(only, fault)| self.upstream.fault(*only, fault));
         outcome
     }
 }

@@ -30,7 +30,7 @@ use self::driver::Run;
 use crate::mixed_load::number;
 
 /// Seeds of an ordinary test run.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 150;
 /// Seeds that run at once: more than there are cores, for they wait for disks.
 const AT_ONCE: usize = 4;
 /// From so many seeds on, everything that can happen must have happened.

@@ -8,7 +8,9 @@
 //! - An image is allowed by what was signed at a moment younger than `allow_ttl`; while upstream is in trouble, by what was signed
 //!   at any moment, since evidence that was kept is verified again offline.
 //! - While upstream says nothing at all, only moments before that count.
-//! - The policy that counts is the one in force, whatever was allowed before.
+//! - The rules that count are those in force, whatever was allowed before. An exemption, until it ends, and audit mode serve what
+//!   policy denies, and all that it lists.
+//! - When a tag was refused as unknown, nothing that it named before comes back, unless a process died since.
 //! - A blob is there when an allowed image of that repository lists it.
 //!
 //! And it is missing nothing: while upstream has been well since the last calm, what was allowed and tagged at every moment since
@@ -36,6 +38,8 @@ pub(super) type TagId = usize;
 pub(super) enum Key {
     A,
     B,
+    /// An identity, by a certificate and the log.
+    Keyless,
 }
 
 /// What policy says of everything.
@@ -44,6 +48,16 @@ pub(super) enum Policy {
     Anything,
     Nothing,
     SignedBy(Key),
+}
+
+/// What is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rules {
+    pub(super) policy: Policy,
+    /// Where denials are only recorded.
+    pub(super) audited: Option<RepositoryId>,
+    /// Served whatever policy says, until then.
+    pub(super) exempt: Option<(ImageId, Timestamp)>,
 }
 
 /// How an image is built: what it lists.
@@ -74,7 +88,9 @@ impl Moment {
 pub(super) struct Model {
     shapes: Vec<Shape>,
     moments: Vec<Moment>,
-    policy: Policy,
+    rules: Rules,
+    /// The moment from which on a tag counts that was refused as unknown.
+    gone: BTreeMap<(RepositoryId, TagId), usize>,
     /// The moments since the last calm begin here.
     calm: usize,
     /// Upstream has failed, or was made to, since the last calm.
@@ -86,9 +102,10 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(shapes: Vec<Shape>, policy: Policy, now: Timestamp) -> Self {
-        let first = Moment { clock: now, tags: BTreeMap::new(), signed: BTreeMap::new() };
-        Self { shapes, moments: vec![first], policy, calm: 0, troubled: false, dark: None, damaged: false }
+    pub(super) fn new(shapes: Vec<Shape>, rules: Rules, now: Timestamp) -> Self {
+        let moments = vec![Moment { clock: now, tags: BTreeMap::new(), signed: BTreeMap::new() }];
+        let gone = BTreeMap::new();
+        Self { shapes, moments, rules, gone, calm: 0, troubled: false, dark: None, damaged: false }
     }
 
     // ---- what happens ----
@@ -100,8 +117,18 @@ impl Model {
         self.moments.push(moment);
     }
 
-    pub(super) fn set_policy(&mut self, policy: Policy) {
-        self.policy = policy;
+    pub(super) fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// The mirror has said, while upstream was well, that there is no such tag.
+    pub(super) fn refused(&mut self, repository: RepositoryId, tag: TagId) {
+        self.gone.insert((repository, tag), self.moments.len() - 1);
+    }
+
+    /// What was remembered may be lost.
+    pub(super) fn forgets(&mut self) {
+        self.gone.clear();
     }
 
     pub(super) fn trouble(&mut self) {
@@ -148,8 +175,13 @@ impl Model {
         self.moments.iter().any(|moment| moment.tags.contains_key(&(repository, tag)))
     }
 
-    pub(super) fn policy(&self) -> Policy {
-        self.policy
+    pub(super) fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// Certificates are not judged while the clock lies behind what it has shown.
+    pub(super) fn is_clock_behind(&self) -> bool {
+        self.rules.policy == Policy::SignedBy(Key::Keyless) && self.now().clock < self.latest_clock()
     }
 
     /// Whether the tag may be answered with this image.
@@ -160,12 +192,21 @@ impl Model {
         let counts = |moment: &Moment| {
             self.age(moment).is_some_and(|age| age < life) || (self.troubled && self.age(moment).is_none())
         };
-        self.seen().any(|moment| named(moment) && counts(moment))
+        let from = self.gone.get(&(repository, tag)).copied().unwrap_or(0);
+        self.seen().skip(from).any(|moment| named(moment) && counts(moment))
     }
 
-    /// Whether policy may allow the image.
+    /// Whether the image is served whatever policy says.
+    pub(super) fn is_relaxed(&self, repository: RepositoryId, image: ImageId) -> bool {
+        let is_exempt = |(exempt, until)| exempt == image && self.now().clock < until;
+        self.rules.audited == Some(repository) || self.rules.exempt.is_some_and(is_exempt)
+    }
+
+    /// Whether the rules may allow the image.
     pub(super) fn may_allow(&self, repository: RepositoryId, image: ImageId) -> bool {
-        let key = match self.policy {
+        let key = match self.rules.policy {
+            _ if self.is_relaxed(repository, image) => return true,
+            _ if self.parents(image).any(|parent| self.is_relaxed(repository, parent)) => return true,
             Policy::Anything => return true,
             Policy::Nothing => return false,
             Policy::SignedBy(key) => key,
@@ -193,8 +234,9 @@ impl Model {
 
     /// Whether the image must be served by digest.
     pub(super) fn must_allow(&self, repository: RepositoryId, image: ImageId) -> bool {
-        let key = match self.policy {
-            _ if self.troubled || self.went_back() => return false,
+        let key = match self.rules.policy {
+            _ if self.troubled || self.went_back() || self.is_clock_behind() => return false,
+            _ if self.is_relaxed(repository, image) => return true,
             Policy::Anything => return true,
             Policy::Nothing => return false,
             Policy::SignedBy(key) => key,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use sealgate::oci::Digest;
 use sealgate::testing::http::{Answer, exchange};
 
 use super::model::{ImageId, RepositoryId, TagId};
@@ -30,6 +31,15 @@ pub(super) enum Range {
 pub(super) struct Request {
     pub(super) ask: Ask,
     pub(super) head: bool,
+    /// What the client says that it has.
+    pub(super) known: Option<Digest>,
+}
+
+impl Request {
+    /// A plain GET.
+    pub(super) fn get(ask: Ask) -> Self {
+        Self { ask, head: false, known: None }
+    }
 }
 
 /// Sends it on a connection of its own; `None`: no head of an answer came.
@@ -62,5 +72,7 @@ pub(super) fn words(request: Request) -> (&'static str, String, Vec<(&'static st
         Ask::Blob(_, _, Range::Last(count)) => Some(format!("bytes=-{count}")),
         _ => None,
     };
-    (if request.head { "HEAD" } else { "GET" }, target, range.map(|range| ("Range", range)).into_iter().collect())
+    let known = request.known.map(|digest| ("If-None-Match", format!("\"{digest}\"")));
+    let headers = range.map(|range| ("Range", range)).into_iter().chain(known).collect();
+    (if request.head { "HEAD" } else { "GET" }, target, headers)
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use sealgate::clock::{Clock, ManualClock};
 use sealgate::oci::Digest;
-use sealgate::testing::sigstore::{FakeKey, FakeSigstore, Flaw, key_requirement};
+use sealgate::testing::sigstore::{FakeKey, FakeSignature, FakeSigstore, Flaw, key_requirement};
 use sealgate::testing::{
     ACCEPT_ANYTHING, BuiltImage, FakeRegistry, Fault, ImageBuilder, REJECT, TestSealgate, attach_bundles,
     attach_signatures, pseudo_random,
 };
 use serde_json::json;
 
-use super::model::{ALLOW_TTL, DENY_TTL, ImageId, Key, Policy, RepositoryId, STALE_IF_ERROR, Shape, TAG_TTL};
+use super::model::{ALLOW_TTL, DENY_TTL, ImageId, Key, Policy, RepositoryId, Rules, STALE_IF_ERROR, Shape, TAG_TTL};
 use crate::random::Random;
 
 pub(super) const REPOSITORIES: [&str; 2] = ["team/app", "team/other"];
@@ -66,62 +66,139 @@ pub(super) fn catalogue() -> &'static Catalogue {
 }
 
 impl Catalogue {
-    fn key(&self, key: Key) -> &FakeKey {
+    fn key(&self, key: Key) -> Option<&FakeKey> {
         match key {
-            Key::A => &self.keys[0],
-            Key::B => &self.keys[1],
+            Key::A => Some(&self.keys[0]),
+            Key::B => Some(&self.keys[1]),
+            Key::Keyless => None,
         }
     }
 
     pub(super) fn policy_json(&self, policy: Policy) -> String {
-        match policy {
-            Policy::Anything => ACCEPT_ANYTHING.to_owned(),
-            Policy::Nothing => REJECT.to_owned(),
-            Policy::SignedBy(key) => json!({"default": [key_requirement(self.key(key))]}).to_string(),
+        let signed = match policy {
+            Policy::Anything => return ACCEPT_ANYTHING.to_owned(),
+            Policy::Nothing => return REJECT.to_owned(),
+            Policy::SignedBy(key) => key,
+        };
+        let keyless = || self.sigstore.fulcio_requirement(SIGNER, ISSUER);
+        json!({"default": [self.key(signed).map_or_else(keyless, key_requirement)]}).to_string()
+    }
+
+    fn signature(&self, reference: &str, digest: &Digest, by: Key) -> FakeSignature {
+        match self.key(by) {
+            Some(key) => self.sigstore.sign_unlogged(key, reference, digest, Flaw::None),
+            None => self.sigstore.sign_keyless(reference, digest, SIGNER, ISSUER, Flaw::None),
         }
     }
 
-    /// The tag `sha256-<hex>.sig` holds signatures by these keys; none: there is no such tag.
-    pub(super) fn sign(&self, registry: &FakeRegistry, repository: RepositoryId, image: ImageId, keys: &[Key]) {
+    /// The tag `sha256-<hex>.sig` holds signatures by these; none: there is no such tag.
+    pub(super) fn sign(&self, upstream: &Upstream, repository: RepositoryId, image: ImageId, keys: &[Key]) {
         let (name, digest) = (REPOSITORIES[repository], self.images[image].digest());
-        if keys.is_empty() {
-            registry.untag(name, &format!("sha256-{}.sig", digest.hex()));
-            return;
-        }
         let reference = format!("registry.test/{name}");
-        let sign = |key: &Key| self.sigstore.sign_unlogged(self.key(*key), &reference, &digest, Flaw::None);
-        attach_signatures(registry, name, &digest, &keys.iter().map(sign).collect::<Vec<_>>());
+        let signatures: Vec<_> = keys.iter().map(|key| self.signature(&reference, &digest, *key)).collect();
+        upstream.change(|registry| {
+            if signatures.is_empty() {
+                registry.untag(name, &format!("sha256-{}.sig", digest.hex()));
+            } else {
+                attach_signatures(registry, name, &digest, &signatures);
+            }
+        });
     }
 
-    /// Attaches a bundle; returns the digest of its manifest.
-    pub(super) fn bundle(&self, registry: &FakeRegistry, repository: RepositoryId, image: ImageId, key: Key) -> Digest {
+    /// Attaches a bundle by a key; returns the digest of its manifest.
+    pub(super) fn bundle(&self, upstream: &Upstream, repository: RepositoryId, image: ImageId, key: Key) -> Digest {
         let manifest = &self.images[image].manifest;
-        let bundle = self.sigstore.bundle_keyed(self.key(key), &manifest.digest).unlogged().build();
-        attach_bundles(registry, REPOSITORIES[repository], manifest, &[bundle])[0]
+        let bundle = self.sigstore.bundle_keyed(self.key(key).unwrap(), &manifest.digest).unlogged().build();
+        let attached = std::cell::Cell::new(None);
+        upstream.change(|registry| {
+            let manifests = attach_bundles(registry, REPOSITORIES[repository], manifest, std::slice::from_ref(&bundle));
+            attached.set(Some(manifests[0]));
+        });
+        attached.get().unwrap()
     }
 }
 
-/// A registry with all images, no tags and no signatures, and a mirror in front of it.
-pub(super) async fn start(policy: Policy, clock: &ManualClock) -> (FakeRegistry, TestSealgate) {
-    let registry = FakeRegistry::start().await;
-    let catalogue = catalogue();
-    for (repository, image) in REPOSITORIES.iter().flat_map(|name| catalogue.images.iter().map(move |one| (name, one)))
-    {
-        registry.put_untagged(repository, image);
+/// Upstream's endpoints, one or two, with the same content.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) endpoints: Vec<FakeRegistry>,
+}
+
+impl Upstream {
+    /// With all images, no tags and no signatures.
+    async fn start(endpoints: usize) -> Self {
+        let mut upstream = Self { endpoints: Vec::new() };
+        for _ in 0..endpoints {
+            upstream.endpoints.push(FakeRegistry::start().await);
+        }
+        for image in &catalogue().images {
+            upstream.change(|registry| REPOSITORIES.iter().for_each(|name| registry.put_untagged(name, image)));
+        }
+        upstream
     }
+
+    /// Changes what is there.
+    pub(super) fn change(&self, change: impl Fn(&FakeRegistry)) {
+        self.endpoints.iter().for_each(change);
+    }
+
+    /// Breaks one endpoint, or all.
+    pub(super) fn fault(&self, only: Option<usize>, fault: &Fault) {
+        let hit = self.endpoints.iter().enumerate().filter(|(number, _)| only.is_none_or(|only| only == *number));
+        hit.for_each(|(_, registry)| registry.fault(fault.clone()));
+    }
+
+    pub(super) fn heal(&self) {
+        self.endpoints.iter().for_each(FakeRegistry::heal);
+    }
+}
+
+/// An upstream of so many endpoints, and a mirror in front of it.
+pub(super) async fn start(rules: Rules, endpoints: usize, clock: &ManualClock) -> (Upstream, TestSealgate) {
+    let upstream = Upstream::start(endpoints).await;
     let seconds = |time: Duration| format!("{}s", time.as_secs());
-    let freshness = format!("tag_ttl = \"{}\"\nstale_if_error = \"{}\"", seconds(TAG_TTL), seconds(STALE_IF_ERROR));
-    let mirror = TestSealgate::with_policy(&catalogue.policy_json(policy))
-        .upstream_with("registry.test", registry.url(), &freshness)
+    let mut keys = format!("tag_ttl = \"{}\"\nstale_if_error = \"{}\"\n", seconds(TAG_TTL), seconds(STALE_IF_ERROR));
+    for fallback in &upstream.endpoints[1..] {
+        keys.push_str(&format!("[[fallback]]\nendpoint = \"{}\"\n", fallback.url()));
+    }
+    let mirror = TestSealgate::with_policy(&catalogue().policy_json(rules.policy))
+        .upstream_with("registry.test", upstream.endpoints[0].url(), &keys)
         .set("verdicts.allow_ttl", seconds(ALLOW_TTL))
         .set("verdicts.deny_ttl", seconds(DENY_TTL))
         .adjust(|loaded| loaded.config.store.max_bytes = CACHE_BYTES)
-        .toml("[[policy.override]]\nscope = \"registry.test\"\nbundles_without_identity = true\n")
+        .toml(OVERRIDE)
         .clock(clock)
         .start()
         .await;
-    (registry, mirror)
+    (upstream, mirror)
 }
+
+/// Writes what is to be in force; a reload puts it there.
+pub(super) fn write_rules(mirror: &TestSealgate, rules: Rules) {
+    mirror.write_policy(&catalogue().policy_json(rules.policy));
+    let file = mirror.dir().join("sealgate.toml");
+    let mut config: toml::Table = std::fs::read_to_string(file).unwrap().parse().unwrap();
+    let mut more = OVERRIDE.to_owned();
+    if let Some(repository) = rules.audited {
+        let scope = format!("registry.test/{}", REPOSITORIES[repository]);
+        more.push_str(&format!("[[policy.override]]\nscope = \"{scope}\"\nmode = \"audit\"\n"));
+    }
+    if let Some((image, until)) = rules.exempt {
+        let scope = catalogue().images[image].digest();
+        more.push_str(&format!(
+            "[[policy.exemption]]\nscope = \"{scope}\"\nreason = \"r\"\nowner = \"o\"\nexpires = \"{until}\"\n"
+        ));
+    }
+    let more: toml::Table = more.parse().unwrap();
+    let policy = config["policy"].as_table_mut().unwrap();
+    policy.remove("exemption");
+    policy.extend(more["policy"].as_table().unwrap().clone());
+    mirror.write("sealgate.toml", toml::to_string(&config).unwrap());
+}
+
+const SIGNER: &str = "release@example.com";
+const ISSUER: &str = "https://issuer.example";
+const OVERRIDE: &str = "[[policy.override]]\nscope = \"registry.test\"\nbundles_without_identity = true\n";
 
 /// What upstream can be made to do, by name.
 pub(super) const FAULTS: [&str; 20] = [
@@ -152,11 +229,13 @@ pub(super) struct Trouble {
     pub(super) name: &'static str,
     pub(super) text: String,
     pub(super) fault: Fault,
+    /// Of this endpoint alone.
+    pub(super) only: Option<usize>,
     /// From now on upstream says nothing at all.
     pub(super) dark: bool,
 }
 
-pub(super) fn trouble(random: &mut Random) -> Trouble {
+pub(super) fn trouble(random: &mut Random, endpoints: usize) -> Trouble {
     // What brings wrong answers comes more often than what brings none.
     let name = match random.below(10) {
         0..3 => *random.one_of(&["wrong bytes", "wrong bytes", "another manifest", "truncated", "silence on the way"]),
@@ -173,7 +252,7 @@ pub(super) fn trouble(random: &mut Random) -> Trouble {
             "reset" => all.reset(),
             _ => all.hang(),
         };
-        return Trouble { name, text: format!("{name}: {how}"), fault, dark: true };
+        return Trouble { name, text: format!("{name}: {how}"), fault, only: None, dark: true };
     }
     let paths = ["*", "*/manifests/*", "*/blobs/*", "*/blobs/*", "*/referrers/*", "*.sig", "*/manifests/latest"];
     let path = if name == "another manifest" { "*/manifests/sha256:*" } else { *random.one_of(&paths) };
@@ -210,5 +289,9 @@ pub(super) fn trouble(random: &mut Random) -> Trouble {
         fault = fault.times(times);
         text = format!("{text}, {times} times");
     }
-    Trouble { name, text, fault, dark: false }
+    let only = if random.percent(50) { Some(random.below(endpoints)).filter(|_| endpoints > 1) } else { None };
+    if let Some(only) = only {
+        text = format!("{text}, at endpoint {only}");
+    }
+    Trouble { name, text, fault, only, dark: false }
 }
