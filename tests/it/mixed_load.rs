@@ -159,11 +159,12 @@ impl Program {
         self.child.wait().unwrap();
     }
 
-    /// As SIGTERM does; how it ended.
-    pub(crate) fn terminate(mut self) -> ExitStatus {
+    /// As SIGTERM does; how it ended, and how long that took.
+    pub(crate) fn terminate(mut self) -> (ExitStatus, Duration) {
+        let began = Instant::now();
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
-        self.child.wait().unwrap()
+        (self.child.wait().unwrap(), began.elapsed())
     }
 }
 

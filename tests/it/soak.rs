@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use sealgate::limits::DRAIN;
 use sealgate::testing::{FakeRegistry, Fault};
 use tokio::time::Instant;
 
@@ -23,6 +24,8 @@ const IMAGES: u64 = 40;
 const DRIFT_PERCENT: u64 = 10;
 /// Descriptors that may be open when nobody asks: listeners, database, connections that are kept for later.
 const DESCRIPTORS_AT_REST: usize = 128;
+/// Threads that may run when nobody asks: those of the runtime and of the database. Those for blocking work end when idle.
+const THREADS_AT_REST: u64 = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f_10_what_a_mirror_uses_under_load_and_faults_stays_flat_and_nothing_is_left_over() {
@@ -57,7 +60,9 @@ async fn f_10_what_a_mirror_uses_under_load_and_faults_stays_flat_and_nothing_is
         assert!(*most <= first + bound && *least + bound >= *first, "RSS after the first minute: {late:?} KiB");
     }
     nothing_is_left_over(&upstream.registry, &mirror).await;
-    assert!(mirror.terminate().success(), "tasks are left over: the drain was cut");
+    let (status, took) = mirror.terminate();
+    assert!(status.success(), "{status}");
+    assert!(took < DRAIN / 2, "tasks are left over: the drain waited {took:?} for them");
 }
 
 /// Breaks upstream in another way each second, and looks at the process each five seconds.
@@ -135,7 +140,7 @@ fn fault(random: &mut Random) -> Fault {
     fault.times(1 + random.below(20))
 }
 
-/// Waits until nobody is served and nothing is fetched: no request, no fill, no staging file, few descriptors.
+/// Waits until nobody is served and nothing is fetched: no request, no fill, no staging file, few descriptors and threads.
 async fn nothing_is_left_over(registry: &FakeRegistry, mirror: &Program) {
     registry.heal();
     registry.go_down();
@@ -143,15 +148,18 @@ async fn nothing_is_left_over(registry: &FakeRegistry, mirror: &Program) {
     for _ in 0..600 {
         let requests = mirror.metric("sealgate_http_requests_in_flight").await;
         let fills = mirror.metric("sealgate_cache_fills_in_flight").await;
-        let (staging, descriptors) = (mirror.staging(), mirror.usage().descriptors);
+        let (staging, Usage { descriptors, threads, .. }) = (mirror.staging(), mirror.usage());
         if (requests, fills) == (Some(0.0), Some(0.0))
             && staging == Vec::<PathBuf>::new()
             && descriptors <= DESCRIPTORS_AT_REST
+            && threads <= THREADS_AT_REST
         {
-            println!("at rest: {descriptors} descriptors, no request, no fill, no staging file");
+            println!("at rest: {descriptors} descriptors, {threads} threads, no request, no fill, no staging file");
             return;
         }
-        left = format!("{requests:?} requests, {fills:?} fills, {staging:?} in staging, {descriptors} descriptors");
+        left = format!(
+            "{requests:?} requests, {fills:?} fills, {staging:?} in staging, {descriptors} descriptors, {threads} threads"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("a minute after the last client: {left}");

@@ -89,7 +89,7 @@ impl Simulation<'_> {
         Err(format!("after a calm blob {blob} of the allowed image {image} is not whole"))
     }
 
-    async fn status(&mut self, request: Request) -> Result<u16, String> {
+    pub(super) async fn status(&mut self, request: Request) -> Result<u16, String> {
         let answer = self.drive(ask(self.address(), request)).await?;
         self.check(request, answer.as_ref())?;
         Ok(answer.map_or(0, |answer| answer.status))

@@ -3,11 +3,12 @@
 use super::disk::{DISK_FAULTS, WRECKS};
 use super::world::FAULTS;
 
-const STEPS: [&str; 23] = [
+const STEPS: [&str; 24] = [
     "clients at once",
     "a client that leaves",
     "a tag moves",
     "a tag is removed",
+    "a withdrawal",
     "a signature",
     "a bundle",
     "the clock goes on",

@@ -16,9 +16,9 @@ use tokio::sync::Notify;
 
 use super::Counts;
 use super::disk::Disk;
-use super::model::{ImageId, Key, Model, Policy, RepositoryId, Rules, TagId};
+use super::model::{ImageId, Key, Model, Policy, RepositoryId, Rules, TAG_TTL, TagId};
 use super::request::{Ask, Range, Request, ask, words};
-use super::world::{self, REPOSITORIES, TAGS, Upstream, catalogue};
+use super::world::{self, REPOSITORIES, TAGS, Trouble, Upstream, catalogue};
 use crate::random::Random;
 
 /// What happened in a run.
@@ -63,7 +63,7 @@ pub(super) struct Simulation<'a> {
     /// What is broken, and at which endpoint alone.
     pub(super) faults: Vec<(Option<usize>, Fault)>,
     /// Keys at the tag of signatures, and bundles with their key.
-    signatures: BTreeMap<(RepositoryId, ImageId), Signatures>,
+    pub(super) signatures: BTreeMap<(RepositoryId, ImageId), Signatures>,
     pub(super) tick: Arc<Notify>,
     pub(super) run: &'a Mutex<Run>,
 }
@@ -125,7 +125,8 @@ impl Simulation<'_> {
             45..53 => self.trouble().await?,
             53..57 => self.disk_trouble().await?,
             57..62 => self.change(),
-            62..72 => self.move_clock(),
+            62..64 => self.withdrawal().await?,
+            64..72 => self.move_clock(),
             72..77 => self.reload().await?,
             77..80 => self.restart().await?,
             80..83 => self.kill().await?,
@@ -245,9 +246,29 @@ impl Simulation<'_> {
         self.clients().await
     }
 
+    /// A tag is served, then removed, asked for and refused; when upstream is down later, nothing brings it back.
+    async fn withdrawal(&mut self) -> Result<(), String> {
+        let (repository, tag) = (0, self.tag(0));
+        let request = Request::get(Ask::Tag(repository, tag));
+        self.note("a withdrawal", &format!("{}:{}", REPOSITORIES[repository], TAGS[tag]));
+        self.status(request).await?;
+        self.remove_tag(repository, tag);
+        self.advance(TAG_TTL);
+        self.status(request).await?;
+        self.advance(TAG_TTL);
+        let darkness = world::darkness(&mut self.random);
+        self.begin(darkness);
+        self.status(request).await?;
+        Ok(())
+    }
+
     /// Upstream fails in one way more; the first fault that fits a request applies to it.
     fn begin_trouble(&mut self) {
         let trouble = world::trouble(&mut self.random, self.upstream.endpoints.len());
+        self.begin(trouble);
+    }
+
+    fn begin(&mut self, trouble: Trouble) {
         self.count(format!("fault: {}", trouble.name));
         self.say(format!("fault: {}", trouble.text));
         if trouble.dark {
@@ -264,65 +285,6 @@ impl Simulation<'_> {
         if trouble.dark { self.model.darkness() } else { self.model.trouble() }
     }
 
-    /// Tags and signatures.
-    fn change(&mut self) {
-        let repository = usize::from(self.random.percent(25));
-        match self.random.below(10) {
-            0..4 => {
-                let tag = self.random.below(TAGS.len() - 1);
-                self.move_tag(repository, tag);
-            }
-            4 => {
-                let tag = self.random.below(TAGS.len() - 1);
-                self.note("a tag is removed", &format!("{}:{}", REPOSITORIES[repository], TAGS[tag]));
-                self.upstream.change(|registry| registry.untag(REPOSITORIES[repository], TAGS[tag]));
-                self.model.change(|moment| moment.tags.retain(|known, _| *known != (repository, tag)));
-            }
-            _ => {
-                let image = self.random.below(catalogue().images.len());
-                self.sign(repository, image);
-            }
-        }
-    }
-
-    fn move_tag(&mut self, repository: RepositoryId, tag: TagId) {
-        let image = self.random.below(catalogue().images.len());
-        self.note("a tag moves", &format!("{}:{} to image {image}", REPOSITORIES[repository], TAGS[tag]));
-        let digest = catalogue().images[image].digest();
-        self.upstream.change(|registry| registry.tag(REPOSITORIES[repository], TAGS[tag], digest));
-        self.model.change(|moment| moment.tags.extend([((repository, tag), image)]));
-    }
-
-    /// Signatures come and go, at their tag or as a bundle.
-    fn sign(&mut self, repository: RepositoryId, image: ImageId) {
-        let catalogue = catalogue();
-        let (mut keys, mut bundle) = self.signatures.remove(&(repository, image)).unwrap_or_default();
-        if self.random.percent(70) {
-            let by = [
-                vec![Key::A],
-                vec![],
-                vec![Key::B],
-                vec![Key::B, Key::A],
-                vec![Key::Keyless],
-                vec![Key::Keyless, Key::A],
-            ];
-            keys.clone_from(self.random.one_of(&by));
-            self.note("a signature", &format!("image {image} of repository {repository} by {keys:?}"));
-            catalogue.sign(&self.upstream, repository, image, &keys);
-        } else {
-            if let Some((_, manifest)) = bundle.take() {
-                self.upstream.change(|registry| registry.remove_manifest(REPOSITORIES[repository], &manifest));
-            } else {
-                let key = *self.random.one_of(&[Key::A, Key::B]);
-                bundle = Some((key, catalogue.bundle(&self.upstream, repository, image, key)));
-            }
-            self.note("a bundle", &format!("image {image} of repository {repository}: {bundle:?}"));
-        }
-        let signed: Vec<Key> = keys.iter().copied().chain(bundle.map(|(key, _)| key)).collect();
-        self.signatures.insert((repository, image), (keys, bundle));
-        self.model.change(|moment| drop(moment.signed.insert((repository, image), signed)));
-    }
-
     pub(super) fn move_clock(&mut self) {
         let on = [1, 9, 11, 59, 61, 600, 3500, 3700, 10_000, 200_000];
         if self.random.percent(15) {
@@ -334,6 +296,15 @@ impl Simulation<'_> {
             self.note("the clock goes on", &format!("{seconds} s"));
             self.clock.advance(Duration::from_secs(seconds));
         }
+        self.model_clock();
+    }
+
+    fn advance(&mut self, time: Duration) {
+        self.clock.advance(time);
+        self.model_clock();
+    }
+
+    fn model_clock(&mut self) {
         let now = self.clock.now();
         self.model.change(|moment| moment.clock = now);
     }

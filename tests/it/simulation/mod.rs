@@ -12,6 +12,7 @@
 //! `just simulate 10000` runs so many seeds; `SEALGATE_SEED=17 just it simulation` replays one and prints its steps.
 
 mod calm;
+mod changes;
 mod coverage;
 mod disk;
 mod driver;

@@ -1,5 +1,6 @@
 //! What the simulated mirror lives in: images, signers, a registry that can be made to fail, and the mirror itself.
 
+use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -159,7 +160,7 @@ pub(super) async fn start(rules: Rules, endpoints: usize, clock: &ManualClock) -
     let seconds = |time: Duration| format!("{}s", time.as_secs());
     let mut keys = format!("tag_ttl = \"{}\"\nstale_if_error = \"{}\"\n", seconds(TAG_TTL), seconds(STALE_IF_ERROR));
     for fallback in &upstream.endpoints[1..] {
-        keys.push_str(&format!("[[fallback]]\nendpoint = \"{}\"\n", fallback.url()));
+        writeln!(keys, "[[fallback]]\nendpoint = \"{}\"", fallback.url()).unwrap();
     }
     let mirror = TestSealgate::with_policy(&catalogue().policy_json(rules.policy))
         .upstream_with("registry.test", upstream.endpoints[0].url(), &keys)
@@ -181,13 +182,12 @@ pub(super) fn write_rules(mirror: &TestSealgate, rules: Rules) {
     let mut more = OVERRIDE.to_owned();
     if let Some(repository) = rules.audited {
         let scope = format!("registry.test/{}", REPOSITORIES[repository]);
-        more.push_str(&format!("[[policy.override]]\nscope = \"{scope}\"\nmode = \"audit\"\n"));
+        writeln!(more, "[[policy.override]]\nscope = \"{scope}\"\nmode = \"audit\"").unwrap();
     }
     if let Some((image, until)) = rules.exempt {
         let scope = catalogue().images[image].digest();
-        more.push_str(&format!(
-            "[[policy.exemption]]\nscope = \"{scope}\"\nreason = \"r\"\nowner = \"o\"\nexpires = \"{until}\"\n"
-        ));
+        let exemption = format!("scope = \"{scope}\"\nreason = \"r\"\nowner = \"o\"\nexpires = \"{until}\"");
+        writeln!(more, "[[policy.exemption]]\n{exemption}").unwrap();
     }
     let more: toml::Table = more.parse().unwrap();
     let policy = config["policy"].as_table_mut().unwrap();
@@ -243,16 +243,7 @@ pub(super) fn trouble(random: &mut Random, endpoints: usize) -> Trouble {
         _ => *random.one_of(&FAULTS),
     };
     if name == "darkness" {
-        let all = Fault::on("*");
-        let how = *random.one_of(&["500", "503 with a time", "429", "reset", "silence"]);
-        let fault = match how {
-            "500" => all.status(500),
-            "503 with a time" => all.status(503).header("retry-after", "30"),
-            "429" => all.status(429).header("retry-after", "30"),
-            "reset" => all.reset(),
-            _ => all.hang(),
-        };
-        return Trouble { name, text: format!("{name}: {how}"), fault, only: None, dark: true };
+        return darkness(random);
     }
     let paths = ["*", "*/manifests/*", "*/blobs/*", "*/blobs/*", "*/referrers/*", "*.sig", "*/manifests/latest"];
     let path = if name == "another manifest" { "*/manifests/sha256:*" } else { *random.one_of(&paths) };
@@ -294,4 +285,18 @@ pub(super) fn trouble(random: &mut Random, endpoints: usize) -> Trouble {
         text = format!("{text}, at endpoint {only}");
     }
     Trouble { name, text, fault, only, dark: false }
+}
+
+/// Upstream says nothing at all.
+pub(super) fn darkness(random: &mut Random) -> Trouble {
+    let all = Fault::on("*");
+    let how = *random.one_of(&["500", "503 with a time", "429", "reset", "silence"]);
+    let fault = match how {
+        "500" => all.status(500),
+        "503 with a time" => all.status(503).header("retry-after", "30"),
+        "429" => all.status(429).header("retry-after", "30"),
+        "reset" => all.reset(),
+        _ => all.hang(),
+    };
+    Trouble { name: "darkness", text: format!("darkness: {how}"), fault, only: None, dark: true }
 }
