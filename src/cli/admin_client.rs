@@ -1,6 +1,8 @@
 //! Asks the admin API of a running mirror.
 
+use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -8,8 +10,48 @@ use serde_json::Value;
 use url::Url;
 
 use super::CliError;
+use super::output::Shown;
 use crate::limits::{ADMIN_ANSWER_BYTES_MAX, CONFIG_FILE_BYTES_MAX};
 use crate::net::{AddressRules, HttpClient, HttpSettings, NetError, Request, read_at_most};
+
+/// Where an admin listener is reached, as an operator writes it.
+#[derive(Debug, Clone)]
+pub(super) struct AdminAddress(Url);
+
+/// A text is no address of an admin listener.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AddressError {
+    /// No scheme, or another one.
+    #[error("write http:// or https:// in front, such as {DEFAULT_ADMIN}")]
+    Scheme,
+    /// Something after the host.
+    #[error("write only scheme, host and port, such as {DEFAULT_ADMIN}, without a path")]
+    Path,
+}
+
+impl FromStr for AdminAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url: Url = text.parse().map_err(|_| AddressError::Scheme)?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            Err(AddressError::Scheme)
+        } else if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            Err(AddressError::Path)
+        } else {
+            Ok(Self(url))
+        }
+    }
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+/// Where a mirror listens when its configuration says nothing else.
+pub(super) const DEFAULT_ADMIN: &str = "http://127.0.0.1:5001";
 
 /// A client of one mirror's admin listener.
 #[derive(Debug)]
@@ -17,6 +59,8 @@ pub(super) struct AdminClient {
     http: HttpClient,
     base: Url,
     token: Option<HeaderValue>,
+    /// What else can be done when there is no answer.
+    instead: &'static str,
 }
 
 /// What the API answered.
@@ -30,12 +74,14 @@ pub(super) enum Reply {
 
 impl AdminClient {
     /// A client for `base`; changes carry the token in `token_file`.
-    pub(super) fn new(base: &Url, token_file: Option<&Path>) -> Result<Self, CliError> {
+    pub(super) fn new(address: &AdminAddress, token_file: Option<&Path>) -> Result<Self, CliError> {
         let usage = |what: String, next: &str| CliError::Usage { what, next: next.to_owned() };
-        if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
+        let base = &address.0;
+        // Every message names the address.
+        if !base.username().is_empty() || base.password().is_some() {
             return Err(usage(
-                format!("\"{base}\" is no address of an admin listener"),
-                "write --admin http://127.0.0.1:5001",
+                "the address of --admin has a user name or a password in it".to_owned(),
+                "leave them away; changes take the token of --admin-token-file FILE",
             ));
         }
         // The operator wrote the address down, so it may be a private one.
@@ -43,7 +89,12 @@ impl AdminClient {
         let http = HttpClient::new(HttpSettings { addresses, ..HttpSettings::default() }).map_err(|error| {
             usage(format!("cannot make an HTTP client: {error}"), "check the system's certificates")
         })?;
-        Ok(Self { http, base: base.clone(), token: token_file.map(read_token).transpose()? })
+        Ok(Self { http, base: base.clone(), token: token_file.map(read_token).transpose()?, instead: "" })
+    }
+
+    /// The same, that also says what else can be done when there is no answer.
+    pub(super) fn instead(self, instead: &'static str) -> Self {
+        Self { instead, ..self }
     }
 
     /// `GET path?query`.
@@ -93,7 +144,10 @@ impl AdminClient {
     fn unreachable(&self, error: NetError) -> CliError {
         CliError::Admin {
             what: format!("no answer from {}: {error}", self.base),
-            next: "is `sealgate serve` running, and is this its admin_listen? Name another with --admin URL".to_owned(),
+            next: format!(
+                "is `sealgate serve` running, and is this its admin_listen? Name another with --admin URL{}",
+                self.instead
+            ),
         }
     }
 
@@ -106,14 +160,17 @@ impl AdminClient {
     }
 
     fn refused(&self, status: StatusCode, body: &[u8]) -> CliError {
-        let message = serde_json::from_slice::<Value>(body)
-            .ok()
-            .and_then(|value| value.get("error")?.as_str().map(str::to_owned))
-            .unwrap_or_default();
-        CliError::Admin {
-            what: format!("{} refuses: {status} {message}", self.base).trim_end().to_owned(),
-            next: "changes over a listener that is not loopback need --admin-token-file FILE".to_owned(),
-        }
+        let answer = serde_json::from_slice::<Value>(body).unwrap_or_default();
+        let said = |name: &str| answer.get(name).and_then(Value::as_str).map(|text| Shown(text).to_string());
+        let next = match (status, said("hint")) {
+            (StatusCode::UNAUTHORIZED, _) => {
+                "name the file that the mirror has as server.admin_token_file with --admin-token-file FILE".to_owned()
+            }
+            (_, Some(hint)) => hint,
+            (_, None) => "the log of the mirror, or of what stands before it, says more".to_owned(),
+        };
+        let message = said("error").unwrap_or_default();
+        CliError::Admin { what: format!("{} refuses: {status} {message}", self.base).trim_end().to_owned(), next }
     }
 }
 

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use url::Url;
 
-use super::admin_client::{AdminClient, Reply};
+use super::admin_client::{AdminAddress, AdminClient, DEFAULT_ADMIN, Reply};
 use super::{CliError, ConfigArgument, OutputFormat, Status, output, runtime, tree};
 use crate::clock::Clock;
 use crate::config::{Config, Size};
@@ -19,10 +18,10 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
     /// Admin listener of the running mirror
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5001", global = true)]
-    admin: Url,
+    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN, global = true, conflicts_with = "offline")]
+    admin: AdminAddress,
     /// File with the admin token, for changes over a listener that is not loopback
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "offline")]
     admin_token_file: Option<PathBuf>,
     /// Work on the configuration's `server.data_dir`, while no mirror uses it
     #[arg(long, global = true)]
@@ -31,7 +30,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
     output: OutputFormat,
     /// Configuration file, for --offline [default: as for `serve`]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, requires = "offline")]
     config: Option<PathBuf>,
 }
 
@@ -42,7 +41,7 @@ enum Command {
     /// Hash every cached file again; what is wrong is set aside, and the next pull fetches it again
     Verify {
         /// Only begin; `sealgate cache stats` says how far it is
-        #[arg(long)]
+        #[arg(long, conflicts_with = "offline")]
         no_wait: bool,
     },
     /// Remove blobs that nobody reads
@@ -79,7 +78,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, CliError> {
         if arguments.offline {
             return offline(arguments).await;
         }
-        let client = AdminClient::new(&arguments.admin, arguments.admin_token_file.as_deref())?;
+        let client = AdminClient::new(&arguments.admin, arguments.admin_token_file.as_deref())?
+            .instead("; --offline is for the cache of a mirror that is down");
         match &arguments.command {
             Command::Stats => show(&stats(&client).await?, arguments.output),
             Command::Verify { no_wait } => verify(&client, *no_wait, arguments.output).await,
@@ -205,7 +205,7 @@ fn show(stats: &Value, format: OutputFormat) -> Result<Status, CliError> {
 fn text(stats: &Value) -> String {
     let number = |name| stats.pointer(name).and_then(Value::as_u64).unwrap_or(0);
     let mut rows = vec![
-        ("cached", format!("{} in {} files", tree::bytes(number("/bytes")), number("/entries"))),
+        ("cached", amount(number("/bytes"), number("/entries"))),
         ("at most", tree::bytes(number("/limit_bytes"))),
     ];
     if let Some(verify) = stats.get("verify") {
@@ -216,15 +216,24 @@ fn text(stats: &Value) -> String {
             match (running, ended.as_str()) {
                 (true, _) => "under way".to_owned(),
                 (false, "" | "-") => "not yet".to_owned(),
-                (false, ended) => format!("all, until {ended}"),
+                (false, ended) => format!("last at {ended}"),
             },
         ));
-        rows.push(("so far", format!("{} in {} files", tree::bytes(number("/verify/bytes")), number("/verify/files"))));
-        rows.push(("wrong", number("/verify/wrong").to_string()));
-        rows.push(("unreadable", number("/verify/unreadable").to_string()));
-        rows.push(("skipped", number("/verify/skipped").to_string()));
+        // What a process before this one found is not known.
+        if running || number("/verify/files") > 0 || number("/verify/skipped") > 0 {
+            let seen = if running { "so far" } else { "looked at" };
+            rows.push((seen, amount(number("/verify/bytes"), number("/verify/files"))));
+            rows.push(("wrong", number("/verify/wrong").to_string()));
+            rows.push(("unreadable", number("/verify/unreadable").to_string()));
+            rows.push(("skipped", number("/verify/skipped").to_string()));
+        }
     }
     output::Table(&rows).to_string()
+}
+
+fn amount(bytes: u64, files: u64) -> String {
+    let noun = if files == 1 { "file" } else { "files" };
+    format!("{} in {files} {noun}", tree::bytes(bytes))
 }
 
 fn show_evicted(gone: &Value, format: OutputFormat) -> Result<Status, CliError> {
@@ -232,7 +241,7 @@ fn show_evicted(gone: &Value, format: OutputFormat) -> Result<Status, CliError> 
     match format {
         OutputFormat::Json => output::print_json(gone)?,
         OutputFormat::Text => {
-            output::print(&format!("{} in {} files are gone\n", tree::bytes(number("bytes")), number("files")))?;
+            output::print(&format!("removed {}\n", amount(number("bytes"), number("files"))))?;
         }
     }
     Ok(Status::Done)

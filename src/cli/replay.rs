@@ -5,12 +5,12 @@
 //! read by digest, for each verdict into a store of its own in memory. A policy that looks in other places than the one
 //! before may find what was never looked for, and not all that was found is kept: then it cannot be told.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use url::Url;
 
-use super::admin_client::{AdminClient, Reply};
+use super::admin_client::{AdminAddress, AdminClient, Reply};
 use super::config::counted;
 use super::{CliError, ConfigArgument, OutputFormat, Status, output, page, runtime};
 use crate::app::AppError;
@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     with: PathBuf,
     /// Admin listener of the mirror, asked when it runs; the default is `server.admin_listen` of the configuration
     #[arg(long, value_name = "URL")]
-    admin: Option<Url>,
+    admin: Option<AdminAddress>,
     /// `text` for people, `json` for programs
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
@@ -64,6 +64,11 @@ enum Outcome {
 pub(super) fn run(arguments: &Arguments) -> Result<Status, CliError> {
     let origin = arguments.config.origin();
     let now = Config::load(&origin)?;
+    // Else the configuration would be blamed, which names another file.
+    File::open(&arguments.with).map_err(|error| CliError::Usage {
+        what: format!("cannot read --with {}: {error}", arguments.with.display()),
+        next: "name a policy.json, the .yaml of a ClusterImagePolicy, or a configuration (.toml)".to_owned(),
+    })?;
     let replacement = Replacement::by_name(&arguments.with);
     let then = Config::load_replacing(&origin, &replacement)?.snapshot.policy;
     let directory = directory(&now)?;
@@ -104,7 +109,7 @@ fn directory(now: &Loaded) -> Result<PathBuf, CliError> {
 }
 
 /// The verdicts of the policy in force.
-async fn known(now: &Loaded, admin: Option<&Url>, directory: &Path) -> Result<Vec<Known>, CliError> {
+async fn known(now: &Loaded, admin: Option<&AdminAddress>, directory: &Path) -> Result<Vec<Known>, CliError> {
     let read = match read_verdicts(directory, Clock::System.now()).await {
         Ok(read) => read,
         Err(StoreError::Locked { .. }) => return from_running(now, admin).await,
@@ -134,7 +139,7 @@ fn unreadable(error: &StoreError) -> CliError {
 }
 
 /// The verdicts by the admin API.
-async fn from_running(now: &Loaded, admin: Option<&Url>) -> Result<Vec<Known>, CliError> {
+async fn from_running(now: &Loaded, admin: Option<&AdminAddress>) -> Result<Vec<Known>, CliError> {
     let default = format!("http://{}", now.config.server.admin_listen);
     let base = admin.cloned().or_else(|| default.parse().ok()).ok_or_else(|| CliError::Usage {
         what: format!("{default} is no address"),

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use url::Url;
 
-use super::admin_client::{AdminClient, Reply};
+use super::admin_client::{AdminAddress, AdminClient, DEFAULT_ADMIN, Reply};
 use super::{CliError, OutputFormat, Status, output, page, runtime, tree};
 use crate::config::short;
 use crate::oci::{Digest, DockerReference, ReferenceError, Repository};
@@ -17,8 +16,8 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
     /// Admin listener of the running mirror
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5001", global = true)]
-    admin: Url,
+    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN, global = true)]
+    admin: AdminAddress,
     /// File with the admin token, for changes over a listener that is not loopback
     #[arg(long, value_name = "FILE", global = true)]
     admin_token_file: Option<PathBuf>,
@@ -38,7 +37,7 @@ enum Command {
         #[arg(long, value_parser = repository)]
         repository: Option<Repository>,
         /// At most so many
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        #[arg(long, default_value_t = LIMIT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
         /// Only those after this verdict of an earlier list
         #[arg(long, value_name = "ID")]
@@ -65,7 +64,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, CliError> {
                 query.extend(decision.clone().map(|decision| ("decision", decision)));
                 query.extend(repository.as_ref().map(|repository| ("repository", repository.to_string())));
                 query.extend(after.map(|after| ("after", after.to_string())));
-                list(&client, &query, arguments.output).await
+                let from_here = FromHere { query: &query, admin: &arguments.admin };
+                list(&client, from_here, arguments.output).await
             }
             Command::Show { id } => show(&client, *id, arguments.output).await,
             Command::Forget { id } => forget(&client, *id, arguments.output).await,
@@ -84,25 +84,54 @@ fn repository(text: &str) -> Result<Repository, String> {
     }
 }
 
-async fn list(client: &AdminClient, query: &[(&str, String)], format: OutputFormat) -> Result<Status, CliError> {
-    let Reply::Found(page) = client.get("/api/v1/verdicts", query).await? else {
+/// What was asked, to be asked again for what comes after it.
+struct FromHere<'a> {
+    query: &'a [(&'static str, String)],
+    admin: &'a AdminAddress,
+}
+
+impl FromHere<'_> {
+    fn value(&self, wanted: &str) -> Option<&str> {
+        self.query.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str())
+    }
+
+    /// The command for the next page, with everything that was asked for.
+    fn command(&self, next: &str) -> String {
+        let mut words = vec!["sealgate verdicts list".to_owned()];
+        for (name, value) in self.query {
+            let is_default = *name == "limit" && *value == LIMIT_DEFAULT.to_string();
+            if *name != "after" && !is_default {
+                words.push(format!("--{name} {value}"));
+            }
+        }
+        let admin = self.admin.to_string();
+        words.extend((admin != DEFAULT_ADMIN).then(|| format!("--admin {admin}")));
+        words.push(format!("--after {next}"));
+        words.join(" ")
+    }
+}
+
+async fn list(client: &AdminClient, asked: FromHere<'_>, format: OutputFormat) -> Result<Status, CliError> {
+    let Reply::Found(page) = client.get("/api/v1/verdicts", asked.query).await? else {
         return Err(client.is_something_else());
     };
     match format {
         OutputFormat::Json => output::print_json(&page)?,
-        OutputFormat::Text => output::print(&list_text(&page))?,
+        OutputFormat::Text => output::print(&list_text(&page, &asked))?,
     }
     Ok(Status::Done)
 }
 
-fn list_text(page: &Value) -> String {
+fn list_text(page: &Value, asked: &FromHere<'_>) -> String {
     let verdicts = page.get("verdicts").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if verdicts.is_empty() {
-        return "no verdicts\n".to_owned();
+        // Whoever wrote `team/app` sees which registry that was taken for.
+        let of = asked.value("repository").map(|repository| format!(" of {repository}")).unwrap_or_default();
+        return format!("no verdicts{of}\n");
     }
     let mut lines: Vec<String> = verdicts.iter().flat_map(lines_of).collect();
     if let Some(next) = page.get("next").and_then(Value::as_str) {
-        lines.push(format!("more: sealgate verdicts list --after {next}"));
+        lines.push(format!("more: {}", asked.command(next)));
     }
     lines.join("\n") + "\n"
 }
@@ -175,6 +204,8 @@ fn found(reply: Reply, what: &str) -> Result<Value, CliError> {
         }),
     }
 }
+
+const LIMIT_DEFAULT: u16 = 50;
 
 #[cfg(test)]
 mod tests {

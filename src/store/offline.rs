@@ -37,7 +37,8 @@ impl OfflineCache {
                 let layout = Layout::kept(root);
                 // A directory that is something else gets nothing from us, not even a lock.
                 if !layout.blobs(Algorithm::Sha256).is_dir() {
-                    return Err(StoreError::NoCache { path: layout.root().to_owned() });
+                    let path = std::path::absolute(layout.root()).unwrap_or_else(|_| layout.root().to_owned());
+                    return Err(StoreError::NoCache { path });
                 }
                 let lock = layout.lock()?;
                 let blobs = Arc::new(Blobs::new(layout, &unbounded, clock, Telemetry::default()));

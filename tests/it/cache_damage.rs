@@ -175,6 +175,12 @@ async fn s_10_while_all_that_is_cached_is_being_read_new_blobs_pass_through_and_
     assert_eq!(mirror.metric("sealgate_cache_fills_total{outcome=\"no_space\"}"), Some(2.0));
     assert_eq!(mirror.metric("sealgate_cache_fills_total{outcome=\"committed\"}"), Some(0.0));
     assert!(path_of(&mirror.dir().join("data"), &new.digest).exists(), "nothing is taken from under a reader");
+    let admin = mirror.admin_url();
+    let name = new.digest.to_string();
+    let evict = move || Place::new().run(&["cache", "evict", &name, "--admin", &admin]);
+    let refused = tokio::task::spawn_blocking(evict).await.unwrap();
+    assert!(refused.status == 3 && refused.stderr.contains("the blob is being read"), "{refused}");
+    assert!(refused.stderr.contains("next: try again when its clients have it"), "{refused}");
     // Small things are kept in memory meanwhile: the image stays servable.
     assert_eq!(mirror.get(&format!("/v2/{REPOSITORY}/manifests/1")).await.status, 200);
     drop(reader);

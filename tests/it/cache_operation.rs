@@ -383,7 +383,10 @@ async fn an_operator_sees_hashes_and_shrinks_the_cache_of_a_running_mirror() {
 
     let name = layer.to_string();
     let evicted = cache(&mirror, &["evict", &name]).await;
-    assert!(evicted.status == 0 && evicted.stdout.contains("in 1 files"), "{evicted}");
+    assert!(
+        evicted.status == 0 && evicted.stdout.contains("removed ") && evicted.stdout.contains(" in 1 file\n"),
+        "{evicted}"
+    );
     let again = cache(&mirror, &["evict", &name]).await;
     assert!(again.status == 2 && again.stderr.contains("not in the cache"), "{again}");
     let all = cache(&mirror, &["evict", "--all", "--output", "json"]).await;
@@ -468,6 +471,9 @@ async fn the_cache_of_a_mirror_that_is_down_is_seen_hashed_and_shrunk_too() {
     assert_eq!((verified.status, found["verify"]["wrong"].as_u64()), (1, Some(1)), "{verified}");
     assert_eq!(quarantined(&copy).len(), 1);
     let evicted = run(&["evict", "--bytes", "1KiB"]);
-    assert!(evicted.status == 0 && evicted.stdout.contains("in 1 files"), "{evicted}");
+    assert!(
+        evicted.status == 0 && evicted.stdout.contains("removed ") && evicted.stdout.contains(" in 1 file\n"),
+        "{evicted}"
+    );
     mirror.stop().await;
 }

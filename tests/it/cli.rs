@@ -148,3 +148,48 @@ fn a_mirror_that_is_not_there_is_no_answer_and_says_what_to_try() {
     let ran = Place::new().run(&["verdicts", "list", "--admin", &format!("http://127.0.0.1:{port}")]);
     insta::assert_snapshot!("verdicts_no_mirror", ran);
 }
+
+#[test]
+fn what_cannot_be_an_admin_listener_is_refused_and_no_password_is_printed() {
+    for command in [&["verdicts", "list"][..], &["cache", "stats"]] {
+        for (address, wanted) in [
+            ("127.0.0.1:5001", "write http:// or https:// in front"),
+            ("localhost:5001", "write http:// or https:// in front"),
+            ("ftp://127.0.0.1:5001", "write http:// or https:// in front"),
+            ("http://127.0.0.1:5001/api/v1", "without a path"),
+            ("http://anna:sesame@127.0.0.1:5001", "--admin-token-file"),
+        ] {
+            let ran = Place::new().run(&[command, &["--admin", address]].concat());
+            assert!(ran.status == 2 && ran.stderr.contains(wanted), "{address}: {ran}");
+            assert!(!ran.stderr.contains("sesame"), "{ran}");
+        }
+    }
+}
+
+#[test]
+fn what_would_do_nothing_is_refused() {
+    for command in [
+        &["cache", "stats", "--config", "mirror.toml"][..],
+        &["cache", "stats", "--offline", "--admin", "http://127.0.0.1:5001"],
+        &["cache", "evict", "--all", "--offline", "--admin-token-file", "token"],
+        &["cache", "verify", "--offline", "--no-wait"],
+    ] {
+        let ran = Place::new().run(command);
+        assert!(ran.status == 2 && ran.stderr.contains("--offline"), "{command:?}: {ran}");
+        assert!(ran.stderr.contains("Usage: "), "{command:?}: {ran}");
+    }
+}
+
+#[test]
+fn another_policy_that_is_not_there_is_named_and_not_the_configuration() {
+    let ran = Place::new().run(&["policy", "replay", "--with", "other.json"]);
+    assert!(ran.status == 2 && ran.stderr.contains("cannot read --with other.json: No such file"), "{ran}");
+    assert!(!ran.stderr.contains("built-in") && ran.stderr.contains("next: name a policy.json"), "{ran}");
+}
+
+#[test]
+fn a_cache_without_a_mirror_names_the_way_to_look_at_it() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let ran = Place::new().run(&["cache", "stats", "--admin", &format!("http://127.0.0.1:{port}")]);
+    assert!(ran.status == 3 && ran.stderr.contains("--offline"), "{ran}");
+}

@@ -210,6 +210,14 @@ async fn verdicts_of_a_running_mirror_are_listed_shown_and_forgotten() {
     let id = denied["verdicts"][0]["id"].as_str().unwrap();
     let (status, shown) = scene.run(&["verdicts", "show", id, "--admin", &admin]).await;
     assert_eq!(status, 0, "{shown}");
+    let page = ["verdicts", "list", "--repository", &format!("{HOST}/acme/app"), "--limit", "1", "--admin", &admin];
+    let (status, first) = scene.run(&page).await;
+    let more = first.lines().find_map(|line| line.strip_prefix("more: sealgate ")).expect("there is another one");
+    let (_, second) = scene.run(&more.split(' ').collect::<Vec<_>>()).await;
+    assert!(status == 0 && more.contains("--limit 1") && more.contains("--repository"), "{first}");
+    assert!(first.contains("app:unsigned") && second.contains("app:signed") && !second.contains("app:unsigned"));
+    let (_, none) = scene.run(&["verdicts", "list", "--repository", "acme/app", "--admin", &admin]).await;
+    assert!(none.contains("no verdicts of docker.io/acme/app"), "{none}");
     let (status, forgotten) = scene.run(&["verdicts", "forget", id, "--admin", &admin]).await;
     assert_eq!(status, 0, "{forgotten}");
     let (status, gone) = scene.run(&["verdicts", "show", id, "--admin", &admin]).await;
