@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sealgate::limits::DRAIN;
+use sealgate::limits::VERDICT_STORE_CLOSE;
 use sealgate::testing::{FakeRegistry, Fault};
 use tokio::time::Instant;
 
@@ -62,7 +62,8 @@ async fn f_10_what_a_mirror_uses_under_load_and_faults_stays_flat_and_nothing_is
     nothing_is_left_over(&upstream.registry, &mirror).await;
     let (status, took) = mirror.terminate();
     assert!(status.success(), "{status}");
-    assert!(took < DRAIN / 2, "tasks are left over: the drain waited {took:?} for them");
+    // Whatever waits for a task waits at least so long.
+    assert!(took < VERDICT_STORE_CLOSE, "tasks are left over: the drain waited {took:?} for them");
 }
 
 /// Breaks upstream in another way each second, and looks at the process each five seconds.

@@ -76,7 +76,7 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    /// A damaged file costs one answer, and no more.
+    /// A large file that is damaged costs one answer, and no more.
     async fn whole(&mut self, repository: RepositoryId, blob: usize, image: ImageId) -> Result<(), String> {
         let request = Request::get(Ask::Blob(repository, blob, Range::Whole));
         for _ in 0..=u8::from(self.model.is_damaged()) {
