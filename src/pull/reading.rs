@@ -331,8 +331,12 @@ impl FillReading {
                 }
                 let length = chunk(self.position, self.stop.min(readable));
                 let staged = self.follower.staged().ok_or(PullError::Lost)?;
-                let bytes = staged.read_at(self.position, length).await.map_err(|_| PullError::Lost)?;
-                return self.pass(bytes).map(Some);
+                match staged.read_at(self.position, length).await {
+                    Ok(bytes) => return self.pass(bytes).map(Some),
+                    // The disk takes bytes and does not give them back.
+                    Err(_) => self.fetch_instead().await?,
+                }
+                continue;
             }
             match &mut self.forward {
                 Forward::Undecided => self.forward = self.decide_forward(readable).await,

@@ -272,6 +272,25 @@ async fn a_cached_blob_that_cannot_always_be_opened_is_served_whole_all_the_same
     mirror.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_gives_nothing_back_costs_the_cache_and_no_answer() {
+    let registry = FakeRegistry::start().await;
+    let mut mirror = TestSealgate::with_policy(ACCEPT_ANYTHING).upstream("registry.test", registry.url()).start().await;
+    let image = ImageBuilder::new(1).layer(1000).layer(200_000).build();
+    registry.put(REPOSITORY, "1", &image);
+    for is_cached in [false, true] {
+        let observed = fail_those(&mirror.dir().join("data"), |step| matches!(step, Step::Read(_)));
+        for number in 0..3 {
+            assert!(pull(&mirror, &image).await, "pull {number}, cached: {is_cached}");
+        }
+        drop(observed);
+        assert!(pull(&mirror, &image).await);
+        // Nothing is in memory, and no file was hashed yet.
+        mirror.restart().await;
+    }
+    mirror.stop().await;
+}
+
 #[tokio::test]
 async fn a_pull_is_counted_by_what_the_disk_said() {
     let registry = FakeRegistry::start().await;
