@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::State;
 use super::answer::{Answer, Refusal};
+use crate::pull::BreakerStanding;
 
 /// `GET /api/v1/policy`
 pub(super) async fn policy(Shared(state): Shared<Arc<State>>) -> Answer {
@@ -74,8 +75,18 @@ pub(super) async fn upstreams(Shared(state): Shared<Arc<State>>) -> Answer {
                 "stale_while_revalidate_seconds": upstream.stale_while_revalidate_seconds,
                 "stale_if_error_seconds": upstream.stale_if_error_seconds,
                 "on_upstream_404": upstream.on_upstream_404,
+                "endpoints": (state.standings)(&upstream.host).into_iter().map(endpoint).collect::<Vec<_>>(),
             })
         })
         .collect();
     Answer(json!({ "upstreams": upstreams }))
+}
+
+fn endpoint((address, standing): (String, BreakerStanding)) -> Value {
+    json!({
+        "endpoint": address,
+        "breaker": standing.state.as_label(),
+        "retry_after_seconds": standing.rests_for.map(|left| left.as_secs_f64().ceil()),
+        "why": standing.why,
+    })
 }

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::answer::Refusal;
 use crate::clock::Clock;
-use crate::pull::Snapshot;
+use crate::pull::{BreakerStanding, Snapshot};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -51,6 +51,8 @@ pub struct State {
     pub reload: Reload,
     /// The configured upstreams.
     pub upstreams: Vec<UpstreamFacts>,
+    /// How their endpoints stand.
+    pub standings: Standings,
     /// Cancelled when the process begins to drain: `/readyz` says so from then on.
     pub draining: CancellationToken,
 }
@@ -92,6 +94,9 @@ pub struct Reloaded {
     /// What works but should not stay so.
     pub warnings: Vec<String>,
 }
+
+/// Tells of the upstream of that name each endpoint, and how its breakers stand.
+pub type Standings = Arc<dyn Fn(&str) -> Vec<(String, BreakerStanding)> + Send + Sync>;
 
 /// What is worth showing of one upstream; no secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -43,6 +43,7 @@ async fn state(reload: Reload) -> State {
         clock,
         reload,
         upstreams: Vec::new(),
+        standings: Arc::new(|_| Vec::new()),
         draining: CancellationToken::new(),
     }
 }

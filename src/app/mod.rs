@@ -172,6 +172,7 @@ impl App {
             clock,
             reload: settings::reload(&reloads),
             upstreams: settings::facts(&config),
+            standings: settings::standings(&puller),
             draining: stop.registry.clone(),
         };
         tasks.admin.spawn(admin::serve(admin_listener, state, stop.admin.clone(), tasks.admin.clone()));

@@ -5,12 +5,21 @@ use std::sync::Arc;
 use super::Reloads;
 use crate::admin::{self, UpstreamFacts};
 use crate::config::{Config, Secret};
-use crate::pull::{TagTtl, Withdrawn};
+use crate::pull::{Puller, TagTtl, Withdrawn};
 
 /// Who may come in at the admin listener.
 pub(super) fn access(config: &Config) -> admin::Access {
     let token = config.server.admin_token.as_ref().map(Secret::reveal).map(str::to_owned);
     admin::Access { token, hosts: config.server.admin_hosts.clone() }
+}
+
+/// How the endpoints of upstreams stand, by the upstream's name.
+pub(super) fn standings(puller: &Puller) -> admin::Standings {
+    let puller = puller.clone();
+    Arc::new(move |host| {
+        let standings = host.parse().map(|host| puller.standings(&host)).unwrap_or_default();
+        standings.into_iter().map(|(endpoint, standing)| (endpoint.to_string(), standing)).collect()
+    })
 }
 
 /// What the admin API shows of the upstreams.

@@ -68,6 +68,7 @@ use crate::oci::{Digest, Host, Reference, Repository, Tag};
 use crate::policy::PolicySet;
 use crate::store::{Store, StoredVerdict, VerdictKey};
 use crate::telemetry::Telemetry;
+pub use crate::upstream::BreakerStanding;
 use crate::upstream::Upstream;
 
 /// What may change while we run; swapped whole on reload, taken once a request.
@@ -189,6 +190,11 @@ impl Puller {
             tasks,
         };
         Self { parts: Arc::new(parts), asker: None }
+    }
+
+    /// Each endpoint of an upstream in its order, and how its breakers stand; none of one that is not configured.
+    pub fn standings(&self, host: &Host) -> Vec<(url::Url, BreakerStanding)> {
+        self.parts.sources.get(host).map(|source| source.upstream.standings()).unwrap_or_default()
     }
 
     /// A blob for which there is a grant.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::authorization::{KnownChallenge, Shown};
-use super::breaker::{self, Board, Breakers, Manners};
+use super::breaker::{self, Board, BreakerStanding, Breakers, Manners};
 use super::credentials::CredentialSource;
 use super::lookaside::Lookasides;
 use super::rate_limit::RateLimit;
@@ -157,6 +157,11 @@ impl Client {
 
     pub(super) fn bad(&self, reason: &'static str) -> UpstreamError {
         UpstreamError::Bad { upstream: self.host.clone(), reason }
+    }
+
+    /// How its breakers stand.
+    pub(super) fn standing(&self) -> BreakerStanding {
+        self.breakers.worst()
     }
 
     /// Runs `work` within the total time of a manifest.

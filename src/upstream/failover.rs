@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Url;
 
-use super::breaker::{Board, Manners};
+use super::breaker::{Board, BreakerStanding, Manners};
 use super::client::{Answer, Call, Client, Turn};
 use super::{Content, Fallback, Network, Settings, SettingsError, UpstreamError};
 use crate::limits::{BREAKER_PROBE_PATIENCE, STALE_SOFT_DEADLINE};
@@ -125,6 +125,11 @@ impl Endpoints {
         F: Future<Output = Result<T, UpstreamError>>,
     {
         self.ask_in_order(self.all().filter(|(_, content)| *content == Content::Complete).collect(), ask).await
+    }
+
+    /// Each endpoint, and how it stands.
+    pub(super) fn standings(&self) -> Vec<(Url, BreakerStanding)> {
+        self.all().map(|(client, _)| (client.reach.endpoint().clone(), client.standing())).collect()
     }
 
     fn all(&self) -> impl Iterator<Item = (&Arc<Client>, Content)> {

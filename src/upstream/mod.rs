@@ -26,6 +26,7 @@ mod selection;
 mod settings;
 mod token;
 
+pub use breaker::BreakerStanding;
 pub use error::{SettingsError, UpstreamError};
 pub use settings::{Content, Credentials, Fallback, Network, Settings};
 
@@ -72,6 +73,11 @@ impl Upstream {
         network: Network,
     ) -> Result<Self, SettingsError> {
         Ok(Self { endpoints: Arc::new(Endpoints::new(settings, fallbacks, telemetry, network)?) })
+    }
+
+    /// Each endpoint in its order, and how its breakers stand. Asks nobody.
+    pub fn standings(&self) -> Vec<(Url, BreakerStanding)> {
+        self.endpoints.standings()
     }
 
     /// HEAD of a manifest; moves no body.

@@ -99,6 +99,8 @@ fn the_configuration_in_the_image_loads_and_fits_what_composes_around_it() {
     // The admin listener answers to the container's own host name.
     assert!(compose.contains("hostname: sealgate"));
     assert!(prometheus.contains(&format!("sealgate:{}", config.server.admin_listen.port())));
+    let rules = "/etc/prometheus/alerts.yaml";
+    assert!(prometheus.contains(rules) && compose.contains(&format!("./dashboards/alerts.yaml:{rules}:ro")));
 }
 
 #[test]

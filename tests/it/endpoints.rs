@@ -304,6 +304,28 @@ async fn what_waits_for_its_turn_is_asked_of_no_other_endpoint() {
     assert_eq!(second.count("*", "*"), 0);
 }
 
+/// Whoever is called at night sees which endpoint it is, why nobody asks it, and until when.
+#[tokio::test]
+async fn the_admin_api_says_of_each_endpoint_how_its_breaker_stands() {
+    let (first, second, _) = pair().await;
+    let keys = format!("fallback = [{{ endpoint = \"{}\" }}]", second.url());
+    let mirror = TestSealgate::with_policy(ACCEPT_ANYTHING).upstream_with(HOST, first.url(), &keys).start().await;
+    let endpoints = async || mirror.admin_get("/api/v1/upstreams").await.json()["upstreams"][0]["endpoints"].clone();
+    let closed = |registry: &FakeRegistry| {
+        serde_json::json!({
+            "endpoint": format!("{}/", registry.url()), "breaker": "closed", "retry_after_seconds": null, "why": null,
+        })
+    };
+    assert_eq!(endpoints().await, serde_json::json!([closed(&first), closed(&second)]));
+    first.fault(Fault::on("*").status(429).header("retry-after", "120"));
+    assert_eq!(mirror.get("/v2/team/app/manifests/1.0").await.status, 200);
+    let found = endpoints().await;
+    assert_eq!((&found[0]["breaker"], &found[1]), (&"open".into(), &closed(&second)), "{found}");
+    assert!(found[0]["retry_after_seconds"].as_f64().is_some_and(|left| (100.0..=120.0).contains(&left)), "{found}");
+    assert!(found[0]["why"].as_str().unwrap().contains("limits our requests"), "{found}");
+    mirror.stop().await;
+}
+
 /// Discovery waits for less time than a request may take: without the next endpoint no verdict could be reached.
 #[tokio::test]
 async fn a_signed_image_is_admitted_though_the_first_endpoint_hangs() {

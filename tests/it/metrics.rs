@@ -24,6 +24,37 @@ fn every_query_of_the_dashboards_names_metrics_labels_and_values_that_exist() {
     }
 }
 
+/// `(key, value)` of each line of the rule file that has both.
+fn alert_lines() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards/alerts.yaml")).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let pairs = lines.filter_map(|line| line.trim_start().trim_start_matches("- ").split_once(": "));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn every_alert_asks_what_exists_and_says_what_it_means_and_what_to_do() {
+    let (exposed, lines) = (exposed(), alert_lines());
+    let of = |key: &str| lines.iter().filter(|(other, _)| other == key).map(|(_, value)| value).collect::<Vec<_>>();
+    for query in of("expr") {
+        let faults = faults(query, &exposed);
+        assert!(faults.is_empty(), "{query}\n{faults:#?}");
+    }
+    let alerts = of("alert");
+    assert!(alerts.len() >= 10 && alerts.iter().collect::<BTreeSet<_>>().len() == alerts.len(), "{alerts:?}");
+    for key in ["expr", "labels", "summary"] {
+        assert_eq!(of(key).len(), alerts.len(), "each has its {key}, on one line");
+    }
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/alerts.md")).unwrap();
+    let rows: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `Sealgate")?.split_once('`'))
+        .map(|(name, _)| name)
+        .collect();
+    let names: BTreeSet<&str> = alerts.iter().map(|name| name.strip_prefix("Sealgate").unwrap()).collect();
+    assert_eq!(rows, names);
+}
+
 #[test]
 fn the_query_checker_catches_what_does_not_exist() {
     let exposed = exposed();

@@ -42,9 +42,32 @@ impl Breakers {
         Self { by_credential: Cache::new(CREDENTIALS_MAX), board, manners }
     }
 
+    /// The one of them that lets the least through: an open one, and of several the one that is open for longest.
+    pub(super) fn worst(&self) -> BreakerStanding {
+        let standings = self.by_credential.iter().map(|(_, breaker)| breaker.standing());
+        let rank = |standing: &BreakerStanding| match standing.state {
+            BreakerState::Closed => (0, Duration::ZERO),
+            BreakerState::HalfOpen => (1, Duration::ZERO),
+            BreakerState::Open => (2, standing.rests_for.unwrap_or_default()),
+        };
+        let closed = BreakerStanding { state: BreakerState::Closed, rests_for: None, why: None };
+        standings.max_by_key(rank).unwrap_or(closed)
+    }
+
     pub(super) fn of(&self, credential: Option<Digest>) -> Arc<Breaker> {
         self.by_credential.get_with(credential, || Arc::new(Breaker::new(Arc::clone(&self.board), self.manners)))
     }
+}
+
+/// How one breaker stands.
+#[derive(Debug, Clone)]
+pub struct BreakerStanding {
+    /// Closed, open, or waiting for its probe.
+    pub state: BreakerState,
+    /// How long nobody asks.
+    pub rests_for: Option<Duration>,
+    /// Why, one line.
+    pub why: Option<String>,
 }
 
 /// How the breakers of one upstream stand, of all its endpoints and credentials; it keeps the gauge.
@@ -188,6 +211,22 @@ impl Breaker {
             None => Ok(Pass { breaker: Arc::clone(self), began: now, probe, concluded: false }),
             Some((why, left)) => Err(why.refusal(upstream, left)),
         }
+    }
+
+    fn standing(&self) -> BreakerStanding {
+        let state = self.lock().clone();
+        let why = |why: &Why| match why {
+            Why::Limited => "it limits our requests (429)".to_owned(),
+            Why::Failing { last, .. } => last.to_string(),
+        };
+        let (rests_for, reason) = match &state {
+            State::Closed { .. } => (None, None),
+            State::HalfOpen { why: reason } => (None, Some(why(reason))),
+            State::Open { until, why: reason } => {
+                (Some(until.saturating_duration_since(Instant::now())), Some(why(reason)))
+            }
+        };
+        BreakerStanding { state: state.shown(), rests_for, why: reason }
     }
 
     /// Whether somebody else has learned meanwhile that nobody should ask.
