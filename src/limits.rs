@@ -107,6 +107,12 @@ pub const SIGNATURE_BYTES_MAX: u64 = MIB;
 pub const ANNOTATION_BYTES_MAX: u64 = 256 * KIB;
 /// Bytes of signature material read for one verdict.
 pub const MATERIAL_BYTES_MAX: u64 = 32 * MIB;
+/// Bytes of signature material held at once for all verdicts of one level of nesting together, beyond what is not counted: four
+/// of the largest.
+pub const MATERIAL_IN_FLIGHT_BYTES_MAX: u64 = 128 * MIB;
+/// Bytes of a verdict's signature material that are not counted there: nearly all signatures are smaller. With as many verdicts
+/// as may be reached at once it is less than what is counted.
+pub const MATERIAL_UNCOUNTED_BYTES: u64 = 64 * KIB;
 /// Bytes of signature material that is kept of a denied image, so that a verdict under another policy can be foretold.
 pub const DENIED_MATERIAL_BYTES_MAX: u64 = 256 * KIB;
 /// Candidates (signature layers, bundles) examined for one verdict.

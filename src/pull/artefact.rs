@@ -11,10 +11,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::cold::Novelty;
+use super::fair::{Asker, Pace, Rules};
 use super::manifest::UnverifiedManifest;
 use super::{PullError, Puller};
 use crate::limits::{
-    ARTEFACT_BLOB_BYTES_MAX, ARTEFACT_BYTES_MAX, ARTEFACT_LAYERS_MAX, COLD_QUEUE, MATERIAL_CONCURRENCY,
+    ARTEFACT_BLOB_BYTES_MAX, ARTEFACT_BYTES_MAX, ARTEFACT_LAYERS_MAX, COLD_OWN, COLD_QUEUE, MATERIAL_CONCURRENCY,
 };
 use crate::oci::{Descriptor, Digest, ImageReference, Manifest, ManifestKind, MediaType, Repository, Tag};
 use crate::store::{Grant, GrantKind};
@@ -39,6 +40,18 @@ const LAYER_TYPES: [&str; 15] = [
     "application/vnd.cyclonedx+json",
     "application/vnd.cyclonedx+xml",
 ];
+/// How many blobs are looked at at once: one upstream that sends slowly leaves the others some.
+pub(super) const PLACES: Rules = Rules {
+    of_asker: usize::MAX,
+    of_upstream: MATERIAL_CONCURRENCY,
+    paced: 0,
+    own: COLD_OWN,
+    shared: MATERIAL_CONCURRENCY - COLD_OWN,
+    waiting_of_asker: usize::MAX,
+    waiting_at_upstream: usize::MAX,
+    waiting: usize::MAX,
+    patience: COLD_QUEUE,
+};
 const OCI_IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_IMAGE_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
@@ -192,8 +205,9 @@ impl Puller {
     /// Reads one blob whole and looks at it. It is kept when it passes; without a grant nobody can fetch it.
     async fn check_artefact_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool, PullError> {
         // Those before it may read from an upstream that sends slowly.
-        let turn = tokio::time::timeout(COLD_QUEUE, self.parts.artefact_permits.acquire()).await;
-        let Ok(Ok(_permit)) = turn else {
+        let host = repository.host();
+        let asker = Asker::Upstream(host.clone());
+        let Ok(_place) = self.parts.artefacts.take(asker, host, Pace::Full, || ()).await else {
             self.parts.telemetry.overloaded(OverloadBound::ColdWork);
             return Err(PullError::Overloaded);
         };

@@ -15,8 +15,9 @@ use tokio::time::{Instant, timeout_at};
 use super::Puller;
 use super::discover::NoEvidence;
 use super::hot::SaidOf;
+use super::room::{Level, Room};
 use crate::clock::Timestamp;
-use crate::limits::{CANDIDATES_MAX, MATERIAL_BYTES_MAX, SIGNATURE_BYTES_MAX};
+use crate::limits::{CANDIDATES_MAX, MATERIAL_BYTES_MAX, MATERIAL_UNCOUNTED_BYTES, SIGNATURE_BYTES_MAX};
 use crate::oci::{Digest, Repository, json};
 use crate::policy::{LookasideBase, Skipped};
 use crate::store::{Store, TagPointer};
@@ -36,6 +37,10 @@ pub(super) struct Lookaside {
     answered: usize,
     /// Some of it is what the store kept, since the server did not answer.
     pub(super) from_store: bool,
+    /// What they take up, when that is much.
+    pub(super) room: Option<Room>,
+    /// There was none.
+    pub(super) no_room: bool,
 }
 
 impl Puller {
@@ -46,9 +51,9 @@ impl Puller {
         base: &LookasideBase,
         repository: &Repository,
         digest: &Digest,
-        deadline: Instant,
+        by: (Level, Instant),
     ) -> Lookaside {
-        let mut found = self.read_lookaside(base, repository, digest, deadline).await;
+        let mut found = self.read_lookaside(base, repository, digest, by).await;
         let store = &self.parts.store;
         if found.missing.is_none() {
             let now = found.signatures.iter().map(|signature| signature.source.manifest);
@@ -71,7 +76,7 @@ impl Puller {
         base: &LookasideBase,
         repository: &Repository,
         digest: &Digest,
-        deadline: Instant,
+        (level, deadline): (Level, Instant),
     ) -> Lookaside {
         let mut found = Lookaside::default();
         let mut bytes_read: u64 = 0;
@@ -94,6 +99,15 @@ impl Puller {
                     if bytes_read > MATERIAL_BYTES_MAX {
                         found.more = true;
                         break;
+                    }
+                    // Nobody says how many there are, so that much is asked for once; and not waited for, since what lies in the
+                    // registry may have room already.
+                    if bytes_read > MATERIAL_UNCOUNTED_BYTES && found.room.is_none() {
+                        let Ok(room) = self.parts.rooms.try_take(level, MATERIAL_BYTES_MAX) else {
+                            (found.no_room, found.missing) = (true, Some(NoEvidence::for_want_of_room(repository)));
+                            break;
+                        };
+                        found.room = Some(room);
                     }
                     match unwrapped(bytes) {
                         Ok(signature) => found.signatures.push(candidate(address, number, signature)),

@@ -26,6 +26,7 @@ mod reading;
 mod referrers;
 mod report;
 mod resolve;
+mod room;
 mod size;
 mod tags;
 mod transfer;
@@ -54,16 +55,18 @@ use tokio_util::task::TaskTracker;
 
 use self::blob::Blobs;
 use self::cold::{Asker, Novelty};
+use self::fair::FairQueue;
 use self::flight::Flights;
 use self::hot::Hot;
 use self::manifest::UnverifiedManifest;
 use self::referrers::Listed;
 use self::report::Reports;
 use self::resolve::Asked;
+use self::room::Rooms;
 use self::verdict::{Depth, Unreached};
 use self::workers::Workers;
 use crate::clock::Clock;
-use crate::limits::{MATERIAL_CONCURRENCY, REVALIDATIONS_MAX};
+use crate::limits::REVALIDATIONS_MAX;
 use crate::oci::{Digest, Host, Reference, Repository, Tag};
 use crate::policy::PolicySet;
 use crate::store::{Store, StoredVerdict, VerdictKey};
@@ -143,8 +146,9 @@ struct Parts {
     deciding: Flights<(VerdictKey, Depth), Result<Arc<StoredVerdict>, Unreached>>,
     checking: Flights<(Repository, Digest), Result<bool, PullError>>,
     listing: Flights<(Repository, Digest), Result<Listed, PullError>>,
-    /// One for each artefact blob that is held in memory while it is looked at.
-    artefact_permits: Semaphore,
+    /// One place for each artefact blob that is held in memory while it is looked at.
+    artefacts: FairQueue,
+    rooms: Rooms,
 }
 
 impl Puller {
@@ -186,7 +190,8 @@ impl Puller {
             deciding: Flights::new(tasks.clone()),
             checking: Flights::new(tasks.clone()),
             listing: Flights::new(tasks.clone()),
-            artefact_permits: Semaphore::new(MATERIAL_CONCURRENCY),
+            artefacts: FairQueue::new(artefact::PLACES),
+            rooms: Rooms::new(),
             tasks,
         };
         Self { parts: Arc::new(parts), asker: None }

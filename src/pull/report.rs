@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::discover::{Discovered, Keeping, NoEvidence};
+use super::room::Level;
 use super::verdict::Basis;
 use super::{Puller, Snapshot};
 use crate::limits::{
@@ -91,7 +92,7 @@ impl Puller {
             return;
         }
         let deadline = Instant::now() + REPORT_DISCOVERY_BUDGET;
-        let found = self.discover_by(deadline, &snapshot, &basis, &wished).await;
+        let found = self.discover_by((Level::Report, deadline), &snapshot, &basis, &wished).await;
         let id = verdict.key.id();
         let Some((known, Some(evidence))) = self.parts.store.verdict_by_id(&id).await else {
             return self.parts.telemetry.report_ended(ReportOutcome::Outdated);

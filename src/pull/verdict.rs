@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::cold::Novelty;
 use super::discover::{Discovered, Keeping, NoEvidence};
 use super::report::is_worth_keeping;
+use super::room::Level;
 use super::size::TooLarge;
 use super::workers::Unjudged;
 use super::{Denial, Hindrance, PullError, Puller, Snapshot};
@@ -157,7 +158,12 @@ impl Puller {
         let (found, needed) = match snapshot.policy.plan(&basis.image) {
             Plan::WithoutMaterial => (None, None),
             Plan::NeedsMaterial(wanted) => {
-                let found = self.discover_by(started + DISCOVERY_BUDGET, snapshot, basis, &wanted).await;
+                let level = Level::Verdict(depth);
+                let found = self.discover_by((level, started + DISCOVERY_BUDGET), snapshot, basis, &wanted).await;
+                if found.no_room {
+                    self.parts.telemetry.overloaded(OverloadBound::Material);
+                    return Err(Unreached::Other(PullError::Overloaded));
+                }
                 if let Some(nothing) = found.no_evidence() {
                     return Err(nothing.clone().into());
                 }
@@ -165,7 +171,8 @@ impl Puller {
             }
             // What only warnings depend on may be missing, and is not waited for as long.
             Plan::WantsMaterial(wanted) => {
-                (Some(self.discover_by(started + REPORT_DISCOVERY_BUDGET, snapshot, basis, &wanted).await), None)
+                let by = (Level::Verdict(depth), started + REPORT_DISCOVERY_BUDGET);
+                (Some(self.discover_by(by, snapshot, basis, &wanted).await), None)
             }
         };
         let own = self.evaluate(deadline, snapshot, basis, found.clone()).await?;
@@ -238,14 +245,14 @@ impl Puller {
 
     pub(super) async fn discover_by(
         &self,
-        deadline: Instant,
+        by: (Level, Instant),
         snapshot: &Snapshot,
         basis: &Basis,
         wanted: &Wanted,
     ) -> Arc<Discovered> {
         // A denial lives for `deny`, counted from when upstream was asked: older material must not prolong it (V-32).
         let since = self.parts.clock.now().minus(snapshot.verdict_ttl.deny);
-        self.discover(&basis.image.repository, &basis.digest, wanted, since, deadline).await
+        self.discover(&basis.image.repository, &basis.digest, wanted, since, by).await
     }
 
     /// Evaluates on the threads that verify; a panic or an overrun is no answer.

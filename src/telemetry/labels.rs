@@ -218,6 +218,7 @@ closed_sets! {
         ColdWork => "cold_work",
         Transfers => "transfers",
         Verifications => "verifications",
+        Material => "material",
         ManifestBytes => "manifest_bytes",
     }
 

@@ -449,3 +449,32 @@ async fn r_01_large_manifests_that_nobody_reads_are_bounded_in_memory() {
     assert_eq!((large.status, large.body.len()), (200, LARGE));
     mirror.stop().await;
 }
+
+#[tokio::test]
+async fn artefacts_of_an_upstream_that_hangs_delay_those_of_no_other() {
+    let sigstore = FakeSigstore::from_seed(1, sealgate::clock::Clock::System.now());
+    let (slow, other) = (FakeRegistry::start().await, FakeRegistry::start().await);
+    let mirror =
+        Setup::new(ACCEPT_ANYTHING).upstream("docker.io", slow.url()).upstream("quay.io", other.url()).start().await;
+    let signed = |registry: &FakeRegistry, number: u64| {
+        let image = ImageBuilder::new(number).layer(10).build();
+        registry.put("team/app", &format!("t{number}"), &image);
+        crate::reliability::sign(registry, &sigstore, &format!("t{number}"), &image);
+        format!("team/app/manifests/sha256-{}.sig", image.digest().hex())
+    };
+    let paths: Vec<String> = (0..12).map(|number| format!("/v2/docker.io/{}", signed(&slow, number))).collect();
+    let path = format!("/v2/quay.io/{}", signed(&other, 99));
+    slow.fault(Fault::on("*/blobs/*").hang());
+    let address = mirror.address();
+    let mut waiting = Vec::new();
+    for path in paths {
+        let mut wire = Wire::open_from("127.0.0.2", address).await;
+        wire.send(format!("GET {path} HTTP/1.1\r\nHost: mirror\r\n\r\n")).await;
+        waiting.push(wire);
+    }
+    until("as many hang as may", || slow.count("GET", "*/blobs/*") >= 8).await;
+    let answer = tokio::time::timeout(Duration::from_secs(8), get_from("127.0.0.3", address, &path)).await;
+    assert_eq!(answer.expect("it waits for no other upstream").status, 200);
+    drop(waiting);
+    mirror.stop().await;
+}

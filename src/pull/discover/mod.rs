@@ -30,6 +30,7 @@ use super::Puller;
 use super::hot::LookedFor;
 use super::lookaside::Lookaside;
 use super::manifest::UnverifiedManifest;
+use super::room::{Level, Room};
 use crate::clock::Timestamp;
 use crate::limits::MATERIAL_CONCURRENCY;
 use crate::oci::{Algorithm, Descriptor, Digest, Host, Repository};
@@ -51,6 +52,10 @@ pub(super) struct Discovered {
     pub(super) began: Instant,
     /// The manifests that list the candidates, by the place where they were found.
     places: Vec<FoundPlace>,
+    /// There was no room for it: nothing was read.
+    pub(super) no_room: bool,
+    /// Its bytes, as long as somebody holds them.
+    _rooms: Vec<Room>,
     /// Whose lookaside signatures these are, and their base, when the server named them now.
     lookaside: Option<(Repository, LookasideBase)>,
 }
@@ -115,6 +120,14 @@ pub(super) struct NoEvidence {
     pub(super) cause: UpstreamError,
 }
 
+impl NoEvidence {
+    /// Of signatures that there was no room to read.
+    pub(super) fn for_want_of_room(repository: &Repository) -> Self {
+        let cause = UpstreamError::Timeout { upstream: repository.host().clone() };
+        Self { looked_for: "the signatures (too many large ones are being looked at)".to_owned(), cause }
+    }
+}
+
 impl Puller {
     /// Finds the signature material of `digest` that `wanted` names.
     ///
@@ -128,7 +141,7 @@ impl Puller {
         digest: &Digest,
         wanted: &Wanted,
         since: Timestamp,
-        deadline: Instant,
+        (level, deadline): (Level, Instant),
     ) -> Arc<Discovered> {
         let (at, began) = (self.parts.clock.now(), Instant::now());
         // Signatures bind sha256 digests; nothing is found under another.
@@ -143,11 +156,11 @@ impl Puller {
         }
         let lookaside = async {
             let base = wanted.lookaside.as_ref()?;
-            Some((base, self.search_lookaside(base, repository, digest, deadline).await))
+            Some((base, self.search_lookaside(base, repository, digest, (level, deadline)).await))
         };
         // At once, so that neither takes the other's time.
         let (mut search, lookaside) =
-            tokio::join!(self.search_registries(repository, digest, wanted, began, deadline), lookaside);
+            tokio::join!(self.search_registries(repository, digest, wanted, began, (level, deadline)), lookaside);
         if let Some((base, found)) = lookaside {
             search.take_lookaside(repository, base, found);
         }
@@ -165,7 +178,7 @@ impl Puller {
         digest: &Digest,
         wanted: &Wanted,
         began: Instant,
-        deadline: Instant,
+        (level, deadline): (Level, Instant),
     ) -> Search {
         let mut search = Search::default();
         let spots = place::spots(repository, digest, wanted, &mut search.material.skipped);
@@ -175,6 +188,12 @@ impl Puller {
         let listings: Vec<Listing> =
             stream::iter(listing.collect::<Vec<_>>()).buffered(MATERIAL_CONCURRENCY).collect().await;
         let chosen = search.take_listings(listings);
+        let bytes = chosen.iter().fold(0_u64, |sum, chosen| sum.saturating_add(chosen.descriptor.size));
+        let Ok(room) = self.parts.rooms.take(level, bytes, deadline).await else {
+            search.had_no_room(repository);
+            return search;
+        };
+        search.rooms.push(room);
         let reading = chosen.into_iter().map(|chosen| async move {
             let payload = self.payload(&chosen, deadline).await;
             (chosen, payload)
@@ -209,6 +228,8 @@ struct Search {
     missing: Option<NoEvidence>,
     unread: Option<NoEvidence>,
     places: Vec<FoundPlace>,
+    no_room: bool,
+    rooms: Vec<Room>,
     lookaside: Option<(Repository, LookasideBase)>,
 }
 
@@ -250,6 +271,12 @@ impl Search {
         }
     }
 
+    /// So that it denies nothing; what did not come to be read could allow.
+    fn had_no_room(&mut self, repository: &Repository) {
+        self.no_room = true;
+        self.missing.get_or_insert_with(|| NoEvidence::for_want_of_room(repository));
+    }
+
     fn take_lookaside(&mut self, repository: &Repository, base: &LookasideBase, found: Lookaside) {
         self.material.more |= found.more;
         self.material.skipped.extend(found.skipped);
@@ -257,14 +284,18 @@ impl Search {
         if !found.from_store && !found.signatures.is_empty() {
             self.lookaside = Some((repository.clone(), base.clone()));
         }
+        self.rooms.extend(found.room);
+        if found.no_room {
+            self.had_no_room(repository);
+        }
         self.material.candidates.extend(found.signatures.into_iter().map(SignatureMaterial::OpenPgp));
     }
 
     fn finish(self, at: Timestamp, began: Instant) -> Discovered {
-        let Self { mut material, missing, unread, places, lookaside } = self;
+        let Self { mut material, missing, unread, places, no_room, rooms, lookaside } = self;
         material.incomplete |= missing.is_some() || unread.is_some();
         let places = places.into_iter().filter(|place| !place.manifests.is_empty()).collect();
-        Discovered { material, missing, unread, at, began, places, lookaside }
+        Discovered { material, missing, unread, at, began, places, no_room, _rooms: rooms, lookaside }
     }
 }
 

@@ -307,3 +307,25 @@ async fn all_that_an_allow_rested_on_is_looked_at_again() {
     let (last, again) = (CANDIDATES_MAX - 1, bench.find(&[Bundles]).await);
     assert!(contents(&again.material).contains(&format!("bundle {last}").as_str()) && again.material.more);
 }
+
+/// However many verdicts are reached at once, what they hold of signatures is bounded; small ones do not notice.
+#[tokio::test]
+async fn r_02_large_material_waits_for_room_and_what_got_none_denies_nothing_and_is_not_remembered() {
+    let bench = Bench::new().await;
+    let large = "x".repeat(usize::try_from(MATERIAL_UNCOUNTED_BYTES).unwrap() - 1);
+    bench.put_signatures(&[&large]);
+    let top = Level::Verdict(Depth::TOP);
+    let all = bench.puller.parts.rooms.take(top, MATERIAL_IN_FLIGHT_BYTES_MAX, Instant::now()).await.unwrap();
+    let small = bench.find(&[Signatures]).await;
+    assert!(is_clean(&small) && small.material.candidates.len() == 1, "what is small has room");
+    bench.put_bundle("too much together with the other");
+    let budget = Duration::from_secs(1);
+    let nothing = bench.find_wanted(&wanted(&ALL), budget).await;
+    assert!(nothing.no_room && nothing.missing.is_some() && nothing.material.candidates.is_empty());
+    drop(all);
+    let found = bench.find_wanted(&wanted(&ALL), budget).await;
+    assert!(is_clean(&found) && found.material.candidates.len() == 2);
+    let rooms = &bench.puller.parts.rooms;
+    assert!(rooms.try_take(top, MATERIAL_IN_FLIGHT_BYTES_MAX).is_err(), "it has its room for as long as it is held");
+    assert!(rooms.try_take(Level::Report, MATERIAL_IN_FLIGHT_BYTES_MAX).is_ok());
+}

@@ -53,7 +53,10 @@ impl Bench {
         self.registry.put_untagged(&name, &artefact.build());
         let (since, deadline) = (self.clock.now().minus(LIFE), Instant::now() + Duration::from_mins(1));
         let wanted = wanted(&[MaterialKind::Bundles]);
-        let found = self.puller.discover(&repository(&name), &case.artifact, &wanted, since, deadline).await;
+        let found = self
+            .puller
+            .discover(&repository(&name), &case.artifact, &wanted, since, (Level::Verdict(Depth::TOP), deadline))
+            .await;
         assert!(found.missing.is_none() && !found.material.more, "{}: {found:?}", case.name);
         let [candidate] = found.material.candidates.as_slice() else {
             panic!("{}: one bundle is found: {:?}", case.name, found.material)

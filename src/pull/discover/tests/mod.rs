@@ -15,11 +15,16 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::limits::{CANDIDATES_MAX, INDEX_CHILDREN_MAX, REFERRERS_PAGES_MAX, SIGNATURE_BYTES_MAX};
+use crate::limits::{
+    CANDIDATES_MAX, INDEX_CHILDREN_MAX, MATERIAL_IN_FLIGHT_BYTES_MAX, MATERIAL_UNCOUNTED_BYTES, REFERRERS_PAGES_MAX,
+    SIGNATURE_BYTES_MAX,
+};
 use crate::oci::Tag;
 use crate::policy::{
     AlternateSource, ContainersPolicy, ContainersPolicyDocument, MaterialKind, PolicySet, Settings as PolicySettings,
 };
+use crate::pull::room::Level;
+use crate::pull::verdict::Depth;
 use crate::pull::{Snapshot, Source, TagRules, VerdictTtl};
 use crate::store::{Settings, Store};
 use crate::telemetry::Telemetry;
@@ -69,7 +74,15 @@ impl Bench {
     async fn find_wanted(&self, wanted: &Wanted, budget: Duration) -> Arc<Discovered> {
         let since = self.clock.now().minus(LIFE);
         let deadline = Instant::now() + budget;
-        self.puller.discover(&repository(REPOSITORY), &self.subject.digest, wanted, since, deadline).await
+        self.puller
+            .discover(
+                &repository(REPOSITORY),
+                &self.subject.digest,
+                wanted,
+                since,
+                (Level::Verdict(Depth::TOP), deadline),
+            )
+            .await
     }
 
     async fn stored(&self, kinds: &[MaterialKind]) -> Option<Material> {
