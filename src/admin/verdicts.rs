@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State as Shared};
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::State;
@@ -12,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::limits::VERDICTS_PAGE_MAX;
 use crate::oci::{Digest, DockerReference};
 use crate::policy::Decision;
-use crate::store::{StoredVerdict, VerdictFilter, VerdictId};
+use crate::store::{Forgotten, StoredVerdict, VerdictFilter, VerdictId};
 
 /// `GET /api/v1/verdicts?decision=&repository=&limit=&after=`: newest first. `next` is the `after` of the next page, which may turn out
 /// empty; null says that there is none.
@@ -27,8 +29,8 @@ pub(super) async fn list(Shared(state): Shared<Arc<State>>, RawQuery(raw): RawQu
 }
 
 /// `GET /api/v1/verdicts/{id}`: with the evidence.
-pub(super) async fn show(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Result<Answer, Refusal> {
-    let id = parse_id(&id)?;
+pub(super) async fn show(Shared(state): Shared<Arc<State>>, id: Named) -> Result<Answer, Refusal> {
+    let id = parse_id(id)?;
     let (verdict, evidence) = state.store.verdict_by_id(&id).await.ok_or_else(|| unknown(id))?;
     let mut value = describe(&verdict, &state);
     if let Value::Object(fields) = &mut value {
@@ -37,16 +39,28 @@ pub(super) async fn show(Shared(state): Shared<Arc<State>>, Path(id): Path<Strin
     Ok(Answer(value))
 }
 
-/// `DELETE /api/v1/verdicts/{id}`: the next request for that image decides again.
-pub(super) async fn forget(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Result<Answer, Refusal> {
-    let id = parse_id(&id)?;
-    if state.store.forget_verdict(&id).await {
-        tracing::info!(verdict = %id, "verdict forgotten by an operator");
-        Ok(Answer(json!({ "forgotten": id.to_string() })))
-    } else {
-        Err(unknown(id))
+/// `DELETE /api/v1/verdicts/{id}`: the next request for that image decides again. 503 when the database gave no answer.
+pub(super) async fn forget(Shared(state): Shared<Arc<State>>, id: Named) -> Result<Answer, Refusal> {
+    let id = parse_id(id)?;
+    match state.store.forget_verdict(&id).await {
+        Forgotten::Gone => {
+            tracing::info!(verdict = %id, "verdict forgotten by an operator");
+            Ok(Answer(json!({ "forgotten": id.to_string() })))
+        }
+        Forgotten::NoAnswer => {
+            tracing::warn!(verdict = %id, "verdict forgotten by an operator, in memory only");
+            Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the verdict is forgotten in memory only: the database of verdicts gave no answer",
+                "forget it again in a minute, or it may be back after the next start",
+            ))
+        }
+        Forgotten::Unknown => Err(unknown(id)),
     }
 }
+
+/// An id in a path, if it is text at all.
+type Named = Result<Path<String>, PathRejection>;
 
 fn parse_filter(raw: Option<&str>) -> Result<VerdictFilter, Refusal> {
     let query = Query::parse(raw, &["decision", "repository", "limit", "after"])?;
@@ -80,7 +94,8 @@ fn repository(text: &str) -> Result<String, Refusal> {
     }
 }
 
-fn parse_id(text: &str) -> Result<VerdictId, Refusal> {
+fn parse_id(id: Named) -> Result<VerdictId, Refusal> {
+    let text = id.map(|Path(text)| text).unwrap_or_default();
     text.parse().map_err(|error: crate::store::VerdictIdError| {
         Refusal::bad_request(error.to_string(), "GET /api/v1/verdicts lists the ids")
     })

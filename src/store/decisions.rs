@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::evidence::EvidenceFiles;
 use super::history::History;
 use super::record::{Codec, Found, Kind, RecordKey, verdict_key};
-use super::records::Records;
+use super::records::{Lookup, Records};
 use super::verdict::Place;
-use super::{Layout, StoredVerdict, VerdictFilter, VerdictId, VerdictKey, lock, off_thread};
+use super::{Forgotten, Layout, StoredVerdict, VerdictFilter, VerdictId, VerdictKey, lock, off_thread};
 use crate::clock::{Clock, Timestamp};
 use crate::limits::{
     HOT_ENTRIES_MAX, VERDICT_MATERIAL_MAX, VERDICT_RETENTION, VERDICT_STORE_CLOSE, VERDICT_STORE_PAGE,
@@ -118,14 +118,19 @@ impl Decisions {
         Some((verdict, document.get_mut(EVIDENCE).map(Value::take)))
     }
 
-    /// Forgets a verdict; whether there was one. Waits until the database has forgotten it too.
-    pub(super) async fn forget(&self, id: &VerdictId) -> bool {
-        let listed = lock(&self.history).find(*id);
+    /// Forgets a verdict. Waits until the database has forgotten it too.
+    pub(super) async fn forget(&self, id: &VerdictId) -> Forgotten {
+        let (listed, wanted) = (lock(&self.history).find(*id), *id);
         let key = match listed {
             Some(verdict) => verdict.key.clone(),
-            None => match self.stored(id).await {
-                Some(verdict) => verdict.key,
-                None => return false,
+            // Also one that memory has forgotten before, when the database gave no answer.
+            None => match self.records.find(move |database| database.find_verdict(wanted)).await {
+                Lookup::Found(found) => match verdict_key(&found.echo) {
+                    Some(key) => key,
+                    None => return Forgotten::Unknown,
+                },
+                Lookup::Absent => return Forgotten::Unknown,
+                Lookup::Unknown => return Forgotten::NoAnswer,
             },
         };
         let orphan = {
@@ -136,11 +141,9 @@ impl Decisions {
         let record_key = RecordKey::verdict(&key);
         let removed =
             self.records.ask(StoreOp::Delete, VERDICT_STORE_CLOSE, move |database| database.remove(&record_key));
-        if removed.await.is_none() && self.records.on_disk() {
-            tracing::warn!(%id, "the verdict is forgotten until the next start only: the database gave no answer");
-        }
+        let is_gone = removed.await.is_some() || !self.records.is_kept();
         self.remove_evidence(orphan.into_iter().collect()).await;
-        true
+        if is_gone { Forgotten::Gone } else { Forgotten::NoAnswer }
     }
 
     /// Goes through all records: lists verdicts, removes what is too old, counts. Stops at `stop`.
@@ -337,7 +340,7 @@ mod tests {
         assert_eq!(shown(&store, &id).await.unwrap(), "second");
 
         // A forgotten one does not come back.
-        assert!(store.forget_verdict(&id).await);
+        assert_eq!(store.forget_verdict(&id).await, Forgotten::Gone);
         store.amend_verdict(second, &evidence("never")).await;
         assert!(store.verdict_by_id(&id).await.is_none());
         let files = walk(&dir.path().join("evidence"));
@@ -373,6 +376,34 @@ mod tests {
         let orphans: Vec<Digest> = page.found.iter().flat_map(|found| decisions.list_stored(found)).collect();
         assert_eq!(orphans, []);
         assert_eq!(shown(&store, &verdict.key.id()).await.unwrap(), "amended");
+    }
+
+    #[tokio::test]
+    async fn a_verdict_that_the_database_may_bring_back_is_not_called_gone_and_goes_when_it_is_asked_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let verdict = verdict("quay.io/a/b:1", Decision::Allow, 1);
+        let id = verdict.key.id();
+        store.put_verdict(verdict.clone(), &evidence("first")).await;
+        let records = &store.inner.decisions.records;
+        records.write(StoreOp::Put, |_| Err(crate::store::verdicts::DatabaseError::from_fault()));
+        assert_eq!(store.forget_verdict(&id).await, Forgotten::NoAnswer);
+        assert_eq!(store.verdict_any_age(&verdict.key).await, None, "memory knows");
+        assert_eq!(store.forget_verdict(&id).await, Forgotten::NoAnswer);
+        store.close().await;
+        drop(store);
+
+        let store = open(dir.path()).await;
+        assert!(store.verdict_any_age(&verdict.key).await.is_some());
+        // As when the database comes back while the process goes on.
+        let decisions = &store.inner.decisions;
+        lock(&decisions.history).remove(id);
+        decisions.hot.insert(verdict.key.clone(), None);
+        assert_eq!(store.forget_verdict(&id).await, Forgotten::Gone);
+        assert_eq!(store.forget_verdict(&id).await, Forgotten::Unknown);
+        store.close().await;
+        drop(store);
+        assert_eq!(open(dir.path()).await.verdict_any_age(&verdict.key).await, None);
     }
 
     fn walk(directory: &Path) -> usize {

@@ -121,6 +121,17 @@ pub enum Evicted {
     Unknown,
 }
 
+/// What became of a verdict that was to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgotten {
+    /// It is gone.
+    Gone,
+    /// It is gone from memory; the database gave no answer, and may bring it back with the next start.
+    NoAnswer,
+    /// There is none.
+    Unknown,
+}
+
 /// Everything; clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -304,7 +315,7 @@ impl Store {
     }
 
     /// Forgets a verdict: the next request decides again.
-    pub async fn forget_verdict(&self, id: &VerdictId) -> bool {
+    pub async fn forget_verdict(&self, id: &VerdictId) -> Forgotten {
         self.inner.decisions.forget(id).await
     }
 

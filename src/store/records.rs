@@ -95,6 +95,11 @@ impl Records {
         }
     }
 
+    /// Whether there is a database, be it one that does not answer now.
+    pub(super) fn is_kept(&self) -> bool {
+        self.queue.is_some()
+    }
+
     /// Whether records reach the disk.
     pub(super) fn on_disk(&self) -> bool {
         self.state.on_disk.load(Ordering::Relaxed)

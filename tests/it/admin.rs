@@ -138,6 +138,7 @@ async fn wrong_questions_are_answered_with_what_to_do() {
         ("/api/v1/verdicts?limit=1001", 400),
         ("/api/v1/verdicts?colour=red", 400),
         ("/api/v1/verdicts/xyz", 400),
+        ("/api/v1/verdicts/%ff", 400),
         ("/api/v1/verdicts/0123456789abcdef", 404),
         ("/api/v1/nothing", 404),
         ("/api/v1/reload", 405),

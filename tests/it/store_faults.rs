@@ -11,7 +11,7 @@ use sealgate::clock::{Clock, ManualClock, Timestamp};
 use sealgate::oci::{Algorithm, Digest, ImageReference, ImageSize, MediaType, Repository};
 use sealgate::policy::{Decision, Evidence, Reason};
 use sealgate::store::{
-    BlobFile, Evicted, Eviction, Grant, GrantKind, Settings, Store, StoreError, StoredVerdict, TagPointer,
+    BlobFile, Evicted, Eviction, Forgotten, Grant, GrantKind, Settings, Store, StoreError, StoredVerdict, TagPointer,
     VerdictFilter, VerdictKey,
 };
 use sealgate::telemetry::Telemetry;
@@ -184,8 +184,8 @@ async fn an_expired_verdict_is_found_only_by_who_asks_for_it_and_a_forgotten_one
     assert!(store.verdict(&verdict.key, later).await.is_none());
     assert!(store.verdict_any_age(&verdict.key).await.is_some());
     assert_eq!(store.verdicts(&VerdictFilter::default()).await.len(), 1);
-    assert!(store.forget_verdict(&verdict.key.id()).await);
-    assert!(!store.forget_verdict(&verdict.key.id()).await);
+    assert_eq!(store.forget_verdict(&verdict.key.id()).await, Forgotten::Gone);
+    assert_eq!(store.forget_verdict(&verdict.key.id()).await, Forgotten::Unknown);
     for store in [store.clone(), reopened(&disk, store).await] {
         assert!(store.verdict_any_age(&verdict.key).await.is_none());
         assert!(store.verdict_by_id(&verdict.key.id()).await.is_none());
@@ -479,7 +479,7 @@ async fn s_07_an_old_database_put_back_is_bounded_by_its_times_and_its_policy() 
     let old = Disk::new();
     copy(disk.path(), old.path());
     let store = disk.open().await;
-    assert!(store.forget_verdict(&verdict.key.id()).await);
+    assert_eq!(store.forget_verdict(&verdict.key.id()).await, Forgotten::Gone);
     store.close().await;
     drop(store);
     std::fs::remove_dir_all(disk.path().join("verdicts-v1")).unwrap();
