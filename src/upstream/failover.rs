@@ -56,7 +56,8 @@ impl Endpoint {
     pub(super) async fn answer(&self, call: &Call<'_>, turn: Turn) -> Result<Answer, UpstreamError> {
         self.silent.send_replace(Some(Instant::now()));
         let answer = self.client.answer(call, turn).await;
-        self.silent.send_replace(None);
+        // What is read whole owes its body too; the body of a blob is read when this has ended.
+        self.silent.send_replace(Some(Instant::now()));
         answer
     }
 }

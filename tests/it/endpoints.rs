@@ -304,6 +304,20 @@ async fn what_waits_for_its_turn_is_asked_of_no_other_endpoint() {
     assert_eq!(second.count("*", "*"), 0);
 }
 
+/// Headers are no answer where the whole is wanted: discovery waits for less time than a body may stall.
+#[tokio::test]
+async fn u05_a_small_body_that_stalls_is_asked_of_the_next_endpoint() {
+    let (first, second, image) = pair().await;
+    first.fault(Fault::on("*").get().hang_after(10));
+    let both = impatient(&first, &second, 200);
+    let (name, began) = (name(), std::time::Instant::now());
+    both.manifest(&name, &tag()).await.unwrap();
+    both.small_blob(&name, &image.blobs[1].digest, 300_000).await.unwrap();
+    both.tags(&name, 10, None).await.unwrap();
+    assert!(began.elapsed() < UPSTREAM_FIRST_BYTE, "{:?}", began.elapsed());
+    assert_eq!((first.count("GET", "*"), second.count("GET", "*")), (3, 3));
+}
+
 /// Whoever is called at night sees which endpoint it is, why nobody asks it, and until when.
 #[tokio::test]
 async fn the_admin_api_says_of_each_endpoint_how_its_breaker_stands() {
