@@ -105,3 +105,89 @@ const CODE_SIGNING: [usize; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 3];
 /// The same as the content of its DER.
 const CODE_SIGNING_DER: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 3];
 const ANY_PURPOSE: [usize; 5] = [2, 5, 29, 37, 0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::oci::Digest;
+    use crate::testing::sigstore::{FakeSigstore, Flaw, Identity};
+    use crate::verify::SigstoreTrust;
+
+    struct Scene {
+        leaf: Leaf,
+        root: Authority,
+        intermediate: Authority,
+        now: Timestamp,
+    }
+
+    impl Scene {
+        /// A certificate of the private PKI that ends so long from now.
+        fn new(life: Duration) -> Self {
+            let now = Timestamp::from_unix_seconds(Clock::System.now().unix_seconds());
+            let sigstore = FakeSigstore::from_seed(3, now);
+            let one = |pem: String| Authority::all_from_pem(pem.as_bytes()).unwrap().remove(0);
+            let validity = (now.minus(Duration::from_hours(1)), now.plus(life));
+            let identity = Identity::email("a@b.c", "https://i");
+            let signature = sigstore.sign_pki_for("a/b", &Digest::sha256(b""), &identity, validity, Flaw::None);
+            Self {
+                leaf: Leaf::from_pem(&signature.annotations["dev.sigstore.cosign/certificate"]).unwrap(),
+                root: one(sigstore.pki_root_pem()),
+                intermediate: one(sigstore.pki_intermediate_pem()),
+                now,
+            }
+        }
+
+        fn check(&self, root: &Authority) -> Result<Timestamp, VerifyError> {
+            check(&self.leaf, std::slice::from_ref(root), std::iter::once(&self.intermediate.der), self.now)
+        }
+    }
+
+    fn root_until(root: &Authority, not_after: Timestamp) -> Authority {
+        Authority { validity: Validity { not_after, ..root.validity }, ..root.clone() }
+    }
+
+    /// CVE-2026-24122. A trust anchor's own validity is what nobody else looks at.
+    #[test]
+    fn v14_a_root_that_has_ended_or_not_begun_vouches_for_nothing() {
+        let scene = Scene::new(Duration::from_hours(24));
+        let (now, second) = (scene.now, Duration::from_secs(1));
+        assert!(scene.check(&root_until(&scene.root, now)).is_ok());
+        let outside = Err(VerifyError::AuthorityTime { at: now });
+        assert_eq!(scene.check(&root_until(&scene.root, now.minus(second))), outside);
+        let to_come = Validity { not_before: now.plus(second), ..scene.root.validity };
+        assert_eq!(scene.check(&Authority { validity: to_come, ..scene.root.clone() }), outside);
+    }
+
+    #[test]
+    fn v14_a_chain_ends_with_the_first_of_its_certificates() {
+        let day = Scene::new(Duration::from_hours(24));
+        assert_eq!(day.check(&day.root), Ok(day.leaf.validity.not_after));
+        let root_ends = day.now.plus(Duration::from_hours(1));
+        assert_eq!(day.check(&root_until(&day.root, root_ends)), Ok(root_ends));
+        // The intermediate ends after seven years, the root after eight.
+        let long = Scene::new(Duration::from_hours(20 * 365 * 24));
+        assert_eq!(long.check(&long.root), Ok(long.intermediate.validity.not_after));
+    }
+
+    #[test]
+    fn v15_a_pki_certificate_must_have_every_name_that_is_asked_for() {
+        let now = Clock::System.now();
+        let sigstore = FakeSigstore::from_seed(3, now);
+        let subject = Digest::sha256(b"manifest");
+        let identity = Identity { hostnames: vec!["h.test".to_owned()], ..Identity::email("a@b.c", "https://i") };
+        let material = sigstore.sign_pki("quay.io/a/b", &subject, &identity, Flaw::None).material();
+        let verify = |email: Option<&str>, hostname: Option<&str>| {
+            let own = |name: Option<&str>| name.map(str::to_owned);
+            let trust = SigstoreTrust::pki(sigstore.pki_root_pem().as_bytes(), None, own(email), own(hostname));
+            trust.unwrap().verify(&material, &subject, now).map(drop)
+        };
+        assert!(verify(Some("a@b.c"), Some("h.test")).is_ok() && verify(None, Some("h.test")).is_ok());
+        for (email, hostname) in [(Some("x@b.c"), None), (Some("A@b.c"), None), (Some("x@b.c"), Some("h.test"))] {
+            let refused = verify(email, hostname);
+            assert!(matches!(refused, Err(VerifyError::OtherEmail { .. })), "{email:?} {hostname:?}: {refused:?}");
+        }
+        let refused = verify(Some("a@b.c"), Some("x.test"));
+        assert!(matches!(refused, Err(VerifyError::OtherHostname { .. })), "{refused:?}");
+    }
+}
