@@ -340,6 +340,16 @@ pub const FILL_ALONE: Duration = Duration::from_mins(5);
 pub const FILL_ALONE_LOOK: Duration = Duration::from_millis(250);
 /// Bytes of one thing that is kept whole: a manifest, a page of referrers, a signature payload, a layer of an artefact.
 pub const CONTENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Blobs that clients may have whole before the disk has them; the clients of more wait for it.
+pub const UNSYNCED_FILLS_MAX: usize = 16;
+/// Blobs put into place at a start that a killed process had whole.
+pub const RESCUED_FILES_MAX: usize = 1000;
+/// How long a start waits for that; the rest is done beside the service.
+pub const RESCUE_WAIT: Duration = Duration::from_millis(300);
+/// Bytes of such things that wait to be written to the disk; who brings more writes it himself.
+pub const UNWRITTEN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Such things that are written together, each with an open file.
+pub const UNWRITTEN_FILES_AT_ONCE: usize = 32;
 /// Bytes of manifests and signature payloads kept in memory.
 pub const HOT_BYTES_MAX: u64 = 64 * MIB;
 /// Verdicts, grants and tags kept in memory, each.

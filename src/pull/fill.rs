@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -19,7 +20,7 @@ use super::filling::Filling;
 use super::transfer::Wanted;
 use super::turns::Turns;
 use super::worth::{Deserted, Patience};
-use crate::limits::FILL_ALONE_LOOK;
+use crate::limits::{FILL_ALONE_LOOK, UNSYNCED_FILLS_MAX};
 use crate::oci::{Digest, Host, Repository};
 use crate::store::{StagedReader, Store};
 use crate::telemetry::{FillOutcome, Telemetry};
@@ -50,6 +51,8 @@ pub(super) struct Fill {
     /// The repository it is fetched from.
     repository: Repository,
     progress: watch::Sender<Progress>,
+    /// Bytes written, whatever became of them.
+    written: AtomicU64,
     staged: OnceLock<StagedReader>,
     /// When upstream began to send.
     began: OnceLock<Instant>,
@@ -63,6 +66,12 @@ impl Fill {
     pub(super) fn begin(&self, reader: StagedReader) {
         self.began.get_or_init(Instant::now);
         self.staged.get_or_init(|| reader);
+    }
+
+    /// So many bytes can be read.
+    pub(super) fn wrote(&self, written: u64) {
+        self.written.store(written, Ordering::Relaxed);
+        self.progress.send_replace(Progress::Streaming { written });
     }
 
     /// Ends when going on for nobody is not worth it, nobody having been there `since` then.
@@ -158,6 +167,7 @@ pub(super) struct Fills {
     running: Running,
     store: Store,
     turns: Turns,
+    unsynced: Arc<Semaphore>,
     patience: Patience,
     tasks: TaskTracker,
 }
@@ -165,7 +175,8 @@ pub(super) struct Fills {
 impl Fills {
     /// No fill yet; each becomes a task in `tasks`.
     pub(super) fn new(store: Store, turns: Turns, patience: Patience, tasks: TaskTracker) -> Self {
-        Self { running: Running::default(), store, turns, patience, tasks }
+        let unsynced = Arc::new(Semaphore::new(UNSYNCED_FILLS_MAX));
+        Self { running: Running::default(), store, turns, unsynced, patience, tasks }
     }
 
     /// The turns that transfers take.
@@ -187,6 +198,7 @@ impl Fills {
                 let fill = Arc::new(Fill {
                     repository: wanted.repository.clone(),
                     progress: watch::Sender::new(Progress::Starting),
+                    written: AtomicU64::new(0),
                     staged: OnceLock::new(),
                     began: OnceLock::new(),
                     followers: watch::Sender::new(0),
@@ -200,17 +212,18 @@ impl Fills {
                     tasks: self.tasks.clone(),
                     began: Instant::now(),
                     outcome: FillOutcome::Cancelled,
-                    bytes: 0,
                 };
                 let follower = Follower::of(&fill);
                 entry.insert(fill);
                 wanted.telemetry.fill_began();
-                let filling = Filling::new(wanted.clone(), self.store.clone(), self.turns.clone());
-                let place = place.cloned();
-                self.tasks.spawn(async move {
-                    let _place = place;
-                    filling.run(seat).await;
-                });
+                let filling = Filling {
+                    wanted: wanted.clone(),
+                    store: self.store.clone(),
+                    turns: self.turns.clone(),
+                    unsynced: Arc::clone(&self.unsynced),
+                    place: place.cloned(),
+                };
+                self.tasks.spawn(filling.run(seat));
                 (follower, Joined::Started)
             }
         }
@@ -227,7 +240,6 @@ pub(super) struct Seat {
     tasks: TaskTracker,
     began: Instant,
     outcome: FillOutcome,
-    bytes: u64,
 }
 
 impl Seat {
@@ -235,10 +247,9 @@ impl Seat {
         &self.fill
     }
 
-    /// So many bytes can be read.
-    pub(super) fn wrote(&mut self, written: u64) {
-        self.bytes = written;
-        self.fill.progress.send_replace(Progress::Streaming { written });
+    /// All bytes can be read and are right; the fill goes on.
+    pub(super) fn verified(&self) {
+        self.fill.progress.send_replace(Progress::Verified);
     }
 
     /// Ends the fill. Its place goes first: who is told that it failed, and tries again, starts a new one.
@@ -296,7 +307,8 @@ impl Drop for Seat {
             }
             running
         });
-        self.fill.telemetry.fill_ended(self.outcome, self.bytes, self.began.elapsed());
+        let written = self.fill.written.load(Ordering::Relaxed);
+        self.fill.telemetry.fill_ended(self.outcome, written, self.began.elapsed());
     }
 }
 
@@ -314,6 +326,7 @@ mod tests {
         let fill = Arc::new(Fill {
             repository: Repository::new(host.clone(), "team/app".parse().unwrap()).unwrap(),
             progress: watch::Sender::new(Progress::Starting),
+            written: AtomicU64::new(0),
             staged: OnceLock::new(),
             began: OnceLock::new(),
             followers: watch::Sender::new(0),
@@ -330,15 +343,14 @@ mod tests {
             tasks: TaskTracker::new(),
             began: Instant::now(),
             outcome: FillOutcome::Cancelled,
-            bytes: 0,
         };
         (running, seat, Follower::of(&fill))
     }
 
     #[tokio::test]
     async fn f_06_a_fill_whose_task_is_lost_ends_for_its_followers_and_frees_its_place() {
-        let (running, mut seat, follower) = running();
-        seat.wrote(50);
+        let (running, seat, follower) = running();
+        seat.fill().wrote(50);
         let mut progress = follower.progress();
         let task = tokio::task::spawn_blocking(move || {
             let _seat = seat;

@@ -1,23 +1,30 @@
 //! What a fill's task does: wait for its turn, write what upstream sends into the cache, hash it, put it into place.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use super::PullError;
+use super::cold::Place;
 use super::fill::{Progress, Seat};
 use super::transfer::{Transfer, Wanted};
 use super::turns::{Busy, Pace, Turns};
-use crate::store::{Staged, Store};
+use crate::store::{Staged, Store, StoreError};
 use crate::telemetry::FillOutcome;
 use crate::upstream::UpstreamError;
 
 /// The work of one fill.
 #[derive(Debug)]
 pub(super) struct Filling {
-    wanted: Wanted,
-    store: Store,
-    turns: Turns,
+    pub(super) wanted: Wanted,
+    pub(super) store: Store,
+    pub(super) turns: Turns,
+    /// How many blobs may be read to their end before the disk has them.
+    pub(super) unsynced: Arc<Semaphore>,
+    /// Its place among the transfers of the client that it was begun for.
+    pub(super) place: Option<Arc<Place>>,
 }
 
 /// Why a fill ended without the blob in the cache.
@@ -40,11 +47,7 @@ impl From<UpstreamError> for Stop {
 }
 
 impl Filling {
-    pub(super) fn new(wanted: Wanted, store: Store, turns: Turns) -> Self {
-        Self { wanted, store, turns }
-    }
-
-    pub(super) async fn run(self, mut seat: Seat) {
+    pub(super) async fn run(mut self, mut seat: Seat) {
         match self.fill(&mut seat).await {
             Ok((progress, outcome)) => seat.end(progress, outcome),
             Err(Stop::Unstorable) => seat.end(Progress::Unstorable, FillOutcome::NoSpace),
@@ -61,7 +64,7 @@ impl Filling {
         }
     }
 
-    async fn fill(&self, seat: &mut Seat) -> Result<(Progress, FillOutcome), Stop> {
+    async fn fill(&mut self, seat: &mut Seat) -> Result<(Progress, FillOutcome), Stop> {
         let mut company = Company { desertion: seat.desertion(self.wanted.size), size: self.wanted.size };
         // A fill may have committed the blob between our caller's look into the cache and this task's start.
         if self.is_cached().await {
@@ -77,22 +80,36 @@ impl Filling {
         let both = async { tokio::try_join!(begin, self.stage()) };
         let (mut transfer, mut staged) = company.keep(seat, both).await??;
         seat.fill().begin(staged.reader().map_err(|_| Stop::Unstorable)?);
-        loop {
-            let pieces = company.keep(seat, transfer.next()).await??;
-            if pieces.is_empty() {
-                break;
+        let mut pieces = company.keep(seat, transfer.next()).await??;
+        while !pieces.is_empty() {
+            // What comes next is received while this is written and hashed; a disk that fails need not wait for it.
+            let reading = Arc::clone(seat.fill());
+            let write = async {
+                staged.write_pieces(pieces).await.map_err(|_| Stop::Unstorable)?;
+                reading.wrote(staged.written());
+                Ok::<(), Stop>(())
+            };
+            let receive = async { Ok::<_, Stop>(transfer.next().await) };
+            let ((), next) = company.keep(seat, async { tokio::try_join!(write, receive) }).await??;
+            pieces = next?;
+        }
+        // Who waits for the turn, or the client's place, need not wait for the disk.
+        drop((transfer, self.place.take()));
+        match staged.whole(&self.wanted.digest).await {
+            Ok(whole) => {
+                // Readers need not wait for the disk, unless it falls behind; who comes now still finds the fill.
+                let unsynced = self.unsynced.try_acquire();
+                if unsynced.is_ok() {
+                    seat.verified();
+                }
+                // When that fails, the bytes are right all the same and readers have them open; only the cache goes without.
+                let kept = whole.commit().await;
+                Ok((Progress::Verified, if kept.is_ok() { FillOutcome::Committed } else { FillOutcome::NoSpace }))
             }
-            staged.write_pieces(pieces).await.map_err(|_| Stop::Unstorable)?;
-            seat.wrote(staged.written());
+            Err(StoreError::DigestMismatch { .. }) => Err(self.wanted.bad("digest_mismatch").into()),
+            // The process ends.
+            Err(_) => Err(Stop::Unstorable),
         }
-        // Who waits for the turn need not wait for the disk.
-        drop(transfer);
-        if staged.digest() != self.wanted.digest {
-            return Err(self.wanted.bad("digest_mismatch").into());
-        }
-        // When that fails, the bytes are right all the same and readers have them open; only the cache goes without.
-        let kept = staged.commit(&self.wanted.digest).await;
-        Ok((Progress::Verified, if kept.is_ok() { FillOutcome::Committed } else { FillOutcome::NoSpace }))
     }
 
     async fn is_cached(&self) -> bool {

@@ -141,13 +141,19 @@ impl Blobs {
         reader
     }
 
-    /// Takes over a staged file whose content has that digest: makes room, syncs, renames. Blocks. The file does not go
-    /// while `reader` lives.
+    /// Takes over a staged file that is synced and whose content has that digest: makes room and renames. Blocks. The file
+    /// does not go while `reader` lives. Returns its directory, which is to be synced before the blob counts as kept.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`] when it is larger than the whole cache, or than what nobody reads of it: nothing is evicted
     /// for it then.
-    pub(super) fn adopt(&self, staged: &Path, file: &File, digest: &Digest, reader: &InUse) -> Result<(), StoreError> {
+    pub(super) fn adopt(
+        &self,
+        staged: &Path,
+        file: &File,
+        digest: &Digest,
+        reader: &InUse,
+    ) -> Result<PathBuf, StoreError> {
         let target = self.layout.blob(digest);
         let refused = |error| {
             self.telemetry.cache_write_failed(&error);
@@ -164,18 +170,16 @@ impl Blobs {
             (ledger.reserve(reserved).ok_or(StoreError::NoSpace)?, reserved)
         };
         self.unlink(&victims, EvictionReason::Size);
-        let synced = disk::sync_file(staged, file);
         let placed = {
             let _place = lock(self.place(digest));
-            let placed = synced.and_then(|()| put_in_place(staged, &target));
+            let placed = put_in_place(staged, &target);
             let mut ledger = lock(&self.ledger);
             ledger.release(reserved);
             if placed.is_ok() {
                 ledger.insert(*digest, identity.size, self.clock.now());
                 ledger.held_by(digest, reader);
-                self.verified.insert(*digest, identity);
             } else if let Ok(metadata) = std::fs::symlink_metadata(&target) {
-                // The one that was there, or ours, whose directory could not be synced.
+                // The one that was there.
                 ledger.insert(*digest, metadata.len(), self.clock.now());
             }
             placed
@@ -183,6 +187,13 @@ impl Blobs {
         // Several that arrive at once may each have found room, and together have none.
         self.trim();
         placed.map_err(refused)
+    }
+
+    /// Records that this very file has been hashed whole and is what its name says.
+    pub(super) fn verified(&self, digest: &Digest, file: &File) {
+        if let Ok(identity) = FileIdentity::of(file) {
+            self.verified.insert(*digest, identity);
+        }
     }
 
     /// The lock for who puts a file into that place or takes it away. Files of one directory share it, so that nobody takes a
@@ -279,7 +290,8 @@ impl Blobs {
     }
 }
 
-fn put_in_place(staged: &Path, target: &Path) -> io::Result<()> {
+/// Renames; returns the directory.
+fn put_in_place(staged: &Path, target: &Path) -> io::Result<PathBuf> {
     let shard = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
     match disk::look(shard) {
         Ok(metadata) if metadata.is_dir() => {}
@@ -291,7 +303,7 @@ fn put_in_place(staged: &Path, target: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     disk::rename(staged, target)?;
-    disk::sync_directory(shard)
+    Ok(shard.to_owned())
 }
 
 /// Locks for places: enough that two files that come at once seldom share one.

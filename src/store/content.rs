@@ -8,6 +8,7 @@ use moka::sync::Cache;
 
 use super::blobs::Blobs;
 use super::error::is_unreadable;
+use super::unwritten::Unwritten;
 use super::{Staged, off_thread};
 use crate::limits::{CONTENT_BYTES_MAX, HOT_BYTES_MAX};
 use crate::oci::Digest;
@@ -16,6 +17,7 @@ use crate::oci::Digest;
 #[derive(Debug, Clone)]
 pub(super) struct Contents {
     hot: Cache<Digest, Bytes>,
+    unwritten: Arc<Unwritten>,
     blobs: Arc<Blobs>,
 }
 
@@ -26,7 +28,7 @@ impl Contents {
             .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len().saturating_add(ENTRY_BYTES)).unwrap_or(u32::MAX))
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self { hot, blobs }
+        Self { hot, unwritten: Arc::new(Unwritten::new(Arc::clone(&blobs))), blobs }
     }
 
     /// The bytes of that digest; hashed whenever they come from disk, and a wrong file is dropped.
@@ -39,37 +41,44 @@ impl Contents {
         if !self.blobs.layout.is_kept() {
             return None;
         }
+        if let Some(bytes) = self.unwritten.find(digest) {
+            self.hot.insert(*digest, bytes.clone());
+            return Some(bytes);
+        }
         let (this, digest) = (self.clone(), *digest);
         off_thread(move || this.read(&digest)).await.ok().flatten()
     }
 
-    /// Keeps bytes that the caller has hashed. What cannot be written is counted and kept in memory.
+    /// Keeps bytes that the caller has hashed. They are written soon: who keeps them waits only when much is to be written
+    /// already. What cannot be written is counted and kept in memory.
     pub(super) async fn keep(&self, digest: &Digest, bytes: Bytes) {
         if bytes.len() > CONTENT_BYTES_MAX {
             tracing::debug!(%digest, bytes = bytes.len(), "too large to be kept whole");
             return;
         }
         self.hot.insert(*digest, bytes.clone());
-        if !self.blobs.layout.is_kept() {
+        if !self.blobs.layout.is_kept() || self.unwritten.add(digest, &bytes) {
             return;
         }
-        let (this, digest) = (self.clone(), *digest);
-        if let Err(error) = off_thread(move || this.write(&digest, &bytes)).await {
+        let (blobs, digest) = (Arc::clone(&self.blobs), *digest);
+        if let Err(error) = off_thread(move || Staged::store_all(&blobs, &[(digest, bytes)])).await {
             tracing::warn!(%digest, %error, "content is kept in memory only");
+        }
+    }
+
+    /// Writes what is not written yet, if that content is; or all of it.
+    pub(super) async fn settle(&self, digest: Option<&Digest>) {
+        if self.unwritten.is_waiting(digest) {
+            let unwritten = Arc::clone(&self.unwritten);
+            if let Err(error) = off_thread(move || unwritten.flush()).await {
+                tracing::warn!(%error, "content is kept in memory only");
+            }
         }
     }
 
     /// Forgets the copy in memory.
     pub(super) fn forget(&self, digest: &Digest) {
         self.hot.invalidate(digest);
-    }
-
-    fn write(&self, digest: &Digest, bytes: &Bytes) {
-        // The file itself is asked, not what is believed to lie there; and who keeps it anew still uses it.
-        let known = self.blobs.open(digest).is_some_and(|blob| usize::try_from(blob.size()) == Ok(bytes.len()));
-        if !known && let Err(error) = Staged::store_whole(&self.blobs, digest, bytes) {
-            tracing::debug!(%digest, %error, "content is kept in memory only");
-        }
     }
 
     fn read(&self, digest: &Digest) -> Option<Bytes> {

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::StoreError;
 use super::disk::{self, FILE_MODE};
+use crate::limits::RESCUED_FILES_MAX;
 use crate::oci::{Algorithm, Digest};
 
 /// The directories of one store.
@@ -26,6 +27,8 @@ pub(super) struct Layout {
     /// Makes names in `staging/` unique: a random start, and a count.
     run: u64,
     count: AtomicU64,
+    /// Changes whenever the machine is started; `None` where the system does not say, or nothing is kept.
+    boot: Option<String>,
 }
 
 /// Whether the directory outlives the process.
@@ -39,14 +42,16 @@ enum Lifetime {
 impl Layout {
     /// A store that is kept under `data_dir`.
     pub(super) fn kept(data_dir: PathBuf) -> Self {
-        Self { root: data_dir, lifetime: Lifetime::Kept, run: random(), count: AtomicU64::new(0) }
+        let (run, count) = (random(), AtomicU64::new(0));
+        Self { root: data_dir, lifetime: Lifetime::Kept, run, count, boot: boot() }
     }
 
     /// A store that no other process sees and that is removed when it is dropped.
     pub(super) fn temporary() -> Self {
         let name = format!("sealgate-{:016x}{:016x}", random(), random());
         let root = std::env::temp_dir().join(name);
-        Self { root, lifetime: Lifetime::Temporary, run: random(), count: AtomicU64::new(0) }
+        let (run, count) = (random(), AtomicU64::new(0));
+        Self { root, lifetime: Lifetime::Temporary, run, count, boot: None }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -171,16 +176,48 @@ impl Layout {
         }
     }
 
-    /// Removes what a killed process left in `staging/`; only files of our own making, and only under the lock.
-    pub(super) fn empty_staging(&self) -> io::Result<()> {
+    /// Removes what a killed process left in `staging/`; only files of our own making, and only under the lock. Blobs that
+    /// were whole stay, if the machine has not been started since: those are returned.
+    pub(super) fn empty_staging(&self) -> io::Result<Vec<(PathBuf, Digest)>> {
+        let mut whole = Vec::new();
         for entry in disk::list(&self.staging())? {
             let entry = entry?;
-            let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(STAGED_PREFIX));
-            if ours && entry.file_type()?.is_file() {
-                disk::remove_file(&entry.path())?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| name.starts_with(STAGED_PREFIX)) else { continue };
+            if !entry.file_type()?.is_file() {
+                continue;
+            }
+            match self.whole_of(name) {
+                Some(digest) if whole.len() < RESCUED_FILES_MAX => whole.push((entry.path(), digest)),
+                Some(_) | None => disk::remove_file(&entry.path())?,
             }
         }
-        Ok(())
+        Ok(whole)
+    }
+
+    /// The name in `staging/` that says that the file is all of a blob; `None` where nobody would know how long that holds.
+    pub(super) fn whole(&self, slot: &Path, digest: &Digest) -> Option<PathBuf> {
+        let (boot, mut name) = (self.boot.as_ref()?, slot.file_name()?.to_owned());
+        name.push(format!(".{boot}.{}-{}", digest.algorithm().as_str(), digest.hex()));
+        Some(slot.with_file_name(name))
+    }
+
+    /// The blob that a file of that name is, if nothing of it can have been lost since.
+    fn whole_of(&self, name: &str) -> Option<Digest> {
+        let (_, rest) = name.split_once('.')?;
+        let (boot, digest) = rest.split_once('.')?;
+        let (algorithm, hex) = digest.split_once('-')?;
+        let digest = format!("{algorithm}:{hex}").parse().ok()?;
+        (self.boot.as_deref() == Some(boot)).then_some(digest)
+    }
+
+    /// Opens one of [`Self::empty_staging`].
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] when something else than our own file lies there.
+    pub(super) fn open_staged(&self, path: &Path) -> io::Result<Option<File>> {
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+        open_below(&self.staging(), &[], name)
     }
 
     /// Creates a file in `staging/` for reading and writing, and the directory if somebody took it away.
@@ -284,6 +321,14 @@ fn random() -> u64 {
         Ok(()) => u64::from_be_bytes(bytes),
         Err(_) => u64::from(std::process::id()),
     }
+}
+
+/// The kernel's name for the time since the machine was started.
+fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let id = id.trim();
+    let is_plain = id.len() == 36 && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    is_plain.then(|| id.to_owned())
 }
 
 /// Locked by the process that uses the directory.

@@ -32,6 +32,7 @@ mod sweep;
 mod tags;
 #[cfg(test)]
 mod testing;
+mod unwritten;
 mod verdict;
 mod verdicts;
 mod worker;
@@ -43,7 +44,7 @@ pub use mapped::FileRegion;
 pub use offline::OfflineCache;
 pub use reading::{read_content, read_verdicts};
 pub use scrub::{Scrub, ScrubStats};
-pub use staging::{Staged, StagedReader};
+pub use staging::{Staged, StagedReader, Whole};
 pub use tags::TagPointer;
 pub use verdict::{StoredVerdict, VerdictFilter, VerdictId, VerdictIdError, VerdictKey};
 
@@ -65,7 +66,7 @@ use self::records::Records;
 use self::scrub::Scrubber;
 use self::tags::Tags;
 use crate::clock::{Clock, Timestamp};
-use crate::limits::{STORE_UPKEEP, VERDICT_STORE_CLOSE, VERDICT_SWEEP};
+use crate::limits::{RESCUE_WAIT, STORE_UPKEEP, VERDICT_STORE_CLOSE, VERDICT_SWEEP};
 use crate::oci::{Algorithm, Digest, ImageReference, MediaType, Repository, Tag};
 use crate::policy::Evidence;
 use crate::telemetry::Telemetry;
@@ -168,7 +169,7 @@ impl Store {
         let root = layout.root().to_owned();
         let (own_clock, own_telemetry) = (clock.clone(), telemetry.clone());
         let prepared = off_thread(move || prepare(layout, own_clock, own_telemetry)).await;
-        let Prepared { layout, lock, records, seen_time } =
+        let Prepared { layout, lock, whole, records, seen_time } =
             prepared.map_err(|error| StoreError::of(&root, error))??;
         records.report();
         let decisions = Arc::new(Decisions::new(&layout, records.clone(), clock.clone()));
@@ -191,6 +192,13 @@ impl Store {
             stop,
         });
         inner.blobs.report();
+        if !whole.is_empty() {
+            let blobs = Arc::clone(&inner.blobs);
+            let rescued = inner.tasks.spawn_blocking(move || blobs.rescue(&whole));
+            if tokio::time::timeout(RESCUE_WAIT, rescued).await.is_err() {
+                tracing::info!("the last process left blobs that are put into the cache beside the service");
+            }
+        }
         if inner.blobs.layout.is_kept() {
             inner.tasks.spawn(upkeep(Arc::downgrade(&inner), inner.stop.clone()));
         }
@@ -200,6 +208,7 @@ impl Store {
     /// Flushes and closes; bounded by twice `limits::VERDICT_STORE_CLOSE`. What is asked afterwards is answered from memory.
     pub async fn close(&self) {
         self.inner.stop.cancel();
+        self.inner.contents.settle(None).await;
         self.inner.tasks.close();
         if tokio::time::timeout(VERDICT_STORE_CLOSE, self.inner.tasks.wait()).await.is_err() {
             tracing::warn!("the store's upkeep did not end in time");
@@ -216,7 +225,7 @@ impl Store {
         self.inner.contents.find(digest).await
     }
 
-    /// Keeps them; failure to write is counted, never fatal. The caller has hashed them. More than
+    /// Keeps them, on disk within moments; failure to write is counted, never fatal. The caller has hashed them. More than
     /// `limits::CONTENT_BYTES_MAX` are not kept.
     pub async fn keep_content(&self, digest: &Digest, bytes: Bytes) {
         self.inner.contents.keep(digest, bytes).await;
@@ -226,6 +235,7 @@ impl Store {
 
     /// Opens a cached blob.
     pub async fn blob(&self, digest: &Digest) -> Option<BlobFile> {
+        self.inner.contents.settle(Some(digest)).await;
         let (blobs, digest) = (Arc::clone(&self.inner.blobs), *digest);
         off_thread(move || blobs.open(&digest)).await.ok().flatten()
     }
@@ -242,6 +252,7 @@ impl Store {
 
     /// Removes what an operator wants removed, but nothing that is being read.
     pub async fn evict(&self, what: Eviction) -> Evicted {
+        self.inner.contents.settle(None).await;
         let blobs = Arc::clone(&self.inner.blobs);
         let (evicted, victims) = off_thread(move || blobs.evict(what)).await.unwrap_or((Evicted::Unknown, Vec::new()));
         for digest in &victims {
@@ -420,6 +431,8 @@ impl Inner {
 struct Prepared {
     layout: Layout,
     lock: Option<Lock>,
+    /// Blobs that the last process had whole and not in place.
+    whole: Vec<(PathBuf, Digest)>,
     records: Records,
     seen_time: SeenTime,
 }
@@ -427,15 +440,16 @@ struct Prepared {
 /// Creates the directories, takes the lock and only then touches what lies there. Blocks.
 fn prepare(layout: Layout, clock: Clock, telemetry: Telemetry) -> Result<Prepared, StoreError> {
     if !layout.is_kept() {
-        return Ok(Prepared { layout, lock: None, records: Records::none(telemetry), seen_time: SeenTime::open(None) });
+        let (records, seen_time) = (Records::none(telemetry), SeenTime::open(None));
+        return Ok(Prepared { layout, lock: None, whole: Vec::new(), records, seen_time });
     }
     let root = layout.root().to_owned();
     let refused = |error| StoreError::of(&root, error);
     layout.create_root().map_err(refused)?;
     let lock = layout.lock()?;
-    layout.create().and_then(|()| layout.empty_staging()).map_err(refused)?;
+    let whole = layout.create().and_then(|()| layout.empty_staging()).map_err(refused)?;
     let records = Records::open(root.clone(), clock, telemetry)?;
-    Ok(Prepared { layout, lock: Some(lock), records, seen_time: SeenTime::open(Some(root)) })
+    Ok(Prepared { layout, lock: Some(lock), whole, records, seen_time: SeenTime::open(Some(root)) })
 }
 
 /// Counts blobs and records once, then keeps house until `stop`. Holds no handle while it waits.

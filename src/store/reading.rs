@@ -219,6 +219,7 @@ mod tests {
         let digest = Digest::sha256(&content);
         assert_eq!(read_content(directory.path(), &digest).await, None);
         store.keep_content(&digest, content.clone()).await;
+        assert!(store.blob(&digest).await.is_some(), "now it is on disk");
         assert_eq!(read_content(directory.path(), &digest).await, Some(content));
         let path = Layout::kept(directory.path().to_owned()).blob(&digest);
         std::fs::write(&path, "another one").unwrap();

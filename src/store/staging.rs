@@ -1,5 +1,10 @@
 //! Files that are being written: hashed on the way, bounded, renamed into the cache when whole, else removed.
+//!
+//! A blob that is whole can be read at once; that it is also synced, and cached, nobody waits for. Should the process be killed
+//! in between, the file's name says what it is, and the next process puts it into place: but only while the machine runs on,
+//! since a power cut may have left a part of the content.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,19 +51,14 @@ struct Progress {
     next_check: u64,
 }
 
-/// The file's name; dropping it removes the file unless it was renamed.
+/// The file's name; dropping it removes the file unless it was put into place.
 #[derive(Debug)]
 struct Slot {
+    /// The one that it was created with.
     path: PathBuf,
-    fate: Mutex<Fate>,
+    /// The one that it has now; `None` when it is in place, or removed already.
+    now: Mutex<Option<PathBuf>>,
     blobs: Arc<Blobs>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Remove,
-    /// Renamed, or removed already.
-    Gone,
 }
 
 impl Staged {
@@ -69,26 +69,49 @@ impl Staged {
             return Err(StoreError::NoSpace);
         }
         let path = blobs.layout.staging_slot();
-        let written = |error: io::Error| {
-            blobs.telemetry.cache_write_failed(&error);
-            StoreError::of(&path, error)
-        };
-        let file = Arc::new(blobs.layout.create_staged(&path).map_err(written)?);
-        let slot = Slot { path, fate: Mutex::new(Fate::Remove), blobs: Arc::clone(blobs) };
+        let file = blobs.layout.create_staged(&path).map_err(|error| refused(blobs, &path, error))?;
+        let slot = Slot { now: Mutex::new(Some(path.clone())), path, blobs: Arc::clone(blobs) };
         blobs.keep_space_free(size_max)?;
         let progress = Progress { written: 0, hasher: Hasher::new(algorithm), next_check: FREE_SPACE_CHECK_BYTES };
         Ok(Self {
             size_max,
             state: State::Ready,
-            inner: Arc::new(Inner { file, reader: InUse::default(), progress: Mutex::new(progress), slot }),
+            inner: Arc::new(Inner {
+                file: Arc::new(file),
+                reader: InUse::default(),
+                progress: Mutex::new(progress),
+                slot,
+            }),
         })
     }
 
-    /// Puts content into the cache in one go; the caller has hashed it. Blocks.
-    pub(super) fn store_whole(blobs: &Arc<Blobs>, digest: &Digest, content: &Bytes) -> Result<(), StoreError> {
+    /// Puts content into the cache, each under its digest; the caller has hashed it. What is there already stays. All files
+    /// are synced one after the other, and each directory once, which a journal does together. What cannot be written is
+    /// counted. Blocks.
+    pub(super) fn store_all(blobs: &Arc<Blobs>, contents: &[(Digest, Bytes)]) {
+        let mut staged = Vec::new();
+        for (digest, content) in contents {
+            // The file itself is asked, not what is believed to lie there; and who keeps it anew still uses it.
+            if blobs.open(digest).is_none_or(|blob| blob.size() != length(content)) {
+                let file = kept(digest, Self::of_content(blobs, digest, content));
+                staged.extend(file.map(|file| (digest, file)));
+            }
+        }
+        staged.retain(|(digest, file)| kept(digest, file.inner.sync()).is_some());
+        let mut directories = BTreeMap::new();
+        for (digest, file) in &staged {
+            let directory = kept(digest, file.inner.place(digest));
+            directories.extend(directory.map(|directory| (directory, *digest)));
+        }
+        for (directory, digest) in &directories {
+            kept(digest, sync_directory(blobs, directory));
+        }
+    }
+
+    fn of_content(blobs: &Arc<Blobs>, digest: &Digest, content: &Bytes) -> Result<Self, StoreError> {
         let staged = Self::create(blobs, digest.algorithm(), length(content))?;
         staged.inner.append(std::slice::from_ref(content))?;
-        staged.inner.commit(digest)
+        Ok(staged)
     }
 
     /// Appends; see [`Self::write_pieces`].
@@ -139,18 +162,42 @@ impl Staged {
         lock(&self.inner.progress).hasher.clone().finish()
     }
 
-    /// Syncs and renames into place if the content has that digest. Once begun it ends, also when the caller leaves.
+    /// Ends the writing, if the content has that digest. From now on a process that is killed leaves the blob to the next one.
     ///
     /// # Errors
-    /// [`StoreError::DigestMismatch`]; [`StoreError::NoSpace`] when the blob is larger than the whole cache or the disk
-    /// is full; [`StoreError::Io`]. The file is gone then, and readers keep what they have.
-    pub async fn commit(self, digest: &Digest) -> Result<(), StoreError> {
+    /// [`StoreError::DigestMismatch`]; the file is gone then, and readers keep what they have.
+    pub async fn whole(self, digest: &Digest) -> Result<Whole, StoreError> {
         let found = self.digest();
         if found != *digest || self.state == State::Writing {
             return Err(StoreError::DigestMismatch { wanted: Box::new(*digest), found: Box::new(found) });
         }
+        let inner = self.inner;
+        let path = inner.slot.path.clone();
+        off_thread(move || {
+            inner.name_whole(&found);
+            Whole { inner, digest: found }
+        })
+        .await
+        .map_err(|error| StoreError::of(&path, error))
+    }
+}
+
+/// A staged file that is all of a blob, hashed, and not in the cache yet.
+#[derive(Debug)]
+pub struct Whole {
+    inner: Arc<Inner>,
+    digest: Digest,
+}
+
+impl Whole {
+    /// Syncs and renames into place. Once begun it ends, also when the caller leaves.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`] when the blob is larger than the whole cache or the disk is full; [`StoreError::Io`]. The file
+    /// is gone then, and readers keep what they have.
+    pub async fn commit(self) -> Result<(), StoreError> {
         let path = self.inner.slot.path.clone();
-        off_thread(move || self.inner.commit(&found)).await.map_err(|error| StoreError::of(&path, error))?
+        off_thread(move || self.inner.commit(&self.digest)).await.map_err(|error| StoreError::of(&path, error))?
     }
 }
 
@@ -163,8 +210,7 @@ impl Inner {
         }
         for piece in pieces {
             if let Err(error) = disk::write_at(&self.slot.path, &self.file, piece, progress.written) {
-                self.slot.blobs.telemetry.cache_write_failed(&error);
-                return Err(StoreError::of(&self.slot.path, error));
+                return Err(refused(&self.slot.blobs, &self.slot.path, error));
             }
             progress.hasher.update(piece);
             progress.written = progress.written.saturating_add(length(piece));
@@ -173,23 +219,62 @@ impl Inner {
     }
 
     fn commit(&self, digest: &Digest) -> Result<(), StoreError> {
-        let adopted = self.slot.blobs.adopt(&self.slot.path, &self.file, digest, &self.reader);
-        if adopted.is_err() {
-            remove(&self.slot.blobs, &self.slot.path);
+        self.sync()?;
+        sync_directory(&self.slot.blobs, &self.place(digest)?)
+    }
+
+    /// Makes the content survive a power cut.
+    fn sync(&self) -> Result<(), StoreError> {
+        let path = lock(&self.slot.now).clone().unwrap_or_else(|| self.slot.path.clone());
+        disk::sync_file(&path, &self.file).map_err(|error| refused(&self.slot.blobs, &path, error))
+    }
+
+    /// Gives the file a name that says what it is to a process that finds it. Without it, that one fetches the blob again.
+    fn name_whole(&self, digest: &Digest) {
+        let Some(path) = self.slot.blobs.layout.whole(&self.slot.path, digest) else { return };
+        let mut now = lock(&self.slot.now);
+        if let Some(now) = now.as_mut()
+            && disk::rename(now, &path).is_ok()
+        {
+            *now = path;
         }
+    }
+
+    /// Gives the file its name in the cache; the directory, which is to be synced.
+    fn place(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
         // From here on the name is nobody's.
-        *lock(&self.slot.fate) = Fate::Gone;
+        let Some(path) = lock(&self.slot.now).take() else {
+            return Err(StoreError::of(&self.slot.path, io::ErrorKind::NotFound.into()));
+        };
+        let adopted = self.slot.blobs.adopt(&path, &self.file, digest, &self.reader);
+        if adopted.is_ok() {
+            self.slot.blobs.verified(digest, &self.file);
+        } else {
+            remove(&self.slot.blobs, &path);
+        }
         adopted
     }
 }
 
+/// Makes names in a directory of the cache survive a power cut.
+fn sync_directory(blobs: &Blobs, directory: &Path) -> Result<(), StoreError> {
+    disk::sync_directory(directory).map_err(|error| refused(blobs, directory, error))
+}
+
+/// What came of writing content.
+fn kept<T>(digest: &Digest, outcome: Result<T, StoreError>) -> Option<T> {
+    outcome.inspect_err(|error| tracing::debug!(%digest, %error, "content is kept in memory only")).ok()
+}
+
+fn refused(blobs: &Blobs, path: &Path, error: io::Error) -> StoreError {
+    blobs.telemetry.cache_write_failed(&error);
+    StoreError::of(path, error)
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        if *lock(&self.fate) == Fate::Gone {
-            return;
-        }
+        let Some(path) = lock(&self.now).take() else { return };
         // Removing a long file takes its time, and this may be an async thread.
-        let path = std::mem::take(&mut self.path);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {
                 let blobs = Arc::clone(&self.blobs);

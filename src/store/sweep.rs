@@ -2,12 +2,13 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use tokio_util::sync::CancellationToken;
 
 use super::blobs::Blobs;
+use super::ledger::InUse;
 use super::{Evicted, Eviction, StoreError, disk, lock};
 use crate::clock::Timestamp;
 use crate::limits::STORE_UPKEEP_FILES_MAX;
@@ -15,6 +16,30 @@ use crate::oci::{Algorithm, Digest};
 use crate::telemetry::EvictionReason;
 
 impl Blobs {
+    /// Puts blobs into place that a killed process had whole. Blocks until the disk has them.
+    pub(super) fn rescue(&self, whole: &[(PathBuf, Digest)]) {
+        for (path, digest) in whole {
+            if let Err(error) = self.rescue_one(path, digest) {
+                tracing::debug!(%digest, %error, "a blob that was whole is fetched again");
+                if let Err(error) = disk::remove_file(path)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    tracing::warn!(path = %path.display(), %error, "a staged file could not be removed");
+                }
+            }
+        }
+    }
+
+    /// Its name is believed as those of all blobs are that lay there: until somebody reads it, and hashes it.
+    fn rescue_one(&self, path: &Path, digest: &Digest) -> Result<(), StoreError> {
+        let refused = |error| StoreError::of(path, error);
+        let file = self.layout.open_staged(path).map_err(refused)?;
+        let file = file.ok_or_else(|| refused(io::ErrorKind::NotFound.into()))?;
+        disk::sync_file(path, &file).map_err(refused)?;
+        let directory = self.adopt(path, &file, digest, &InUse::default())?;
+        disk::sync_directory(&directory).map_err(refused)
+    }
+
     /// Enters what lay in the cache at start, then evicts what does not fit; `false` when a part could not be listed. Blocks
     /// for as long as it takes; runs beside the service and stops at `stop`.
     pub(super) fn scan(&self, stop: &CancellationToken) -> bool {
@@ -177,7 +202,8 @@ mod tests {
 
     fn put(blobs: &Arc<Blobs>, content: &[u8]) -> Digest {
         let digest = Digest::sha256(content);
-        Staged::store_whole(blobs, &digest, &Bytes::copy_from_slice(content)).unwrap();
+        Staged::store_all(blobs, &[(digest, Bytes::copy_from_slice(content))]);
+        assert!(blobs.open(&digest).is_some());
         digest
     }
 
@@ -233,8 +259,7 @@ mod tests {
         let digest = put(&cached, b"blob");
         let full = blobs(directory.path(), u64::MAX, u64::MAX, &clock());
         full.scan(&CancellationToken::new());
-        let content = Bytes::from_static(b"other");
-        let refused = Staged::store_whole(&full, &Digest::sha256(&content), &content);
+        let refused = Staged::create(&full, Algorithm::Sha256, 5);
         assert!(matches!(refused, Err(StoreError::NoSpace)), "{refused:?}");
         assert!(full.open(&digest).is_some());
         assert_eq!(std::fs::read_dir(full.layout.staging()).unwrap().count(), 0);

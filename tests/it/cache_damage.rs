@@ -45,6 +45,13 @@ async fn part(mirror: &TestSealgate, digest: &Digest, range: &str) -> Answer {
     mirror.request("GET", &format!("/v2/{REPOSITORY}/blobs/{digest}"), &[("Range", range)]).await
 }
 
+/// Waits until what was served is cached.
+async fn no_fill_runs(mirror: &TestSealgate) {
+    while mirror.metric("sealgate_cache_fills_in_flight") != Some(0.0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn s_04_a_small_file_that_was_damaged_is_fetched_again_before_its_client_has_any_of_it() {
     let (registry, mut mirror, image) = cached(&[], &[40_000, HELD_BACK]).await;
@@ -58,6 +65,7 @@ async fn s_04_a_small_file_that_was_damaged_is_fetched_again_before_its_client_h
             assert!(answer.status == 200 && answer.complete, "byte {at}: {} bytes came", answer.body.len());
             assert_eq!(answer.body, blob.bytes);
         }
+        no_fill_runs(&mirror).await;
         assert_eq!(quarantined(&data), [format!("sha256-{}", blob.digest.hex())]);
         assert_eq!(registry.count("GET", "*/blobs/*"), asked + 1, "one transfer for all of them");
         assert_eq!(mirror.metric("sealgate_cache_evictions_total{reason=\"corrupt\"}"), Some(1.0));
@@ -143,6 +151,7 @@ async fn s_04_a_damaged_file_that_cannot_be_taken_away_is_served_to_nobody_else(
     drop(observed);
     // Written again, it is the cache's again.
     assert!(whole(&mirror, &blob.digest).await.complete);
+    no_fill_runs(&mirror).await;
     assert_eq!(std::fs::read(path_of(&data, &blob.digest)).unwrap(), blob.bytes);
     let answer = whole(&mirror, &blob.digest).await;
     assert!(answer.complete && answer.header("cache-status").is_some_and(|status| status.contains("hit")));

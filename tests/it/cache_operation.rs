@@ -14,6 +14,7 @@ use sealgate::telemetry::Telemetry;
 use sealgate::testing::{ACCEPT_ANYTHING, Answer, BuiltImage, FakeRegistry, ImageBuilder, TestSealgate, pseudo_random};
 
 use crate::program::{Place, Ran};
+use crate::wire::PATIENCE;
 
 const REPOSITORY: &str = "team/app";
 const MIB: usize = 1 << 20;
@@ -32,7 +33,7 @@ async fn put(store: &Store, content: Bytes) -> Digest {
     let digest = Digest::sha256(&content);
     let mut staged = store.stage(Algorithm::Sha256, u64::try_from(content.len()).unwrap()).await.unwrap();
     staged.write(&content).await.unwrap();
-    staged.commit(&digest).await.unwrap();
+    staged.whole(&digest).await.unwrap().commit().await.unwrap();
     digest
 }
 
@@ -70,6 +71,15 @@ async fn verified(store: &Store, clock: &ManualClock) -> ScrubStats {
     clock.advance(Duration::from_secs(1));
     assert!(store.verify_cache());
     passed(store, before).await
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 #[tokio::test]
@@ -288,6 +298,8 @@ async fn s_05_a_manifest_that_was_changed_on_disk_is_fetched_again() {
     flip_bit(&path, 3);
     let answer = manifest(&mirror).await;
     assert!(answer.status == 200 && image.digest().matches(&answer.body));
+    // It is written soon after the answer.
+    until("the file is there again", || path.exists()).await;
     assert!(image.digest().matches(&std::fs::read(path).unwrap()));
     mirror.stop().await;
 }
@@ -326,7 +338,8 @@ async fn s_12_a_cache_deleted_while_it_runs_is_made_again() {
             assert!(blob(&mirror, &one.digest).await.complete);
         }
         for directory in ["blobs", "staging"] {
-            std::fs::remove_dir_all(mirror.dir().join("data").join(directory)).unwrap();
+            let directory = mirror.dir().join("data").join(directory);
+            until("nothing is written just now", || std::fs::remove_dir_all(&directory).is_ok()).await;
         }
     }
     assert_eq!(mirror.metric("sealgate_panics_total"), Some(0.0));
@@ -339,13 +352,13 @@ async fn r_04_a_blob_larger_than_the_whole_cache_is_streamed_and_evicts_nothing(
     assert_eq!(manifest(&mirror).await.status, 200);
     let [small, large] = [1, 2].map(|place: usize| image.blobs[place].digest);
     assert!(blob(&mirror, &small).await.complete);
-    let before = mirror.metric("sealgate_cache_entries");
+    until("manifest and blob are cached", || mirror.metric("sealgate_cache_entries") == Some(2.0)).await;
     for _ in 0..3 {
         let answer = blob(&mirror, &large).await;
         assert!(answer.complete && large.matches(&answer.body));
     }
     assert_eq!(registry.count("GET", &format!("*/blobs/{large}")), 3);
-    assert_eq!(mirror.metric("sealgate_cache_entries"), before);
+    assert_eq!(mirror.metric("sealgate_cache_entries"), Some(2.0));
     assert_eq!(mirror.metric("sealgate_cache_evictions_total{reason=\"size\"}"), Some(0.0));
     mirror.stop().await;
 }

@@ -96,7 +96,11 @@ impl Scene {
         }
         for digest in lost {
             let hex = digest.hex();
-            std::fs::remove_file(place.path().join("data/blobs/sha256").join(&hex[..2]).join(&hex)).unwrap();
+            let file = place.path().join("data/blobs/sha256").join(&hex[..2]).join(&hex);
+            // It is written soon after the answer.
+            while std::fs::remove_file(&file).is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
         }
         Self { registry, mirror: Some(mirror), place, digests }
     }

@@ -73,7 +73,7 @@ async fn put(store: &Store, content: &Bytes) -> Result<(), StoreError> {
     let (first, second) = (content.slice(..100_000), content.slice(100_000..));
     staged.write(&first).await?;
     staged.write_pieces(vec![second]).await?;
-    staged.commit(&Digest::sha256(content)).await?;
+    staged.whole(&Digest::sha256(content)).await?.commit().await?;
     if let Ok(read) = reader.read_at(99_990, 20).await {
         assert_eq!(read, content.slice(99_990..100_010));
     }
@@ -488,7 +488,7 @@ async fn a_staged_file_that_could_not_be_removed_is_removed_later() {
     drop(deserted);
     let mut wrong = store.stage(Algorithm::Sha256, 1000).await.unwrap();
     wrong.write(&Bytes::from_static(b"wrong")).await.unwrap();
-    wrong.commit(&Digest::sha256(b"right")).await.unwrap_err();
+    wrong.whole(&Digest::sha256(b"right")).await.unwrap_err();
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!(staged(), 2);
     drop(observed);

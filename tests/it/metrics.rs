@@ -137,6 +137,10 @@ async fn a_pull_is_counted_at_every_step() {
         for blob in &image.blobs {
             assert!(mirror.get(&format!("/v2/library/app/blobs/{}", blob.digest)).await.complete);
         }
+        // What was served whole is cached soon.
+        while mirror.metric("sealgate_cache_fills_in_flight") != Some(0.0) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
     let bytes = u64::try_from(image.blob_bytes()).unwrap();
     for (series, wanted) in [

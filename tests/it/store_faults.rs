@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sealgate::clock::{Clock, ManualClock, Timestamp};
+use sealgate::limits;
 use sealgate::oci::{Algorithm, Digest, ImageReference, ImageSize, MediaType, Repository};
 use sealgate::policy::{Decision, Evidence, Reason};
 use sealgate::store::{
@@ -123,7 +124,7 @@ async fn put_blob(store: &Store, content: &[u8]) -> Digest {
     let digest = Digest::sha256(content);
     let mut staged = store.stage(Algorithm::Sha256, u64::try_from(content.len()).unwrap()).await.unwrap();
     staged.write(&Bytes::copy_from_slice(content)).await.unwrap();
-    staged.commit(&digest).await.unwrap();
+    staged.whole(&digest).await.unwrap().commit().await.unwrap();
     digest
 }
 
@@ -500,7 +501,7 @@ async fn s_08_a_second_store_on_the_same_directory_is_refused_and_harms_nothing(
     assert!(matches!(&refused, Err(StoreError::Locked { path }) if path == disk.path()), "{refused:?}");
     assert_eq!(disk.staged(), 1);
     assert_eq!(disk.entries("verdicts.quarantine-"), [""; 0]);
-    staged.commit(&Digest::sha256(b"half")).await.unwrap();
+    staged.whole(&Digest::sha256(b"half")).await.unwrap().commit().await.unwrap();
     assert!(first.blob(&Digest::sha256(b"half")).await.is_some());
     // Memory-only stores, as `sealgate verify` has them, run beside it.
     let settings = Settings { data_dir: None, max_bytes: 100, min_free_bytes: 0 };
@@ -575,7 +576,7 @@ async fn s_10_a_blob_does_not_go_while_it_is_read_and_goes_later() {
     let put_other = async || {
         let mut staged = store.stage(Algorithm::Sha256, 700_000).await.unwrap();
         staged.write(&other).await.unwrap();
-        staged.commit(&other_digest).await
+        staged.whole(&other_digest).await.unwrap().commit().await
     };
     assert!(matches!(put_other().await, Err(StoreError::NoSpace)));
     assert!(store.blob(&digest).await.is_some());
@@ -602,7 +603,7 @@ async fn s_10_who_follows_a_fill_reads_the_blob_that_it_became() {
     let mut staged = store.stage(Algorithm::Sha256, 700_000).await.unwrap();
     staged.write(&content).await.unwrap();
     let follower = staged.reader().unwrap();
-    staged.commit(&digest).await.unwrap();
+    staged.whole(&digest).await.unwrap().commit().await.unwrap();
     assert_eq!(store.evict(Eviction::Blob(digest)).await, Evicted::InUse);
     assert_eq!(follower.read_at(699_990, 100).await.unwrap(), [7; 10].as_slice());
     drop(follower);
@@ -664,7 +665,8 @@ async fn s_12_directories_taken_away_while_it_runs_come_back() {
         if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
     }
     assert!(store.blob(&digest).await.is_none());
-    assert!(matches!(staged.commit(&Digest::sha256(b"half")).await, Err(StoreError::Io { .. })));
+    let whole = staged.whole(&Digest::sha256(b"half")).await.unwrap();
+    assert!(matches!(whole.commit().await, Err(StoreError::Io { .. })));
     assert_eq!(reader.read_at(0, 10).await.unwrap(), "half");
     store.put_verdict(verdict.clone(), &evidence()).await;
     assert!(store.verdict(&verdict.key, disk.now()).await.is_some());
@@ -806,7 +808,7 @@ async fn a_staged_file_is_removed_unless_its_digest_and_size_are_right() {
     assert!(matches!(more, Err(StoreError::TooLong { allowed: 4 })), "{more:?}");
     assert_eq!((staged.written(), staged.digest()), (4, Digest::sha256(b"half")));
     let reader = staged.reader().unwrap();
-    let wrong = staged.commit(&Digest::sha256(b"whole")).await;
+    let wrong = staged.whole(&Digest::sha256(b"whole")).await;
     assert!(matches!(wrong, Err(StoreError::DigestMismatch { .. })), "{wrong:?}");
     disk.nothing_stays_staged().await;
     assert!(!disk.blob(&Digest::sha256(b"half")).exists());
@@ -817,9 +819,102 @@ async fn a_staged_file_is_removed_unless_its_digest_and_size_are_right() {
     let long = Digest::of(Algorithm::Sha512, b"half");
     let mut staged = store.stage(Algorithm::Sha512, 4).await.unwrap();
     staged.write_pieces(vec![Bytes::from_static(b"ha"), Bytes::from_static(b"lf")]).await.unwrap();
-    staged.commit(&long).await.unwrap();
+    staged.whole(&long).await.unwrap().commit().await.unwrap();
     assert_eq!(read(&store.blob(&long).await.unwrap()).await, b"half");
     assert!(store.blob(&Digest::sha256(b"half")).await.is_none());
+}
+
+/// What lies on the disk of a process that was killed when these blobs were whole and not in place.
+async fn killed_with_whole(blobs: &[&'static [u8]]) -> Disk {
+    let (disk, killed) = (Disk::fast(), Disk::fast());
+    let store = disk.open().await;
+    let mut whole = Vec::new();
+    for content in blobs {
+        let mut staged = store.stage(Algorithm::Sha256, 100).await.unwrap();
+        staged.write(&Bytes::from_static(content)).await.unwrap();
+        whole.push(staged.whole(&Digest::sha256(content)).await.unwrap());
+    }
+    let mut unfinished = store.stage(Algorithm::Sha256, 100).await.unwrap();
+    unfinished.write(&Bytes::from_static(b"a part")).await.unwrap();
+    std::fs::create_dir(killed.path().join("staging")).unwrap();
+    for entry in std::fs::read_dir(disk.path().join("staging")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), killed.path().join("staging").join(entry.file_name())).unwrap();
+    }
+    assert_eq!(killed.staged(), blobs.len() + 1);
+    drop((whole, unfinished));
+    store.close().await;
+    killed
+}
+
+/// The names in `staging/` of blobs that were whole.
+fn names_of_whole(disk: &Disk) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(disk.path().join("staging")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().path());
+    names.filter(|path| path.to_str().unwrap().contains(".sha256-")).collect()
+}
+
+#[tokio::test]
+async fn f_02_a_blob_that_was_whole_when_the_process_was_killed_is_there_after_the_next_start() {
+    let disk = killed_with_whole(&[b"layer", b"config"]).await;
+    let store = disk.open().await;
+    for content in [&b"layer"[..], b"config"] {
+        let blob = store.blob(&Digest::sha256(content)).await.unwrap();
+        assert!(!blob.is_verified(), "another process has hashed it");
+        assert_eq!(read(&blob).await, content);
+    }
+    assert_eq!((disk.staged(), store.cache_stats().bytes, store.cache_stats().entries), (0, 11, 2));
+}
+
+#[tokio::test]
+async fn f_03_a_blob_that_was_whole_before_the_machine_was_started_again_is_not_believed() {
+    let disk = killed_with_whole(&[b"layer"]).await;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    for path in names_of_whole(&disk) {
+        let other = path.to_str().unwrap().replace(boot.trim(), "00000000-0000-4000-8000-000000000000");
+        std::fs::rename(path, other).unwrap();
+    }
+    let store = disk.open().await;
+    assert!(store.blob(&Digest::sha256(b"layer")).await.is_none());
+    assert_eq!((disk.staged(), store.cache_stats().entries), (0, 0));
+}
+
+#[tokio::test]
+async fn s_09_what_only_looks_like_a_whole_blob_is_not_put_into_place() {
+    let disk = killed_with_whole(&[b"layer", b"config"]).await;
+    let elsewhere = disk.path().join("elsewhere");
+    std::fs::write(&elsewhere, "mine").unwrap();
+    for (number, path) in names_of_whole(&disk).into_iter().enumerate() {
+        std::fs::remove_file(&path).unwrap();
+        if number == 0 {
+            std::fs::hard_link(&elsewhere, path).unwrap();
+        } else {
+            symlink(&elsewhere, path).unwrap();
+        }
+    }
+    let store = disk.open().await;
+    assert!(store.blob(&Digest::sha256(b"layer")).await.is_none());
+    assert!(store.blob(&Digest::sha256(b"config")).await.is_none());
+    assert_eq!(std::fs::read(&elsewhere).unwrap(), b"mine");
+}
+
+#[tokio::test]
+async fn a_start_puts_so_many_blobs_into_place_and_no_more() {
+    let disk = killed_with_whole(&[b"layer"]).await;
+    let [path] = <[PathBuf; 1]>::try_from(names_of_whole(&disk)).unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for number in 0..=limits::RESCUED_FILES_MAX {
+        let content = number.to_string();
+        let hex = Digest::sha256(content.as_bytes()).hex();
+        let name = format!("fill-{number}.{}.sha256-{hex}", boot.trim());
+        std::fs::write(path.with_file_name(name), content).unwrap();
+    }
+    let store = disk.open().await;
+    while disk.staged() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.cache_stats().entries, u64::try_from(limits::RESCUED_FILES_MAX).unwrap());
 }
 
 #[tokio::test]
@@ -830,7 +925,7 @@ async fn a_commit_whose_caller_leaves_ends_all_the_same() {
     let digest = Digest::sha256(&content);
     let mut staged = store.stage(Algorithm::Sha256, 5).await.unwrap();
     staged.write(&content).await.unwrap();
-    let mut commit = Box::pin(staged.commit(&digest));
+    let mut commit = Box::pin(staged.whole(&digest).await.unwrap().commit());
     // Polled once, then dropped.
     assert!(futures_util::poll!(&mut commit).is_pending());
     drop(commit);

@@ -1,9 +1,12 @@
 //! Who follows a fill: many at once, slow ones, ones that leave, and nobody.
 
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use sealgate::limits::UNSYNCED_FILLS_MAX;
 use sealgate::oci::Digest;
 use sealgate::pull::{Patience, TransferRules, TurnRules};
+use sealgate::store::faults::{Step, observe};
 use sealgate::testing::Fault;
 
 use super::{MIB, Site, free, quick, until};
@@ -177,7 +180,8 @@ async fn p14_readers_that_stall_cost_a_buffer_each_and_nobody_any_time() {
     }
     let got = site.pull(&digest).await;
     assert!(got.is_whole() && got.body == bytes, "who reads is not held up");
-    assert_eq!((site.gets(&digest), site.fills("committed")), (2, 1), "one transfer, resumed once");
+    until("it is cached", || site.fills("committed") == 1).await;
+    assert_eq!(site.gets(&digest), 2, "one transfer, resumed once");
     let taken = site.mirror.store.buffers_taken();
     assert!(taken <= STALLED, "{taken} buffers for {STALLED} readers");
     drop(stalled);
@@ -250,7 +254,8 @@ async fn a_range_that_is_passed_on_and_breaks_goes_on_behind_the_fill() {
     site.mirror.upstream.fault(blobs().times(1).truncate(500_000));
     let far = range(&site, &digest, "4000000-").await;
     assert_eq!(far, (206, bytes[4_000_000..].to_vec()));
-    assert_eq!((site.gets(&digest), site.fills("committed")), (2, 1));
+    until("it is cached", || site.fills("committed") == 1).await;
+    assert_eq!(site.gets(&digest), 2);
     site.stop().await;
 }
 
@@ -274,4 +279,51 @@ async fn ranges_at_their_clients_pace_take_no_turn_that_a_fill_needs() {
     drop((stalled, waiting));
     site.mirror.upstream.go_down();
     drop(site.mirror.stop().await);
+}
+
+/// Whether the disk works again, which it does when this is dropped.
+#[derive(Debug, Default)]
+struct StuckDisk(Arc<(Mutex<bool>, Condvar)>);
+
+impl Drop for StuckDisk {
+    fn drop(&mut self) {
+        if let Ok(mut works) = self.0.0.lock() {
+            *works = true;
+        }
+        self.0.1.notify_all();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_disk_holds_nobody_up_until_so_many_blobs_wait_for_it() {
+    let site = Site::new().await;
+    let image = site.publish("1", &[100_000; UNSYNCED_FILLS_MAX + 1]).await;
+    let stuck = StuckDisk::default();
+    let disk = Arc::clone(&stuck.0);
+    let _observed = observe(site.dir.path(), move |step| {
+        // What a fill stages is named so when it is whole.
+        if matches!(step, Step::SyncFile(path) if path.to_str().unwrap().contains(".sha256-")) {
+            let works = disk.0.lock().unwrap();
+            drop(disk.1.wait_while(works, |works| !*works));
+        }
+        Ok(())
+    });
+    let layers = &image.blobs[1..];
+    for layer in &layers[1..] {
+        let got = site.pull(&layer.digest).await;
+        assert!(got.is_whole() && got.body == layer.bytes);
+    }
+    assert_eq!((site.fills("committed"), running(&site)), (0, u64::try_from(UNSYNCED_FILLS_MAX).unwrap()));
+    let got = site.pull(&layers[1].digest).await;
+    assert!(got.is_whole() && got.body == layers[1].bytes, "who comes now reads behind the fill");
+    let (mut wire, answer) = site.open(&layers[0].digest, "").await;
+    until("it is whole", || site.staged().len() == UNSYNCED_FILLS_MAX + 1).await;
+    let whole = |path: &std::path::PathBuf| path.to_str().unwrap().contains(".sha256-");
+    until("it is named so", || site.staged().iter().all(whole)).await;
+    assert_eq!((answer.status, waiters(&site)), (200, 1), "this one waits for the disk");
+    drop(stuck);
+    assert_eq!(wire.rest().await, layers[0].bytes);
+    until("all are cached", || site.fills("committed") == u64::try_from(layers.len()).unwrap()).await;
+    assert_eq!(layers.iter().map(|layer| site.gets(&layer.digest)).sum::<usize>(), layers.len());
+    site.stop().await;
 }

@@ -114,6 +114,11 @@ impl Site {
         self.mirror.metric(&format!("sealgate_cache_fills_total{{outcome=\"{outcome}\"}}"))
     }
 
+    /// Whether no fill is under way, not even one whose clients have gone.
+    fn no_fill_runs(&self) -> bool {
+        self.mirror.metric("sealgate_cache_fills_in_flight") == 0
+    }
+
     fn is_cached(&self, digest: &Digest) -> bool {
         let hex = digest.to_string().split_once(':').unwrap().1.to_owned();
         self.dir.path().join("blobs/sha256").join(&hex[..2]).join(hex).exists()
