@@ -7,7 +7,7 @@ use pgp::composed::{
     KeyType, MessageBuilder, SecretKeyParamsBuilder, SignedSecretKey, SubkeyParamsBuilder, SubpacketConfig,
 };
 use pgp::crypto::hash::HashAlgorithm;
-use pgp::packet::{KeyFlags, RevocationCode, SignatureConfig, SignatureType, Subpacket, SubpacketData};
+use pgp::packet::{KeyFlags, Notation, RevocationCode, SignatureConfig, SignatureType, Subpacket, SubpacketData};
 use pgp::ser::Serialize as _;
 use pgp::types::{CompressionAlgorithm, KeyDetails as _, Password, SigningKey, Tag};
 use rand::SeedableRng as _;
@@ -53,6 +53,14 @@ pub enum OpenPgpFlaw {
     Expired,
     /// The signature was made an hour from now.
     FromTheFuture,
+    /// The signature is one over text, whose line ends may change.
+    OverText,
+    /// A notation that nobody knows is marked as critical.
+    CriticalNotation,
+    /// A subpacket of a type for experiments is marked as critical.
+    CriticalExperiment,
+    /// None: the same notation, which is not critical, may be passed over.
+    Notation,
     /// Bytes that are no OpenPGP follow the message.
     TrailingBytes,
     /// It is not OpenPGP at all.
@@ -68,6 +76,10 @@ pub enum KeyFlaw {
     Expired,
     /// The primary key is revoked.
     Revoked,
+    /// The only user id, whose certification says what the key is for, is revoked.
+    UserIdRevoked,
+    /// None: the only user id was revoked and certified again afterwards.
+    UserIdCertifiedAgain,
     /// The subkey ended an hour before now.
     SubkeyExpired,
     /// The subkey is revoked.
@@ -128,10 +140,20 @@ impl FakeOpenPgpKey {
         config.hashed_subpackets.push(regular(SubpacketData::KeyFlags(flags)));
         config.hashed_subpackets.push(regular(SubpacketData::IsPrimary(true)));
         config.hashed_subpackets.extend(end(flaw == KeyFlaw::Expired).map(key_expiration));
+        let mut configs = vec![config];
+        if matches!(flaw, KeyFlaw::UserIdRevoked | KeyFlaw::UserIdCertifiedAgain) {
+            let at = self.now.minus(Duration::from_hours(3));
+            configs.push(self.config(&primary, SignatureType::CertRevocation, at));
+        }
+        if flaw == KeyFlaw::UserIdCertifiedAgain {
+            let at = self.now.minus(Duration::from_hours(2));
+            configs.push(self.config(&primary, SignatureType::CertPositive, at));
+        }
         let user = &mut self.secret.details.users[0];
-        let certification =
-            config.sign_certification(&primary, primary.public_key(), &Password::empty(), Tag::UserId, &user.id);
-        user.signatures = vec![certification.unwrap()];
+        let sign = |config: SignatureConfig| {
+            config.sign_certification(&primary, primary.public_key(), &Password::empty(), Tag::UserId, &user.id)
+        };
+        user.signatures = configs.into_iter().map(|config| sign(config).unwrap()).collect();
 
         let subkey = self.secret.secret_subkeys[0].key.clone();
         let mut flags = KeyFlags::default();
@@ -224,6 +246,9 @@ impl FakeOpenPgpKey {
             _ => self.now.minus(Duration::from_hours(2)),
         };
         let mut message = MessageBuilder::from_bytes("", payload);
+        if flaw == OpenPgpFlaw::OverText {
+            message.sign_text();
+        }
         let signatures = match flaw {
             OpenPgpFlaw::Unsigned => 0,
             OpenPgpFlaw::SignedTwice => 2,
@@ -235,6 +260,7 @@ impl FakeOpenPgpKey {
                 let hour = pgp::types::Duration::from_secs(3600);
                 hashed.push(regular(SubpacketData::SignatureExpirationTime(hour)));
             }
+            hashed.extend(unknown(flaw));
             let unhashed = vec![regular(SubpacketData::IssuerKeyId(key.legacy_key_id()))];
             let subpackets = SubpacketConfig::UserDefined { hashed, unhashed };
             message.sign_with_subpackets(key, Password::empty(), HashAlgorithm::Sha256, subpackets);
@@ -309,6 +335,22 @@ fn issued_by<K: SigningKey + ?Sized>(key: &K, at: Timestamp) -> Vec<Subpacket> {
         regular(SubpacketData::IssuerFingerprint(key.fingerprint())),
         regular(SubpacketData::SignatureCreationTime(openpgp_time(at))),
     ]
+}
+
+/// A subpacket that means nothing to anybody.
+fn unknown(flaw: OpenPgpFlaw) -> Option<Subpacket> {
+    let notation = || {
+        let (name, value) = ("policy@openpgp.test".into(), "another registry only".into());
+        SubpacketData::Notation(Notation { readable: true, name, value })
+    };
+    match flaw {
+        OpenPgpFlaw::Notation => Some(regular(notation())),
+        OpenPgpFlaw::CriticalNotation => Some(Subpacket::critical(notation()).unwrap()),
+        OpenPgpFlaw::CriticalExperiment => {
+            Some(Subpacket::critical(SubpacketData::Experimental(101, "x".into())).unwrap())
+        }
+        _ => None,
+    }
 }
 
 fn key_expiration(after: Duration) -> Subpacket {

@@ -3,13 +3,17 @@
 use sealgate::clock::Clock;
 use sealgate::oci::{Algorithm, Digest, ImageReference};
 use sealgate::policy::{
-    ClusterImagePolicies, Decision, Material, PolicyFile, PolicySet, Reason, RegistriesD, Settings,
+    ClusterImagePolicies, Decision, Material, NoAnswer, Plan, PolicyFile, PolicySet, Reason, RegistriesD, RestsOn,
+    Settings,
 };
 use sealgate::testing::sigstore::{FakeSigstore, Flaw};
 use sealgate::verify::{Place, SignatureMaterial, SigstoreRoot};
 use serde_json::{Value, json};
 
 const REPOSITORY: &str = "quay.io/acme/app";
+const ISSUER: &str = "https://accounts.example.com";
+const EMAIL: &str = "dev@corp.com";
+const SCORE: &str = "https://example.com/score/v1";
 
 struct Scene {
     sigstore: FakeSigstore,
@@ -50,9 +54,22 @@ impl Scene {
 
     fn signed(&self, key: &str) -> SignatureMaterial {
         let signature = self.sigstore.sign_unlogged(&self.sigstore.key(key), REPOSITORY, &self.digest, Flaw::None);
-        let mut material = signature.material();
-        if let SignatureMaterial::Legacy(signature) = &mut material {
-            signature.source.place = Place::Tag(format!("sha256-{}.sig", self.digest.hex()));
+        self.at_its_tag(signature.material())
+    }
+
+    /// An attestation by that key, whose predicate is `{"score": score}`.
+    fn scored(&self, key: &str, score: &str) -> SignatureMaterial {
+        let key = self.sigstore.key(key);
+        let bundle = self.sigstore.bundle_keyed(&key, &self.digest).unlogged();
+        self.at_its_tag(bundle.predicate(SCORE, json!({"score": score})).build_attestation().attestation_material())
+    }
+
+    fn at_its_tag(&self, mut material: SignatureMaterial) -> SignatureMaterial {
+        let tag = |suffix: &str| Place::Tag(format!("sha256-{}.{suffix}", self.digest.hex()));
+        match &mut material {
+            SignatureMaterial::Legacy(signature) => signature.source.place = tag("sig"),
+            SignatureMaterial::Attestation(attestation) => attestation.source.place = tag("att"),
+            SignatureMaterial::Bundle(_) | SignatureMaterial::OpenPgp(_) => {}
         }
         material
     }
@@ -195,4 +212,89 @@ fn v_31_a_rule_does_not_decide_where_signatures_are_not_looked_for() {
     let off = decide(&policy, &image(":1"), &scene.digest, vec![]);
     assert_eq!((off.decision, off.reason), (Decision::Deny, Reason::NoSignature), "{}", off.text);
     assert!(off.text.contains("use-sigstore-attachments"), "{}", off.text);
+}
+
+/// Nothing is hidden from a rule by failing: an authority without an answer is not one that does not match.
+#[test]
+fn a_rule_is_not_asked_while_an_authority_has_no_answer() {
+    let scene = Scene::new();
+    let of_attestation = rule("isCompliant {\n  to_number(input.predicate.score) > 5\n}");
+    let attestation = json!({"name": "score", "predicateType": SCORE, "policy": of_attestation["policy"]});
+    let key = |name: &str| json!({"data": scene.sigstore.key(name).public_pem()});
+    let authorities = json!([
+        {"name": "release", "key": key("release")},
+        {"name": "revoked", "key": key("revoked"), "attestations": [attestation]},
+    ]);
+    let rule = rule("isCompliant {\n  input.authorityMatches.release\n  not input.authorityMatches.revoked\n}");
+    let more = json!({"authorities": authorities, "policy": rule["policy"]});
+    let policy = scene.policies(&[scene.document("p", "quay.io/acme/**", &more)]);
+    let decide = |scores: &[&str]| {
+        let attested = scores.iter().map(|score| scene.scored("revoked", score));
+        let candidates = std::iter::once(scene.signed("release")).chain(attested).collect();
+        let material = Material { candidates, ..Material::default() };
+        policy.evaluate(&image(":1"), &scene.digest, &material, Clock::System.now())
+    };
+    assert_eq!(decide(&["3"]).unwrap().decision, Decision::Allow, "it does not match");
+    assert_eq!(decide(&["7"]).unwrap().decision, Decision::Deny, "it matches");
+    // One that matches beside one that has no answer is not all of them either.
+    for scores in [["many"].as_slice(), &["3", "many"], &["many", "7"], &["7", "many"]] {
+        let error = decide(scores).unwrap_err();
+        assert_eq!(error.because, NoAnswer::RuleFailed, "{scores:?}: {error}");
+        assert!(error.why.contains("authority revoked: attestation score"), "{error}");
+    }
+}
+
+/// A policy that only warns must not keep the signatures from another that asks for them.
+#[test]
+fn a_policy_that_would_refuse_everything_and_only_warns_refuses_nothing() {
+    let scene = Scene::new();
+    let never = |mode: &str| {
+        let authorities = json!([{"name": "never", "static": {"action": "fail", "message": "not today"}}]);
+        scene.document("never", "quay.io/acme/**", &json!({"mode": mode, "authorities": authorities}))
+    };
+    let signed = scene.document("signed", "quay.io/acme/**", &json!({}));
+    let decide = |policy: &PolicySet, candidates: Vec<SignatureMaterial>| {
+        // What is not to be looked for is not found.
+        let candidates = if policy.plan(&image(":1")) == Plan::WithoutMaterial { Vec::new() } else { candidates };
+        let material = Material { candidates, ..Material::default() };
+        policy.evaluate(&image(":1"), &scene.digest, &material, Clock::System.now()).unwrap()
+    };
+    for documents in [[never("warn"), signed.clone()], [signed.clone(), never("warn")]] {
+        let policy = scene.policies(&documents);
+        let verdict = decide(&policy, vec![scene.signed("release")]);
+        assert_eq!((verdict.decision, verdict.reason), (Decision::Allow, Reason::Warned), "{}", verdict.text);
+        assert!(verdict.text.contains("not today"), "{}", verdict.text);
+        assert_eq!(decide(&policy, vec![scene.signed("other")]).decision, Decision::Deny);
+    }
+    let alone = scene.policies(&[never("warn")]);
+    assert_eq!(decide(&alone, Vec::new()).decision, Decision::Allow);
+    let enforced = scene.policies(&[never("enforce"), signed]);
+    assert_eq!(enforced.plan(&image(":1")), Plan::WithoutMaterial, "no is certain");
+    assert_eq!(decide(&enforced, vec![scene.signed("release")]).decision, Decision::Deny);
+}
+
+/// Else an answer about certificates would be kept as long as one about keys.
+#[test]
+fn an_answer_of_a_keyless_authority_rests_on_certificates_and_one_of_a_key_on_nothing_that_ends() {
+    let scene = Scene::new();
+    let identities = json!([{"issuer": ISSUER, "subject": EMAIL}]);
+    let keyless = json!({"name": "people", "keyless": {"identities": identities}});
+    let key = json!({"name": "release", "key": {"data": scene.sigstore.key("release").public_pem()}});
+    let by = |email: &str| {
+        let signature = scene.sigstore.sign_keyless(REPOSITORY, &scene.digest, email, ISSUER, Flaw::None);
+        scene.at_its_tag(signature.material())
+    };
+    let rests_on = |authorities: Value, decision: Decision, candidate: SignatureMaterial| {
+        let more = json!({"authorities": authorities});
+        let policy = scene.policies(&[scene.document("p", "quay.io/acme/**", &more)]);
+        let material = Material { candidates: vec![candidate], ..Material::default() };
+        let verdict = policy.evaluate(&image(":1"), &scene.digest, &material, Clock::System.now()).unwrap();
+        assert_eq!(verdict.decision, decision, "{}", verdict.text);
+        verdict.rests_on
+    };
+    assert_eq!(rests_on(json!([keyless]), Decision::Allow, by(EMAIL)), RestsOn::Certificates);
+    assert_eq!(rests_on(json!([keyless]), Decision::Deny, by("eve@corp.com")), RestsOn::Certificates);
+    assert_eq!(rests_on(json!([key, keyless]), Decision::Allow, by(EMAIL)), RestsOn::Certificates);
+    assert_eq!(rests_on(json!([key]), Decision::Allow, scene.signed("release")), RestsOn::Timeless);
+    assert_eq!(rests_on(json!([key]), Decision::Deny, by(EMAIL)), RestsOn::Timeless);
 }

@@ -189,6 +189,34 @@ fn a_signature_for_another_reference_is_named_after_it_proved_good() {
     assert_eq!(verdict.reason, Reason::BadSignature);
 }
 
+/// Bundles name no reference either, and that may be allowed; this is another thing.
+#[test]
+fn a_signature_whose_reference_cannot_be_read_is_for_no_image() {
+    let signatures = ["quay.io/Team/App", "quay.io/team/app:1 ", ""].map(|reference| keyed("k", reference, Flaw::None));
+    for identity in [
+        json!({"type": "matchExact"}),
+        json!({"type": "matchRepoDigestOrExact"}),
+        json!({"type": "matchRepository"}),
+        json!({"type": "exactReference", "dockerReference": "quay.io/team/app:1"}),
+        json!({"type": "exactRepository", "dockerRepository": APP}),
+        json!({"type": "remapIdentity", "prefix": "quay.io", "signedPrefix": "other.example"}),
+    ] {
+        let mut asked = requirement("k");
+        asked["signedIdentity"] = identity.clone();
+        let over = Override {
+            bundles_without_identity: Some(BundlesWithoutIdentity::DigestIsEnough),
+            ..Override::of("quay.io".parse().unwrap())
+        };
+        let settings = Settings { overrides: vec![over], ..settings(&document(&json!([asked]))) };
+        let policy = PolicySet::new(settings).unwrap();
+        for signature in &signatures {
+            let verdict = decide(&policy, "quay.io/team/app:1", std::slice::from_ref(signature));
+            assert_eq!((verdict.decision, verdict.reason), (Decision::Deny, Reason::IdentityMismatch), "{identity}");
+            assert!(verdict.text.contains("is not accepted"), "{}", verdict.text);
+        }
+    }
+}
+
 #[test]
 fn the_identity_of_the_requirement_decides_about_tags() {
     let exact = policy(&json!([{

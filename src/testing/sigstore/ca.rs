@@ -229,11 +229,19 @@ fn leaf_params(identity: &Identity, flaw: Flaw) -> CertificateParams {
     let uris = identity.uris.iter().map(|name| SanType::URI(name.as_str().try_into().unwrap()));
     let hostnames = identity.hostnames.iter().map(|name| SanType::DnsName(name.as_str().try_into().unwrap()));
     params.subject_alt_names = emails.chain(uris).chain(hostnames).collect();
+    if flaw == Flaw::NameOfOtherKind {
+        // As Fulcio writes user names.
+        params.subject_alt_names.push(SanType::OtherName(([FULCIO, &[7]].concat(), "dev".into())));
+    }
     if let Some(issuer) = &identity.issuer {
         let v1 = if flaw == Flaw::InconsistentIssuer { "https://other.example" } else { issuer };
         let v2 = x509_cert::der::asn1::Utf8StringRef::new(issuer).unwrap().to_der().unwrap();
         params.custom_extensions.push(CustomExtension::from_oid_content(ISSUER_V1, v1.as_bytes().to_vec()));
         params.custom_extensions.push(CustomExtension::from_oid_content(ISSUER_V2, v2));
+        if flaw == Flaw::IssuerTwice {
+            let other = x509_cert::der::asn1::Utf8StringRef::new("https://other.example").unwrap().to_der().unwrap();
+            params.custom_extensions.push(CustomExtension::from_oid_content(ISSUER_V2, other));
+        }
     }
     for (number, value) in &identity.extensions {
         // The first ones are the text as it is, the later ones are DER.

@@ -83,6 +83,10 @@ pub enum Flaw {
     OtherPurpose,
     /// The two issuer extensions differ.
     InconsistentIssuer,
+    /// The newer issuer extension stands there a second time, with another issuer.
+    IssuerTwice,
+    /// It has one more name, of a kind that is no text.
+    NameOfOtherKind,
     /// It has no SCT.
     NoSct,
     /// Its SCT is by an unknown log.
@@ -209,7 +213,7 @@ impl Flaw {
             | Self::SecondSignatureBad | Self::MalformedBase64 => Part::Envelope,
             Self::SignatureOverBodyOnly | Self::SignatureWithoutLengths | Self::GarbageSignature
             | Self::SignatureOfOtherPayload | Self::CorruptSignature => Part::Signature,
-            Self::OtherCa | Self::RootAsLeaf | Self::OtherPurpose | Self::InconsistentIssuer | Self::NoSct
+            Self::OtherCa | Self::RootAsLeaf | Self::OtherPurpose | Self::InconsistentIssuer | Self::IssuerTwice | Self::NameOfOtherKind | Self::NoSct
             | Self::SctByUnknownLog | Self::SctForOtherCertificate => Part::Leaf,
             Self::NoCertificate | Self::TwoCertificates | Self::NoChain | Self::LongChain
             | Self::ExpiredIntermediate

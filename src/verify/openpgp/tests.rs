@@ -97,6 +97,24 @@ fn each_flaw_of_a_message_refuses_it_for_its_own_reason() {
 }
 
 #[test]
+fn a_signature_over_text_is_none_over_bytes() {
+    let holder = Holder::new(KeyFlaw::None);
+    let error = openpgp(holder.verify(holder.sign(OpenPgpFlaw::OverText)));
+    assert_eq!(error, OpenPgpError::Unsupported { what: "signatures of this type" });
+}
+
+/// RFC 9580, 5.2.3.7.
+#[test]
+fn a_critical_subpacket_that_is_not_understood_takes_the_signature_away() {
+    let holder = Holder::new(KeyFlaw::None);
+    assert!(holder.verify(holder.sign(OpenPgpFlaw::Notation)).is_ok(), "what is not critical is passed over");
+    for flaw in [OpenPgpFlaw::CriticalNotation, OpenPgpFlaw::CriticalExperiment] {
+        let error = openpgp(holder.verify(holder.sign(flaw)));
+        assert_eq!(error, OpenPgpError::Unsupported { what: "a critical subpacket of the signature" }, "{flaw:?}");
+    }
+}
+
+#[test]
 fn a_cut_message_and_one_with_a_byte_more_are_no_messages() {
     let holder = Holder::new(KeyFlaw::None);
     let message = holder.sign(OpenPgpFlaw::None);
@@ -123,6 +141,12 @@ fn each_flaw_of_a_key_takes_its_signatures_away() {
     for subkey in [false, true] {
         assert_eq!(why(KeyFlaw::Expired, subkey), "expired", "a subkey ends with its primary key");
         assert_eq!(why(KeyFlaw::Revoked, subkey), "it is revoked");
+    }
+    for subkey in [false, true] {
+        assert_eq!(why(KeyFlaw::UserIdRevoked, subkey), "it has no valid self-signature");
+        let again = Holder::new(KeyFlaw::UserIdCertifiedAgain);
+        let message = if subkey { again.sign_with_subkey() } else { again.sign(OpenPgpFlaw::None) };
+        assert!(again.verify(message).is_ok(), "the newest statement counts");
     }
     assert_eq!(why(KeyFlaw::SubkeyExpired, true), "expired");
     assert_eq!(why(KeyFlaw::SubkeyRevoked, true), "it is revoked");

@@ -7,7 +7,7 @@ use sealgate::verify::{
 };
 use serde_json::json;
 
-use super::{Bench, EMAIL, ISSUER, Kind, SEED};
+use super::{Bench, EMAIL, Expected, ISSUER, Kind, SEED};
 
 fn keys(keys: &[&FakeKey], hash: KeyHash, log: LogRule, timestamp: TimestampRule) -> AuthorityTrust {
     let keys = keys.iter().map(|key| key.public()).collect();
@@ -127,6 +127,28 @@ fn a_workflows_claims_are_kept_for_rego_and_evidence() {
     assert_eq!(claims.extensions["sourceRepositoryURI"], "https://github.com/octo/app");
 }
 
+/// Each is good in all other ways, so that nothing else refuses it.
+#[test]
+fn v15_a_certificate_with_two_issuers_or_a_name_that_is_no_text_is_nobodys() {
+    let bench = Bench::new();
+    let root = bench.root();
+    let trust = bench.trust(Kind::Keyless, &root);
+    let rows: [(Flaw, Expected); 2] = [
+        (Flaw::IssuerTwice, |error| matches!(error, E::IssuerMalformed { .. })),
+        (Flaw::NameOfOtherKind, |error| matches!(error, E::NameKind)),
+    ];
+    for (flaw, is_expected) in rows {
+        let legacy = bench.sigstore.sign_keyless("a/b", &bench.subject, EMAIL, ISSUER, flaw).material();
+        let v2 = bench.bundle(Kind::KeylessV2).flaw(flaw).build().material();
+        for material in [bench.bundle(Kind::Keyless).flaw(flaw).build().material(), v2, legacy] {
+            let error = bench.judge(&trust, &material).unwrap_err();
+            assert!(is_expected(&error), "{flaw:?}: {error:?}");
+            let error = root.identify(&material, &bench.subject, bench.now).unwrap_err();
+            assert!(is_expected(&error), "{flaw:?}: {error:?}");
+        }
+    }
+}
+
 #[test]
 fn a_root_identifies_whoever_signed_and_nobody_by_a_key() {
     let bench = Bench::new();
@@ -183,6 +205,12 @@ fn a_timestamp_that_is_asked_for_must_be_there_and_does_not_switch_the_log_off()
     assert_eq!(bench.judge(&keyless, &unlogged(Kind::Keyless)).unwrap_err(), E::LogEntryMissing);
     assert_eq!(bench.judge(&logged, &unlogged(Kind::Keyed)).unwrap_err(), E::LogEntryMissing);
     assert_eq!(bench.judge(&bare, &unlogged(Kind::Keyed)).unwrap().timestamps.len(), 1);
+    // Where no log is asked for nobody else has looked at the time.
+    let stamped = unlogged(Kind::Keyed);
+    let at = bench.judge(&bare, &stamped).unwrap().timestamps[0];
+    assert!(bare.verify_signature(&stamped, &bench.subject, at).is_ok());
+    let now = at.minus(std::time::Duration::from_secs(1));
+    assert_eq!(bare.verify_signature(&stamped, &bench.subject, now).unwrap_err(), E::TimestampInFuture { at, now });
     let ended = TimestampRule::Required(bench.root_but(RootFlaw::TimestampAuthorityEnded));
     let ended = AuthorityTrust::new(bench.keys(), LogRule::NotAsked, ended);
     let error = bench.judge(&ended, &unlogged(Kind::Keyed));

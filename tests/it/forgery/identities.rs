@@ -3,7 +3,7 @@
 use sealgate::testing::sigstore::{Flaw, Identity};
 use sealgate::verify::VerifyError;
 
-use super::{Bench, EMAIL, ISSUER, REFERENCE};
+use super::{Bench, EMAIL, ISSUER, REFERENCE, pki};
 
 // ---- V-15: identities ----
 
@@ -38,6 +38,18 @@ fn v15_the_wanted_address_as_another_kind_of_name_is_refused() {
     let expected = VerifyError::OtherEmail { wanted: EMAIL.to_owned(), found: Vec::new() };
     assert_eq!(bench.refused(&bench.fulcio(), &signature), expected);
     assert_eq!(expected.to_string(), r#"Required email "dev@corp.com" not found (got [])"#);
+
+    // To the letter, and still no address; and an address is no host name.
+    let everything_else = Identity { hostnames: vec![EMAIL.to_owned()], ..Identity::uri(EMAIL, ISSUER) };
+    let signature = bench.sigstore.sign_as(REFERENCE, &bench.subject, &everything_else, Flaw::None);
+    assert_eq!(bench.refused(&bench.fulcio(), &signature), expected);
+    let signature = bench.sigstore.sign_pki(REFERENCE, &bench.subject, &everything_else, Flaw::None);
+    let error = bench.refused(&pki(&bench, Some(EMAIL), None), &signature);
+    assert!(matches!(error, VerifyError::OtherEmail { .. }), "{error:?}");
+    let host = Identity { emails: vec!["h.test".to_owned()], ..Identity::uri("h.test", ISSUER) };
+    let signature = bench.sigstore.sign_pki(REFERENCE, &bench.subject, &host, Flaw::None);
+    let error = bench.refused(&pki(&bench, None, Some("h.test")), &signature);
+    assert!(matches!(error, VerifyError::OtherHostname { .. }), "{error:?}");
 }
 
 #[test]
@@ -59,6 +71,8 @@ fn v15_a_missing_inconsistent_or_slightly_different_issuer_is_refused() {
     assert_eq!(bench.refused(&bench.fulcio(), &signature), VerifyError::IssuerMissing);
     let error = bench.keyless_refused(Flaw::InconsistentIssuer);
     assert!(matches!(error, VerifyError::IssuerInconsistent { .. }), "{error:?}");
+    let error = bench.keyless_refused(Flaw::IssuerTwice);
+    assert!(matches!(error, VerifyError::IssuerMalformed { .. }), "{error:?}");
     for issuer in ["https://accounts.example.com/", "https://Accounts.example.com", "http://accounts.example.com", ""] {
         let signature = bench.sigstore.sign_keyless(REFERENCE, &bench.subject, EMAIL, issuer, Flaw::None);
         let expected = VerifyError::OtherIssuer { found: issuer.to_owned() };
