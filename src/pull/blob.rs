@@ -62,7 +62,7 @@ impl AdmittedBlob {
         let stop = end.saturating_add(1).min(size);
         let reading = match self.bytes {
             BytesFrom::File(file) => Reading::of_file(self.origin, file, start, stop, delivery),
-            BytesFrom::Fill(follower) => Reading::of_fill(self.origin, follower, start, stop),
+            BytesFrom::Fill(follower) => Reading::of_fill(self.origin, follower, start, stop, delivery),
             BytesFrom::Upstream(transfer) => Reading::of_transfer(self.origin, *transfer, start, stop),
         };
         stream::try_unfold((reading, self.place), |(mut reading, place)| async move {

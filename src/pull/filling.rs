@@ -93,9 +93,10 @@ impl Filling {
             let ((), next) = company.keep(seat, async { tokio::try_join!(write, receive) }).await??;
             pieces = next?;
         }
+        let whole = staged.whole(&self.wanted.digest).await;
         // Who waits for the turn, or the client's place, need not wait for the disk.
         drop((transfer, self.place.take()));
-        match staged.whole(&self.wanted.digest).await {
+        match whole {
             Ok(whole) => {
                 // Readers need not wait for the disk, unless it falls behind; who comes now still finds the fill.
                 let unsynced = self.unsynced.try_acquire();

@@ -90,8 +90,8 @@ impl Reading {
     }
 
     /// Bytes `start..stop` behind a fill.
-    pub(super) fn of_fill(origin: Origin, follower: Follower, start: u64, stop: u64) -> Self {
-        Self { way: Way::Fill(Box::new(FillReading::new(origin, follower, start, stop))), unseen: None }
+    pub(super) fn of_fill(origin: Origin, follower: Follower, start: u64, stop: u64, delivery: Delivery) -> Self {
+        Self { way: Way::Fill(Box::new(FillReading::new(origin, follower, start, stop, delivery))), unseen: None }
     }
 
     /// The next bytes, `None` at the end. Not cancel safe: a reading whose `next` was dropped is dropped too.
@@ -99,7 +99,7 @@ impl Reading {
         match (self.way.next().await, self.unseen.take()) {
             (Err(_), Some(Unseen { origin, start, stop })) => {
                 let (follower, _) = origin.fills.join(&origin.wanted, None);
-                *self = Self::of_fill(origin, follower, start, stop);
+                *self = Self::of_fill(origin, follower, start, stop, Delivery::Copied);
                 self.way.next().await
             }
             (read, _) => read,
@@ -282,6 +282,9 @@ pub(super) struct FillReading {
     start: u64,
     position: u64,
     stop: u64,
+    delivery: Delivery,
+    /// Of the whole blob, also where it is not written yet: frames end where the fill is.
+    mapping: Option<Bytes>,
     forward: Forward,
     /// Takes over when the cache cannot take the blob.
     instead: Option<Box<HashedReading>>,
@@ -300,10 +303,11 @@ enum Forward {
 }
 
 impl FillReading {
-    fn new(origin: Origin, follower: Follower, start: u64, stop: u64) -> Self {
+    fn new(origin: Origin, follower: Follower, start: u64, stop: u64, delivery: Delivery) -> Self {
         let progress = follower.progress();
         let forward = if start > 0 { Forward::Undecided } else { Forward::No };
-        Self { origin, follower, progress, start, position: start, stop, forward, instead: None }
+        let mapping = None;
+        Self { origin, follower, progress, start, position: start, stop, delivery, mapping, forward, instead: None }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
@@ -329,7 +333,11 @@ impl FillReading {
                 if self.is_passed_on() {
                     self.forward = Forward::Ended;
                 }
-                let length = chunk(self.position, self.stop.min(readable));
+                let stop = self.stop.min(readable);
+                if let Some(frame) = self.frame(stop) {
+                    return self.pass(frame).map(Some);
+                }
+                let length = chunk(self.position, stop);
                 let staged = self.follower.staged().ok_or(PullError::Lost)?;
                 match staged.read_at(self.position, length).await {
                     Ok(bytes) => return self.pass(bytes).map(Some),
@@ -353,6 +361,19 @@ impl FillReading {
                 Forward::No | Forward::Ended => self.progress.changed().await.map_err(|_| PullError::Lost)?,
             }
         }
+    }
+
+    /// What is written, as memory that names the file, if it can go out like that.
+    fn frame(&mut self, stop: u64) -> Option<Bytes> {
+        if self.delivery == Delivery::Copied {
+            return None;
+        }
+        let staged = self.follower.staged()?;
+        if self.mapping.is_none() {
+            self.mapping = staged.map(self.origin.wanted.size).ok();
+        }
+        let frame = frame(self.mapping.as_ref()?, self.position, stop)?;
+        staged.is_in_memory(self.position, length_of(&frame)).then_some(frame)
     }
 
     const fn is_passed_on(&self) -> bool {

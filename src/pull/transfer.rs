@@ -8,17 +8,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::{BoxStream, ReadyChunks};
+use futures_util::stream::{BoxStream, Fuse};
+use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::turns::Turn;
-use crate::limits::{FILL_RESUME_PROGRESS_BYTES, FILL_RESUME_WAIT_MAX, FILL_RESUMES_MAX};
+use crate::limits::{FILL_RESUME_PROGRESS_BYTES, FILL_RESUME_WAIT_MAX, FILL_RESUMES_MAX, KIB};
 use crate::oci::{Digest, Repository};
 use crate::telemetry::Telemetry;
 use crate::upstream::{BlobBody, BlobRange, BlobRest, Upstream, UpstreamError, Validator};
 
 /// Pieces of a body that are handed on at once: who writes them needs one hop off the async threads.
 const PIECES_AT_ONCE: usize = 16;
+/// Bytes after which no further piece is waited for: who reads behind gets them while the next ones come.
+const BYTES_AT_ONCE: u64 = 512 * KIB;
 
 /// Where a blob comes from.
 #[derive(Debug, Clone)]
@@ -53,7 +55,7 @@ pub(super) struct Transfer {
     _turn: Turn,
 }
 
-type Pieces = ReadyChunks<BoxStream<'static, Result<Bytes, UpstreamError>>>;
+type Pieces = Fuse<BoxStream<'static, Result<Bytes, UpstreamError>>>;
 
 impl std::fmt::Debug for Transfer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -102,7 +104,8 @@ impl Transfer {
                 self.resume(error).await?;
             }
             let arrived = match &mut self.body {
-                Some(body) => body.next().await,
+                // The first byte goes out as soon as it is there.
+                Some(body) => arrived(body, if self.received == 0 { 1 } else { BYTES_AT_ONCE }).await,
                 None => None,
             };
             let Some(arrived) = arrived else {
@@ -254,7 +257,25 @@ fn asked_to_wait(error: &UpstreamError) -> Option<Duration> {
 }
 
 fn pieces(body: BlobBody) -> Pieces {
-    body.stream.ready_chunks(PIECES_AT_ONCE)
+    body.stream.fuse()
+}
+
+/// The next piece, and those that are there with it until they have so many bytes; `None` at the end.
+async fn arrived(body: &mut Pieces, enough: u64) -> Option<Vec<Result<Bytes, UpstreamError>>> {
+    let mut piece = body.next().await?;
+    let (mut pieces, mut bytes) = (Vec::with_capacity(PIECES_AT_ONCE), 0_u64);
+    loop {
+        bytes = bytes.saturating_add(piece.as_ref().map_or(enough, length_of));
+        pieces.push(piece);
+        if bytes >= enough || pieces.len() >= PIECES_AT_ONCE {
+            return Some(pieces);
+        }
+        // What is not there yet is asked for again by the next call.
+        match body.next().now_or_never().flatten() {
+            Some(more) => piece = more,
+            None => return Some(pieces),
+        }
+    }
 }
 
 fn length_of(bytes: &Bytes) -> u64 {

@@ -26,15 +26,15 @@ struct Live {
     file: Arc<File>,
 }
 
-/// All of `file`, which has `length` bytes, as memory; it holds `reader` for as long as it lives. Costs two system calls and
+/// All of `file`, which has `length` bytes or will have them, as memory; it holds `reader` for as long as it lives. Costs two system calls and
 /// no page.
 ///
 /// # Errors
 /// What the file system says.
 pub(super) fn map(file: &Arc<File>, length: u64, reader: InUse) -> io::Result<Bytes> {
     let length = usize::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the file was renamed into the cache whole and is never written to again; eviction unlinks it, which leaves
-    // the mapping intact. Should somebody else change or cut it all the same, nothing happens here, because no code of this
+    // SAFETY: the file is written once, from its beginning to its end, and never again; slices are taken of what is written
+    // alone. Eviction unlinks it, which leaves the mapping intact. Should somebody else change or cut it all the same, nothing happens here, because no code of this
     // process reads the memory: slices of it go to a plaintext socket alone, by `sendfile` (which reports a cut file) or
     // by `writev` (where the kernel reports a page that is not there as an error, not as a signal).
     let map = unsafe { MmapOptions::new().len(length).map(file.as_ref()) }?;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::blobs::{Blobs, read_chunk};
 use super::ledger::InUse;
-use super::{StoreError, disk, lock, off_thread};
+use super::{StoreError, disk, lock, mapped, off_thread};
 use crate::limits::FREE_SPACE_CHECK_BYTES;
 use crate::oci::{Algorithm, Digest, Hasher};
 
@@ -154,7 +154,7 @@ impl Staged {
     /// None today.
     pub fn reader(&self) -> io::Result<StagedReader> {
         let (file, blobs) = (Arc::clone(&self.inner.file), Arc::clone(&self.inner.slot.blobs));
-        Ok(StagedReader { file, blobs, _reader: InUse::clone(&self.inner.reader) })
+        Ok(StagedReader { file, blobs, reader: InUse::clone(&self.inner.reader) })
     }
 
     /// The digest of what was written so far.
@@ -309,7 +309,7 @@ impl Blobs {
 pub struct StagedReader {
     file: Arc<File>,
     blobs: Arc<Blobs>,
-    _reader: InUse,
+    reader: InUse,
 }
 
 impl StagedReader {
@@ -319,6 +319,20 @@ impl StagedReader {
     /// What the file system says.
     pub async fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
         read_chunk(&self.blobs, &self.file, offset, length).await
+    }
+
+    /// A blob of that many bytes as memory that names the file to who sends it, as [`super::BlobFile::map`]. Slices must
+    /// end where the writer is.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn map(&self, size: u64) -> io::Result<Bytes> {
+        mapped::map(&self.file, size, InUse::clone(&self.reader))
+    }
+
+    /// As [`super::BlobFile::is_in_memory`].
+    pub fn is_in_memory(&self, offset: u64, length: u64) -> bool {
+        mapped::is_in_memory(&self.file, offset, length)
     }
 }
 

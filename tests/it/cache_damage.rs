@@ -180,7 +180,9 @@ async fn s_10_while_all_that_is_cached_is_being_read_new_blobs_pass_through_and_
         let answer = whole(&mirror, &old.digest).await;
         assert!(answer.complete && old.digest.matches(&answer.body));
         assert_eq!(registry.count("GET", &format!("*/blobs/{}", old.digest)), asked + round, "it is not cached");
+        no_fill_runs(&mirror).await;
     }
+    no_fill_runs(&mirror).await;
     assert_eq!(mirror.metric("sealgate_cache_fills_total{outcome=\"no_space\"}"), Some(2.0));
     assert_eq!(mirror.metric("sealgate_cache_fills_total{outcome=\"committed\"}"), Some(0.0));
     assert!(path_of(&mirror.dir().join("data"), &new.digest).exists(), "nothing is taken from under a reader");
