@@ -35,12 +35,14 @@ impl Simulation<'_> {
     /// The mirror dies in the middle of its work, as far as its files can tell.
     pub(super) async fn kill(&mut self) -> Result<(), String> {
         self.note("a kill", "");
+        let mut was_dark = false;
         if self.random.percent(60) {
             // Transfers that do not end by themselves are under way.
             let bytes = *self.random.one_of(&[1, 5000, 65_000]);
             self.upstream.heal();
             self.upstream.fault(None, &Fault::on("*/blobs/*").get().hang_after(bytes));
             self.model.trouble();
+            was_dark = self.model.light();
         }
         let requests: Vec<Request> = (0..4).map(|_| self.request()).collect();
         let (address, tick) = (self.address(), Arc::clone(&self.tick));
@@ -61,7 +63,11 @@ impl Simulation<'_> {
             self.note("a kill with staging left", &format!("{staged} files"));
         }
         self.model.forgets();
-        self.start_again(|disk, _| disk.put_back()).await
+        self.start_again(|disk, _| disk.put_back()).await?;
+        if was_dark {
+            self.model.darkness();
+        }
+        Ok(())
     }
 
     /// Ends all faults, waits for what still runs, starts the mirror again, perhaps without its database, and then has the faults

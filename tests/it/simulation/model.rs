@@ -141,6 +141,11 @@ impl Model {
         self.dark.get_or_insert(self.moments.len() - 1);
     }
 
+    /// Upstream speaks again; whether it was silent.
+    pub(super) fn light(&mut self) -> bool {
+        self.dark.take().is_some()
+    }
+
     pub(super) fn damage(&mut self) {
         self.damaged = true;
     }
