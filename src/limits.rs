@@ -344,10 +344,12 @@ pub const CONTENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const UNSYNCED_FILLS_MAX: usize = 16;
 /// Blobs put into place at a start that a killed process had whole.
 pub const RESCUED_FILES_MAX: usize = 1000;
-/// How long a start waits for that; the rest is done beside the service.
+/// How long a start waits for that.
 pub const RESCUE_WAIT: Duration = Duration::from_millis(300);
 /// Bytes of such things that wait to be written to the disk; who brings more writes it himself.
 pub const UNWRITTEN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many such things wait.
+pub const UNWRITTEN_FILES_MAX: usize = 1024;
 /// Such things that are written together, each with an open file.
 pub const UNWRITTEN_FILES_AT_ONCE: usize = 32;
 /// Bytes of manifests and signature payloads kept in memory.

@@ -25,7 +25,8 @@ use crate::oci::{Digest, Host, Repository};
 use crate::store::{StagedReader, Store};
 use crate::telemetry::{FillOutcome, Telemetry};
 
-/// How far a fill is. All but the first two are final.
+/// How far a fill is. All but the first two are final, but a disk that then fails makes [`Self::Unstorable`] of
+/// [`Self::Verified`].
 #[derive(Debug, Clone)]
 pub(super) enum Progress {
     /// Upstream has not answered yet.

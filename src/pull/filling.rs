@@ -94,18 +94,20 @@ impl Filling {
             pieces = next?;
         }
         let whole = staged.whole(&self.wanted.digest).await;
-        // Who waits for the turn, or the client's place, need not wait for the disk.
+        // Nobody waits for the disk, unless it falls behind: then all do who bring it more.
+        let _unsynced = self.unsynced.acquire().await;
         drop((transfer, self.place.take()));
         match whole {
             Ok(whole) => {
-                // Readers need not wait for the disk, unless it falls behind; who comes now still finds the fill.
-                let unsynced = self.unsynced.try_acquire();
-                if unsynced.is_ok() {
-                    seat.verified();
+                // Who comes from now on still finds the fill.
+                seat.verified();
+                match whole.commit().await {
+                    Ok(()) => Ok((Progress::Verified, FillOutcome::Committed)),
+                    // Readers have the bytes open; only the cache goes without.
+                    Err(StoreError::NoSpace) => Ok((Progress::Verified, FillOutcome::NoSpace)),
+                    // What the disk did not take it may not give back either.
+                    Err(_) => Err(Stop::Unstorable),
                 }
-                // When that fails, the bytes are right all the same and readers have them open; only the cache goes without.
-                let kept = whole.commit().await;
-                Ok((Progress::Verified, if kept.is_ok() { FillOutcome::Committed } else { FillOutcome::NoSpace }))
             }
             Err(StoreError::DigestMismatch { .. }) => Err(self.wanted.bad("digest_mismatch").into()),
             // The process ends.

@@ -68,11 +68,8 @@ impl Contents {
 
     /// Writes what is not written yet, if that content is; or all of it.
     pub(super) async fn settle(&self, digest: Option<&Digest>) {
-        if self.unwritten.is_waiting(digest) {
-            let unwritten = Arc::clone(&self.unwritten);
-            if let Err(error) = off_thread(move || unwritten.flush()).await {
-                tracing::warn!(%error, "content is kept in memory only");
-            }
+        if let Err(error) = self.unwritten.settle(digest).await {
+            tracing::warn!(%error, "content is kept in memory only");
         }
     }
 

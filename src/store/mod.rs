@@ -208,9 +208,12 @@ impl Store {
     /// Flushes and closes; bounded by twice `limits::VERDICT_STORE_CLOSE`. What is asked afterwards is answered from memory.
     pub async fn close(&self) {
         self.inner.stop.cancel();
-        self.inner.contents.settle(None).await;
         self.inner.tasks.close();
-        if tokio::time::timeout(VERDICT_STORE_CLOSE, self.inner.tasks.wait()).await.is_err() {
+        let ended = async {
+            self.inner.contents.settle(None).await;
+            self.inner.tasks.wait().await;
+        };
+        if tokio::time::timeout(VERDICT_STORE_CLOSE, ended).await.is_err() {
             tracing::warn!("the store's upkeep did not end in time");
         }
         self.inner.persist().await;

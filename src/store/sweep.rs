@@ -1,5 +1,6 @@
 //! Upkeep of the cache: what lay there at start, free space, times of last use. Which file goes next is `ledger`'s.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,12 +8,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use tokio_util::sync::CancellationToken;
 
-use super::blobs::Blobs;
+use super::blobs::{Blobs, pread_full};
 use super::ledger::InUse;
 use super::{Evicted, Eviction, StoreError, disk, lock};
 use crate::clock::Timestamp;
-use crate::limits::STORE_UPKEEP_FILES_MAX;
-use crate::oci::{Algorithm, Digest};
+use crate::limits::{BLOB_CHUNK_BYTES, STORE_UPKEEP_FILES_MAX};
+use crate::oci::{Algorithm, Digest, Hasher};
 use crate::telemetry::EvictionReason;
 
 impl Blobs {
@@ -30,14 +31,37 @@ impl Blobs {
         }
     }
 
-    /// Its name is believed as those of all blobs are that lay there: until somebody reads it, and hashes it.
+    /// Its name alone is not believed: a file system that was lost and mounted again under the same kernel may have lost some
+    /// of it.
     fn rescue_one(&self, path: &Path, digest: &Digest) -> Result<(), StoreError> {
         let refused = |error| StoreError::of(path, error);
         let file = self.layout.open_staged(path).map_err(refused)?;
         let file = file.ok_or_else(|| refused(io::ErrorKind::NotFound.into()))?;
+        let found = self.hash(&file, digest.algorithm()).map_err(refused)?;
+        if found != *digest {
+            return Err(StoreError::DigestMismatch { wanted: Box::new(*digest), found: Box::new(found) });
+        }
+        if self.open_unused(digest).is_ok_and(|there| there.is_some()) {
+            return Err(refused(io::ErrorKind::AlreadyExists.into()));
+        }
         disk::sync_file(path, &file).map_err(refused)?;
         let directory = self.adopt(path, &file, digest, &InUse::default())?;
+        self.verified(digest, &file);
         disk::sync_directory(&directory).map_err(refused)
+    }
+
+    fn hash(&self, file: &File, algorithm: Algorithm) -> io::Result<Digest> {
+        let (mut hasher, mut at) = (Hasher::new(algorithm), 0_u64);
+        let mut buffer = Vec::with_capacity(BLOB_CHUNK_BYTES);
+        loop {
+            buffer.clear();
+            pread_full(self, file, at, BLOB_CHUNK_BYTES, &mut buffer)?;
+            if buffer.is_empty() {
+                return Ok(hasher.finish());
+            }
+            hasher.update(&buffer);
+            at = at.saturating_add(u64::try_from(buffer.len()).unwrap_or(u64::MAX));
+        }
     }
 
     /// Enters what lay in the cache at start, then evicts what does not fit; `false` when a part could not be listed. Blocks

@@ -2,14 +2,16 @@
 //! small files cost the disk hardly more than one.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use tokio::sync::OwnedMutexGuard;
 
 use super::blobs::Blobs;
-use super::{Staged, lock};
-use crate::limits::{UNWRITTEN_BYTES_MAX, UNWRITTEN_FILES_AT_ONCE};
+use super::{Staged, lock, off_thread};
+use crate::limits::{UNWRITTEN_BYTES_MAX, UNWRITTEN_FILES_AT_ONCE, UNWRITTEN_FILES_MAX};
 use crate::oci::Digest;
 
 /// What waits to be written, and can be read meanwhile.
@@ -17,7 +19,7 @@ use crate::oci::Digest;
 pub(super) struct Unwritten {
     waiting: Mutex<Waiting>,
     /// Held by who writes, so that what was written is not evicted between its file and its entry.
-    writing: Mutex<()>,
+    writing: Arc<tokio::sync::Mutex<()>>,
     blobs: Arc<Blobs>,
 }
 
@@ -31,7 +33,7 @@ struct Waiting {
 
 impl Unwritten {
     pub(super) fn new(blobs: Arc<Blobs>) -> Self {
-        Self { waiting: Mutex::default(), writing: Mutex::default(), blobs }
+        Self { waiting: Mutex::default(), writing: Arc::default(), blobs }
     }
 
     /// Takes content in, to be written soon; `false` when so much waits that the caller must write it.
@@ -40,12 +42,16 @@ impl Unwritten {
         if waiting.content.contains_key(digest) {
             return true;
         }
-        let Some(sum) = waiting.bytes.checked_add(cost(bytes)).filter(|sum| *sum <= UNWRITTEN_BYTES_MAX) else {
+        let sum = waiting.bytes.saturating_add(cost(bytes));
+        if sum > UNWRITTEN_BYTES_MAX || waiting.content.len() >= UNWRITTEN_FILES_MAX {
             return false;
-        };
+        }
         waiting.bytes = sum;
         waiting.content.insert(*digest, bytes.clone());
-        if !std::mem::replace(&mut waiting.has_writer, true) {
+        let has_writer = std::mem::replace(&mut waiting.has_writer, true);
+        // A runtime that ends drops the writer at once and here.
+        drop(waiting);
+        if !has_writer {
             let writer = Writer { unwritten: Arc::clone(self), has_ended: false };
             drop(self.blobs.tasks.spawn_blocking(move || writer.run()));
         }
@@ -58,14 +64,27 @@ impl Unwritten {
     }
 
     /// Whether that content waits, or any at all.
-    pub(super) fn is_waiting(&self, digest: Option<&Digest>) -> bool {
+    fn is_waiting(&self, digest: Option<&Digest>) -> bool {
         let waiting = lock(&self.waiting);
         digest.map_or(!waiting.content.is_empty(), |digest| waiting.content.contains_key(digest))
     }
 
+    /// Writes all that waits, if that content does, or any at all. Whoever comes while another writes waits for that without a
+    /// thread, and looks again.
+    pub(super) async fn settle(self: &Arc<Self>, digest: Option<&Digest>) -> io::Result<()> {
+        if !self.is_waiting(digest) {
+            return Ok(());
+        }
+        let writing = Arc::clone(&self.writing).lock_owned().await;
+        if !self.is_waiting(digest) {
+            return Ok(());
+        }
+        let unwritten = Arc::clone(self);
+        off_thread(move || unwritten.flush(&writing)).await
+    }
+
     /// Writes all that waits now. Blocks.
-    pub(super) fn flush(&self) {
-        let _writing = lock(&self.writing);
+    fn flush(&self, _writing: &OwnedMutexGuard<()>) {
         let mut after = None;
         loop {
             let batch = self.next_batch(after.as_ref());
@@ -103,7 +122,7 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         while !self.has_ended {
-            self.unwritten.flush();
+            self.unwritten.flush(&Arc::clone(&self.unwritten.writing).blocking_lock_owned());
             let mut waiting = lock(&self.unwritten.waiting);
             self.has_ended = waiting.content.is_empty();
             waiting.has_writer = !self.has_ended;
@@ -130,8 +149,8 @@ const ENTRY_BYTES: usize = 200;
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::store::Settings;
     use crate::store::layout::Layout;
-    use crate::store::{Settings, off_thread};
     use crate::telemetry::Telemetry;
 
     fn unwritten(directory: &std::path::Path) -> Arc<Unwritten> {
@@ -149,8 +168,7 @@ mod tests {
     }
 
     async fn settled(unwritten: &Arc<Unwritten>) {
-        let unwritten = Arc::clone(unwritten);
-        off_thread(move || unwritten.flush()).await.unwrap();
+        unwritten.settle(None).await.unwrap();
     }
 
     #[tokio::test]
@@ -159,7 +177,7 @@ mod tests {
         let unwritten = unwritten(directory.path());
         let all: Vec<_> = (0..=2 * UNWRITTEN_FILES_AT_ONCE).map(|number| content(number, 100)).collect();
         {
-            let _writer = lock(&unwritten.writing);
+            let _writer = unwritten.writing.lock().await;
             for (digest, bytes) in &all {
                 assert!(unwritten.add(digest, bytes));
             }
@@ -184,15 +202,54 @@ mod tests {
         let half = UNWRITTEN_BYTES_MAX / 2 - ENTRY_BYTES;
         let (one, other, more) = (content(1, half), content(2, half), content(3, 10));
         {
-            let _writer = lock(&unwritten.writing);
+            let _writer = unwritten.writing.lock().await;
             assert!(unwritten.add(&one.0, &one.1) && unwritten.add(&other.0, &other.1));
             assert!(unwritten.add(&one.0, &one.1), "it waits already");
+            assert!(!unwritten.add(&more.0, &more.1));
+        }
+        settled(&unwritten).await;
+        {
+            let _writer = unwritten.writing.lock().await;
+            for number in 0..UNWRITTEN_FILES_MAX {
+                let (digest, bytes) = content(10 + number, 10);
+                assert!(unwritten.add(&digest, &bytes));
+            }
             assert!(!unwritten.add(&more.0, &more.1));
         }
         settled(&unwritten).await;
         assert!(unwritten.add(&more.0, &more.1));
         settled(&unwritten).await;
         assert!([one, other, more].iter().all(|(digest, _)| unwritten.blobs.open(digest).is_some()));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_one_thing_does_not_write_the_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        let unwritten = unwritten(directory.path());
+        let (one, other) = (content(1, 10), content(2, 10));
+        let writer = unwritten.writing.lock().await;
+        assert!(unwritten.add(&one.0, &one.1));
+        let mut waiter = Box::pin(unwritten.settle(Some(&one.0)));
+        assert!(futures_util::poll!(&mut waiter).is_pending());
+        // Whoever holds the lock writes it; something else comes meanwhile.
+        unwritten.remove(std::slice::from_ref(&one));
+        assert!(unwritten.add(&other.0, &other.1));
+        drop(writer);
+        waiter.await.unwrap();
+        settled(&unwritten).await;
+    }
+
+    #[test]
+    fn a_runtime_that_ends_while_content_comes_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let unwritten = unwritten(directory.path());
+        let (digest, bytes) = content(1, 10);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let _entered = handle.enter();
+        assert!(unwritten.add(&digest, &bytes));
+        assert!(!lock(&unwritten.waiting).has_writer, "the next content brings another");
     }
 
     #[tokio::test]

@@ -565,7 +565,10 @@ impl Lab {
 
     /// Takes all cached files away.
     pub(crate) fn remove_files(&self) {
-        std::fs::remove_dir_all(self.dir.path().join("blobs")).unwrap();
+        // What is kept is written soon after the answer.
+        while std::fs::remove_dir_all(self.dir.path().join("blobs")).is_err() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
 
     /// Whether the store has content of that digest.

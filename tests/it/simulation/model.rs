@@ -5,7 +5,7 @@
 //!
 //! - A tag names what it named at a moment younger than `tag_ttl`; while upstream is in trouble, younger than
 //!   `tag_ttl + stale_if_error`.
-//! - An image is allowed by what was signed at a moment younger than `allow_ttl`; while upstream is in trouble, by what was signed
+//! - An image is allowed by what was signed at a moment at most `allow_ttl` away; while upstream is in trouble, by what was signed
 //!   at any moment, since evidence that was kept is verified again offline.
 //! - While upstream says nothing at all, only moments before that count.
 //! - The rules that count are those in force, whatever was allowed before. An exemption, until it ends, and audit mode serve what
@@ -216,7 +216,10 @@ impl Model {
             Policy::Nothing => return false,
             Policy::SignedBy(key) => key,
         };
-        let counts = |moment: &Moment| self.troubled || self.age(moment).is_some_and(|age| age < ALLOW_TTL);
+        // The clock may have been set back since: then it is no older than it looks.
+        let is_young =
+            |moment: &Moment| self.age(moment).unwrap_or_else(|| moment.clock.since(self.now().clock)) < ALLOW_TTL;
+        let counts = |moment: &Moment| self.troubled || is_young(moment);
         let signed =
             |image: ImageId| self.seen().any(|moment| moment.is_signed(repository, image, key) && counts(moment));
         let children = &self.shapes[image].children;
