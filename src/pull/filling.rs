@@ -93,24 +93,22 @@ impl Filling {
             let ((), next) = company.keep(seat, async { tokio::try_join!(write, receive) }).await??;
             pieces = next?;
         }
-        let whole = staged.whole(&self.wanted.digest).await;
+        let whole = match staged.whole(&self.wanted.digest).await {
+            Ok(whole) => whole,
+            Err(StoreError::DigestMismatch { .. }) => return Err(self.wanted.bad("digest_mismatch").into()),
+            // The process ends.
+            Err(_) => return Err(Stop::Unstorable),
+        };
         // Nobody waits for the disk, unless it falls behind: then all do who bring it more.
         let _unsynced = self.unsynced.acquire().await;
         drop((transfer, self.place.take()));
-        match whole {
-            Ok(whole) => {
-                // Who comes from now on still finds the fill.
-                seat.verified();
-                match whole.commit().await {
-                    Ok(()) => Ok((Progress::Verified, FillOutcome::Committed)),
-                    // Readers have the bytes open; only the cache goes without.
-                    Err(StoreError::NoSpace) => Ok((Progress::Verified, FillOutcome::NoSpace)),
-                    // What the disk did not take it may not give back either.
-                    Err(_) => Err(Stop::Unstorable),
-                }
-            }
-            Err(StoreError::DigestMismatch { .. }) => Err(self.wanted.bad("digest_mismatch").into()),
-            // The process ends.
+        // Who comes from now on still finds the fill.
+        seat.verified();
+        match whole.commit().await {
+            Ok(()) => Ok((Progress::Verified, FillOutcome::Committed)),
+            // Readers have the bytes open; only the cache goes without.
+            Err(StoreError::NoSpace) => Ok((Progress::Verified, FillOutcome::NoSpace)),
+            // What the disk did not take it may not give back either.
             Err(_) => Err(Stop::Unstorable),
         }
     }

@@ -193,8 +193,8 @@ impl Whole {
     /// Syncs and renames into place. Once begun it ends, also when the caller leaves.
     ///
     /// # Errors
-    /// [`StoreError::NoSpace`] when the blob is larger than the whole cache or the disk is full; [`StoreError::Io`]. The file
-    /// is gone then, and readers keep what they have.
+    /// [`StoreError::NoSpace`] when the blob is larger than the whole cache or the disk has no room for its name: readers keep
+    /// what they have. [`StoreError::Io`]: what they have not read yet may be lost. The file is gone then.
     pub async fn commit(self) -> Result<(), StoreError> {
         let path = self.inner.slot.path.clone();
         off_thread(move || self.inner.commit(&self.digest)).await.map_err(|error| StoreError::of(&path, error))?
@@ -226,7 +226,11 @@ impl Inner {
     /// Makes the content survive a power cut.
     fn sync(&self) -> Result<(), StoreError> {
         let path = lock(&self.slot.now).clone().unwrap_or_else(|| self.slot.path.clone());
-        disk::sync_file(&path, &self.file).map_err(|error| refused(&self.slot.blobs, &path, error))
+        disk::sync_file(&path, &self.file).map_err(|source| {
+            self.slot.blobs.telemetry.cache_write_failed(&source);
+            // Also on a full disk: some of what was written is lost.
+            StoreError::Io { path, source }
+        })
     }
 
     /// Gives the file a name that says what it is to a process that finds it. Without it, that one fetches the blob again.

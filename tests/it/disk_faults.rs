@@ -331,7 +331,11 @@ async fn a_disk_that_is_found_full_by_a_sync_or_a_rename_is_counted_too() {
         });
         let refused = put(&store, &blob(number)).await;
         drop(observed);
-        assert!(matches!(refused, Err(StoreError::NoSpace)), "{refused:?}");
+        match number {
+            // What a sync refuses may be lost, whatever the reason.
+            1 => assert!(matches!(refused, Err(StoreError::Io { .. })), "{refused:?}"),
+            _ => assert!(matches!(refused, Err(StoreError::NoSpace)), "{refused:?}"),
+        }
         assert_eq!(full(), before + 1, "blob {number}");
     }
     // What is larger than the cache is no failure of the disk.

@@ -328,3 +328,32 @@ async fn a_slow_disk_holds_nobody_up_until_so_many_blobs_wait_for_it() {
     assert_eq!(layers.iter().map(|layer| site.gets(&layer.digest)).sum::<usize>(), layers.len());
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_disk_loses_when_it_should_keep_it_comes_from_upstream() {
+    for code in [libc::ENOSPC, libc::EIO] {
+        let site = Site::new().await;
+        let (digest, bytes) = site.layer(24 * MIB).await;
+        let stuck = StuckDisk::default();
+        let disk = Arc::clone(&stuck.0);
+        let _observed = observe(site.dir.path(), move |step| {
+            if matches!(step, Step::SyncFile(path) if path.to_str().unwrap().contains(".sha256-")) {
+                let works = disk.0.lock().unwrap();
+                drop(disk.1.wait_while(works, |works| !*works));
+                return Err(std::io::Error::from_raw_os_error(code));
+            }
+            Ok(())
+        });
+        let (mut slow, answer) = site.open(&digest, "").await;
+        assert_eq!(answer.status, 200);
+        let whole = |path: &std::path::PathBuf| path.to_str().unwrap().contains(".sha256-");
+        until("it is whole", || site.staged().iter().any(whole)).await;
+        drop(stuck);
+        until("the fill has ended", || site.no_fill_runs()).await;
+        assert_eq!(site.fills("no_space"), 1);
+        assert_eq!(slow.rest().await, bytes, "{code}");
+        assert_eq!(site.gets(&digest), 2, "{code}: the rest is not believed to be there");
+        assert!(!site.is_cached(&digest));
+        site.stop().await;
+    }
+}

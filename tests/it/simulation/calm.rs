@@ -96,11 +96,15 @@ impl Simulation<'_> {
     }
 
     /// The mirror hashes all of its files again.
-    async fn scrub(&self) -> Result<(), String> {
-        let store = self.mirror().app().store();
+    async fn scrub(&mut self) -> Result<(), String> {
         let mut asked = false;
         for _ in 0..PATIENCE {
-            asked = asked || store.verify_cache();
+            if !asked {
+                asked = self.mirror().app().store().verify_cache();
+                // By its end this pass is told from one that was under way, and had passed what has changed since.
+                self.advance(Duration::from_secs(u64::from(asked)));
+            }
+            let store = self.mirror().app().store();
             let stats = store.scrub_stats();
             if asked && !stats.running && stats.ended == Some(self.model.now().clock) {
                 let wrong = self.disk.wrong_file();
@@ -109,7 +113,7 @@ impl Simulation<'_> {
             self.tick.notified().await;
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        Err(format!("a scrub does not end: {:?}", store.scrub_stats()))
+        Err("a scrub does not end".to_owned())
     }
 
     /// No staging is left, and the cache has counted what lies on the disk, which is no more than it may.

@@ -299,7 +299,7 @@ impl Simulation<'_> {
         self.model_clock();
     }
 
-    fn advance(&mut self, time: Duration) {
+    pub(super) fn advance(&mut self, time: Duration) {
         self.clock.advance(time);
         self.model_clock();
     }
