@@ -270,16 +270,18 @@ async fn judge(now: &Loaded, then: &PolicySet, known: &Known, directory: &Path) 
     let found = stored_material(&kept.store, &image.repository, &known.digest, &wanted).await;
     kept.store.close().await;
     let nothing_found = kept.is_whole && known.material.is_empty();
-    let Some(material) = found.or_else(|| nothing_found.then(Material::default)) else {
+    let Some(mut material) = found.or_else(|| nothing_found.then(Material::default)) else {
         return Ok(Outcome::CannotTell("the signature material of this image is not stored".to_owned()));
     };
+    // Signatures of lookaside servers are not among what is read here. A rule over all there is must not be asked about a part.
+    let may_be_more = !kept.is_whole || wanted.lookaside.is_some() || !is_within(&wanted, &before);
+    material.incomplete |= may_be_more;
     let verdict = match then.evaluate(image, &known.digest, &material, at) {
         Ok(verdict) => verdict,
         Err(error) => return Ok(Outcome::CannotTell(format!("no answer: {error}"))),
     };
     if verdict.decision == Decision::Deny {
-        // Signatures of lookaside servers are not among what is read here.
-        if !kept.is_whole || wanted.lookaside.is_some() || !is_within(&wanted, &before) {
+        if may_be_more {
             let why = "more may be found than is stored: it was not looked for, or not kept";
             return Ok(Outcome::CannotTell(why.to_owned()));
         }

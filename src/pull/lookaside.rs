@@ -59,7 +59,7 @@ impl Puller {
             let now = found.signatures.iter().map(|signature| signature.source.manifest);
             self.parts.hot.keep_said(said_of(base, repository, digest), Arc::new(now.collect()));
             forget_withdrawn(store, base, repository, digest, &found.signatures).await;
-        } else {
+        } else if !found.no_room {
             // As with tags and referrers: what was there at the last allow may allow again, and nothing more. What the
             // server has just said outranks it, so only those from the first unanswered number on are taken.
             let kept = kept(store, base, repository, digest).await;
@@ -100,10 +100,10 @@ impl Puller {
                         found.more = true;
                         break;
                     }
-                    // Nobody says how many there are, so that much is asked for once; and not waited for, since what lies in the
-                    // registry may have room already.
+                    // Nobody says how many there are, so that much is asked for once; and not waited for, since the children of an
+                    // index are judged while it is held.
                     if bytes_read > MATERIAL_UNCOUNTED_BYTES && found.room.is_none() {
-                        let Ok(room) = self.parts.rooms.try_take(level, MATERIAL_BYTES_MAX) else {
+                        let Ok(room) = self.parts.rooms.lookasides.try_take(level, MATERIAL_BYTES_MAX) else {
                             (found.no_room, found.missing) = (true, Some(NoEvidence::for_want_of_room(repository)));
                             break;
                         };
@@ -124,6 +124,9 @@ impl Puller {
                     break;
                 }
             }
+        }
+        if let Some(room) = &mut found.room {
+            room.shrink(bytes_read);
         }
         found
     }

@@ -92,7 +92,8 @@ impl Puller {
             return;
         }
         let deadline = Instant::now() + REPORT_DISCOVERY_BUDGET;
-        let found = self.discover_by((Level::Report, deadline), &snapshot, &basis, &wished).await;
+        let held = self.discover_by((Level::Report, deadline), &snapshot, &basis, &wished).await;
+        let found = &held.found;
         let id = verdict.key.id();
         let Some((known, Some(evidence))) = self.parts.store.verdict_by_id(&id).await else {
             return self.parts.telemetry.report_ended(ReportOutcome::Outdated);
@@ -103,7 +104,7 @@ impl Puller {
         let deadline = Instant::now() + VERDICT_BUDGET;
         let now = self.parts.clock.now();
         let work = {
-            let (found, decided_on, digest) = (Arc::clone(&found), decided_on.clone(), basis.digest);
+            let (found, decided_on, digest) = (Arc::clone(found), decided_on.clone(), basis.digest);
             move || {
                 let mut evidence = Evidence(evidence);
                 let decided_on = decided_on.as_deref().map(|found| reported(found, true));
@@ -121,10 +122,10 @@ impl Puller {
         let bytes = bytes.saturating_add(found.material_bytes());
         let mut amended = StoredVerdict::clone(&known);
         if is_worth_keeping(verdict.decision, bytes) {
-            self.keep_material(&basis.digest, &found, Keeping::Report).await;
+            self.keep_material(&basis.digest, found, Keeping::Report).await;
             let more = found.manifest_digests().into_iter().filter(|digest| !known.material.contains(digest));
             amended.material.extend(more);
-            amended.material_complete &= found.missing.is_none();
+            amended.material_complete &= found.unread().is_none() && !found.material.more;
         }
         self.parts.store.amend_verdict(amended, &evidence).await;
         self.parts.telemetry.report_ended(ReportOutcome::Done);

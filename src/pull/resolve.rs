@@ -180,7 +180,7 @@ impl Puller {
             Err(UpstreamError::Bad { .. }) => self.ask_for_bytes(source, repository, tag).await,
             Err(error) => {
                 if matches!(error, UpstreamError::Refused { .. }) {
-                    self.withdraw(repository, tag, "upstream no longer lets us have the tag").await;
+                    self.tag_is_refused(repository, tag).await;
                 }
                 Err(error.into())
             }
@@ -191,8 +191,17 @@ impl Puller {
         match self.resolve_by_bytes(repository, tag).await {
             Ok(manifest) => Ok(Asked { digest: *manifest.digest(), manifest: Some(manifest) }),
             Err(PullError::ManifestUnknown) => Err(self.tag_is_gone(source, repository, tag).await),
-            Err(error) => Err(error),
+            Err(error) => {
+                if matches!(error, PullError::Upstream(UpstreamError::Refused { .. })) {
+                    self.tag_is_refused(repository, tag).await;
+                }
+                Err(error)
+            }
         }
+    }
+
+    async fn tag_is_refused(&self, repository: &Repository, tag: &Tag) {
+        self.withdraw(repository, tag, "upstream no longer lets us have the tag").await;
     }
 
     /// A tag that goes back to an older, well-signed image cannot be told from one that moves on, so each move is logged.

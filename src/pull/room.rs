@@ -13,9 +13,17 @@ use tokio::time::{Instant, timeout_at};
 use super::verdict::Depth;
 use crate::limits::{INDEX_DEPTH_MAX, KIB, MATERIAL_IN_FLIGHT_BYTES_MAX, MATERIAL_UNCOUNTED_BYTES};
 
+/// Room for what lies in registries, and room for what lies at lookaside servers: one verdict may need both, and must not wait
+/// for the one while it holds the other.
+#[derive(Debug)]
+pub(super) struct Rooms {
+    pub(super) registries: Pools,
+    pub(super) lookasides: Pools,
+}
+
 /// The pools, one for each level at which something is judged, and one for reports.
 #[derive(Debug)]
-pub(super) struct Rooms([Arc<Semaphore>; LEVELS]);
+pub(super) struct Pools([Arc<Semaphore>; LEVELS]);
 
 /// What is looked for signatures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,15 +37,31 @@ pub(super) enum Level {
 /// Room for so many bytes, until it is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    _counted: Option<OwnedSemaphorePermit>,
+    counted: Option<OwnedSemaphorePermit>,
 }
 
 /// There is none, and was none in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoRoom;
 
+impl Room {
+    /// Gives back what is more than `bytes`: nobody says before how much there is.
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        if let Some(counted) = &mut self.counted {
+            let more = counted.num_permits().saturating_sub(steps(bytes));
+            drop(counted.split(more));
+        }
+    }
+}
+
 impl Rooms {
     pub(super) fn new() -> Self {
+        Self { registries: Pools::new(), lookasides: Pools::new() }
+    }
+}
+
+impl Pools {
+    fn new() -> Self {
         Self(std::array::from_fn(|_| Arc::new(Semaphore::new(steps(MATERIAL_IN_FLIGHT_BYTES_MAX)))))
     }
 
@@ -52,7 +76,7 @@ impl Rooms {
         }
         let steps = u32::try_from(steps(bytes)).map_err(|_| NoRoom)?;
         let taken = timeout_at(deadline, self.pool(level).acquire_many_owned(steps)).await;
-        Ok(Room { _counted: Some(taken.map_err(|_| NoRoom)?.map_err(|_| NoRoom)?) })
+        Ok(Room { counted: Some(taken.map_err(|_| NoRoom)?.map_err(|_| NoRoom)?) })
     }
 
     /// The same if there is room now.
@@ -64,7 +88,7 @@ impl Rooms {
             return Ok(Room::default());
         }
         let steps = u32::try_from(steps(bytes)).map_err(|_| NoRoom)?;
-        Ok(Room { _counted: Some(self.pool(level).try_acquire_many_owned(steps).map_err(|_| NoRoom)?) })
+        Ok(Room { counted: Some(self.pool(level).try_acquire_many_owned(steps).map_err(|_| NoRoom)?) })
     }
 
     fn pool(&self, level: Level) -> Arc<Semaphore> {
@@ -101,7 +125,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn r_02_all_verdicts_together_hold_so_much_material_and_not_a_byte_more() {
-        let rooms = Rooms::new();
+        let rooms = Pools::new();
         let most = MATERIAL_IN_FLIGHT_BYTES_MAX / MATERIAL_BYTES_MAX;
         let mut held = Vec::new();
         for _ in 0..most {
@@ -122,7 +146,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_index_that_holds_room_takes_none_from_its_children_and_no_report_from_a_verdict() {
-        let rooms = Rooms::new();
+        let rooms = Pools::new();
         let levels = (0..=INDEX_DEPTH_MAX).map(|above| Level::Verdict(Depth(above))).chain([Level::Report]);
         let mut held = Vec::new();
         for level in levels {
@@ -133,7 +157,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_leaves_takes_no_room_along() {
-        let rooms = Rooms::new();
+        let rooms = Pools::new();
         let all = rooms.take(TOP, MATERIAL_IN_FLIGHT_BYTES_MAX, soon()).await.unwrap();
         {
             let mut left = Box::pin(rooms.take(TOP, MATERIAL_BYTES_MAX, soon()));

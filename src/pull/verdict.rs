@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::cold::Novelty;
-use super::discover::{Discovered, Keeping, NoEvidence};
+use super::discover::{Discovered, Held, Keeping, NoEvidence};
 use super::report::is_worth_keeping;
 use super::room::Level;
 use super::size::TooLarge;
@@ -155,26 +155,29 @@ impl Puller {
         }
         let started = Instant::now();
         let deadline = started + VERDICT_BUDGET;
-        let (found, needed) = match snapshot.policy.plan(&basis.image) {
-            Plan::WithoutMaterial => (None, None),
+        // Held until the verdict is kept.
+        let (held, is_needed) = match snapshot.policy.plan(&basis.image) {
+            Plan::WithoutMaterial => (None, false),
             Plan::NeedsMaterial(wanted) => {
                 let level = Level::Verdict(depth);
-                let found = self.discover_by((level, started + DISCOVERY_BUDGET), snapshot, basis, &wanted).await;
-                if found.no_room {
+                let held = self.discover_by((level, started + DISCOVERY_BUDGET), snapshot, basis, &wanted).await;
+                if held.found.no_room {
                     self.parts.telemetry.overloaded(OverloadBound::Material);
                     return Err(Unreached::Other(PullError::Overloaded));
                 }
-                if let Some(nothing) = found.no_evidence() {
+                if let Some(nothing) = held.found.no_evidence() {
                     return Err(nothing.clone().into());
                 }
-                (Some(Arc::clone(&found)), Some(found))
+                (Some(held), true)
             }
             // What only warnings depend on may be missing, and is not waited for as long.
             Plan::WantsMaterial(wanted) => {
                 let by = (Level::Verdict(depth), started + REPORT_DISCOVERY_BUDGET);
-                (Some(self.discover_by(by, snapshot, basis, &wanted).await), None)
+                (Some(self.discover_by(by, snapshot, basis, &wanted).await), false)
             }
         };
+        let found = held.as_ref().map(|held| Arc::clone(&held.found));
+        let needed = found.as_ref().filter(|_| is_needed);
         let own = self.evaluate(deadline, snapshot, basis, found.clone()).await?;
         // Asked of every verdict, so that the largest time seen is known.
         let went_back = self.parts.store.time_went_back(self.parts.clock.now());
@@ -192,7 +195,7 @@ impl Puller {
             Decision::Allow | Decision::Deny => Reached::own(own),
         };
         if reached.decision == Decision::Deny
-            && let Some(missing) = needed.as_ref().and_then(|found| found.missing.as_ref())
+            && let Some(missing) = needed.and_then(|found| found.missing.as_ref())
         {
             return Err(missing.clone().into());
         }
@@ -249,7 +252,7 @@ impl Puller {
         snapshot: &Snapshot,
         basis: &Basis,
         wanted: &Wanted,
-    ) -> Arc<Discovered> {
+    ) -> Held {
         // A denial lives for `deny`, counted from when upstream was asked: older material must not prolong it (V-32).
         let since = self.parts.clock.now().minus(snapshot.verdict_ttl.deny);
         self.discover(&basis.image.repository, &basis.digest, wanted, since, by).await
@@ -317,7 +320,7 @@ impl Puller {
             not_after: reached.not_after.map_or(end, |not_after| not_after.min(end)),
             evidence: None,
             material: found.map(Discovered::manifest_digests).unwrap_or_default(),
-            material_complete: found.is_none_or(|found| found.missing.is_none()),
+            material_complete: found.is_none_or(|found| found.unread().is_none() && !found.material.more),
         }
     }
 

@@ -31,6 +31,15 @@ pub(super) struct Layout {
     boot: Option<String>,
 }
 
+/// What a killed process left in `staging/`.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers {
+    /// Blobs that were whole.
+    pub(super) whole: Vec<(PathBuf, Digest)>,
+    /// What could not be removed.
+    pub(super) stuck: Vec<PathBuf>,
+}
+
 /// Whether the directory outlives the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lifetime {
@@ -177,9 +186,9 @@ impl Layout {
     }
 
     /// Removes what a killed process left in `staging/`; only files of our own making, and only under the lock. Blobs that
-    /// were whole stay, if the machine has not been started since: those are returned.
-    pub(super) fn empty_staging(&self) -> io::Result<Vec<(PathBuf, Digest)>> {
-        let mut whole = Vec::new();
+    /// were whole stay, if the machine has not been started since.
+    pub(super) fn leftovers(&self) -> io::Result<Leftovers> {
+        let mut left = Leftovers::default();
         for entry in disk::list(&self.staging())? {
             let entry = entry?;
             let name = entry.file_name();
@@ -188,11 +197,16 @@ impl Layout {
                 continue;
             }
             match self.whole_of(name) {
-                Some(digest) if whole.len() < RESCUED_FILES_MAX => whole.push((entry.path(), digest)),
-                Some(_) | None => disk::remove_file(&entry.path())?,
+                Some(digest) if left.whole.len() < RESCUED_FILES_MAX => left.whole.push((entry.path(), digest)),
+                Some(_) | None => {
+                    if let Err(error) = disk::remove_file(&entry.path()) {
+                        tracing::warn!(path = %entry.path().display(), %error, "a staged file could not be removed; that is tried again");
+                        left.stuck.push(entry.path());
+                    }
+                }
             }
         }
-        Ok(whole)
+        Ok(left)
     }
 
     /// The name in `staging/` that says that the file is all of a blob; `None` where nobody would know how long that holds.
@@ -211,7 +225,7 @@ impl Layout {
         (self.boot.as_deref() == Some(boot)).then_some(digest)
     }
 
-    /// Opens one of [`Self::empty_staging`].
+    /// Opens one of [`Self::leftovers`].
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] when something else than our own file lies there.
@@ -348,7 +362,8 @@ mod tests {
         create_file(&layout.staging_slot()).unwrap();
         std::fs::write(layout.staging().join("notes.txt"), "mine").unwrap();
         std::fs::create_dir(layout.staging().join("fill-directory")).unwrap();
-        layout.empty_staging().unwrap();
+        let found = layout.leftovers().unwrap();
+        assert_eq!((found.whole.len(), found.stuck.len()), (0, 0));
         let mut left: Vec<_> =
             std::fs::read_dir(layout.staging()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();

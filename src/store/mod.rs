@@ -60,7 +60,7 @@ use self::blobs::Blobs;
 use self::content::Contents;
 use self::decisions::Decisions;
 use self::grants::Grants;
-use self::layout::{Layout, Lock};
+use self::layout::{Layout, Leftovers, Lock};
 use self::mark::SeenTime;
 use self::records::Records;
 use self::scrub::Scrubber;
@@ -169,7 +169,7 @@ impl Store {
         let root = layout.root().to_owned();
         let (own_clock, own_telemetry) = (clock.clone(), telemetry.clone());
         let prepared = off_thread(move || prepare(layout, own_clock, own_telemetry)).await;
-        let Prepared { layout, lock, whole, records, seen_time } =
+        let Prepared { layout, lock, left, records, seen_time } =
             prepared.map_err(|error| StoreError::of(&root, error))??;
         records.report();
         let decisions = Arc::new(Decisions::new(&layout, records.clone(), clock.clone()));
@@ -192,9 +192,10 @@ impl Store {
             stop,
         });
         inner.blobs.report();
-        if !whole.is_empty() {
-            let blobs = Arc::clone(&inner.blobs);
-            let rescued = inner.tasks.spawn_blocking(move || blobs.rescue(&whole));
+        inner.blobs.remove_later(left.stuck);
+        if !left.whole.is_empty() {
+            let (blobs, stop) = (Arc::clone(&inner.blobs), inner.stop.clone());
+            let rescued = inner.tasks.spawn_blocking(move || blobs.rescue(&left.whole, &stop));
             if tokio::time::timeout(RESCUE_WAIT, rescued).await.is_err() {
                 tracing::info!("the last process left blobs that are put into the cache beside the service");
             }
@@ -434,8 +435,7 @@ impl Inner {
 struct Prepared {
     layout: Layout,
     lock: Option<Lock>,
-    /// Blobs that the last process had whole and not in place.
-    whole: Vec<(PathBuf, Digest)>,
+    left: Leftovers,
     records: Records,
     seen_time: SeenTime,
 }
@@ -444,15 +444,15 @@ struct Prepared {
 fn prepare(layout: Layout, clock: Clock, telemetry: Telemetry) -> Result<Prepared, StoreError> {
     if !layout.is_kept() {
         let (records, seen_time) = (Records::none(telemetry), SeenTime::open(None));
-        return Ok(Prepared { layout, lock: None, whole: Vec::new(), records, seen_time });
+        return Ok(Prepared { layout, lock: None, left: Leftovers::default(), records, seen_time });
     }
     let root = layout.root().to_owned();
     let refused = |error| StoreError::of(&root, error);
     layout.create_root().map_err(refused)?;
     let lock = layout.lock()?;
-    let whole = layout.create().and_then(|()| layout.empty_staging()).map_err(refused)?;
+    let left = layout.create().and_then(|()| layout.leftovers()).map_err(refused)?;
     let records = Records::open(root.clone(), clock, telemetry)?;
-    Ok(Prepared { layout, lock: Some(lock), whole, records, seen_time: SeenTime::open(Some(root)) })
+    Ok(Prepared { layout, lock: Some(lock), left, records, seen_time: SeenTime::open(Some(root)) })
 }
 
 /// Counts blobs and records once, then keeps house until `stop`. Holds no handle while it waits.

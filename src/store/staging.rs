@@ -289,7 +289,8 @@ impl Drop for Slot {
     }
 }
 
-fn remove(blobs: &Blobs, path: &Path) {
+/// Removes a staged file, now or later. Blocks.
+pub(super) fn remove(blobs: &Blobs, path: &Path) {
     if let Err(error) = disk::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -299,6 +300,11 @@ fn remove(blobs: &Blobs, path: &Path) {
 }
 
 impl Blobs {
+    /// Has staged files removed by [`Self::remove_leftovers`].
+    pub(super) fn remove_later(&self, paths: Vec<PathBuf>) {
+        lock(&self.leftovers).extend(paths);
+    }
+
     /// Removes staged files that could not be removed before. Blocks.
     pub(super) fn remove_leftovers(&self) {
         let leftovers = std::mem::take(&mut *lock(&self.leftovers));

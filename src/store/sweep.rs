@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blobs::{Blobs, pread_full};
 use super::ledger::InUse;
+use super::staging::remove;
 use super::{Evicted, Eviction, StoreError, disk, lock};
 use crate::clock::Timestamp;
 use crate::limits::{BLOB_CHUNK_BYTES, STORE_UPKEEP_FILES_MAX};
@@ -17,16 +18,12 @@ use crate::oci::{Algorithm, Digest, Hasher};
 use crate::telemetry::EvictionReason;
 
 impl Blobs {
-    /// Puts blobs into place that a killed process had whole. Blocks until the disk has them.
-    pub(super) fn rescue(&self, whole: &[(PathBuf, Digest)]) {
-        for (path, digest) in whole {
+    /// Puts blobs into place that a killed process had whole. Blocks until the disk has them, or until `stop`.
+    pub(super) fn rescue(&self, whole: &[(PathBuf, Digest)], stop: &CancellationToken) {
+        for (path, digest) in whole.iter().take_while(|_| !stop.is_cancelled()) {
             if let Err(error) = self.rescue_one(path, digest) {
                 tracing::debug!(%digest, %error, "a blob that was whole is fetched again");
-                if let Err(error) = disk::remove_file(path)
-                    && error.kind() != io::ErrorKind::NotFound
-                {
-                    tracing::warn!(path = %path.display(), %error, "a staged file could not be removed");
-                }
+                remove(self, path);
             }
         }
     }
@@ -34,15 +31,18 @@ impl Blobs {
     /// Its name alone is not believed: a file system that was lost and mounted again under the same kernel may have lost some
     /// of it.
     fn rescue_one(&self, path: &Path, digest: &Digest) -> Result<(), StoreError> {
-        let refused = |error| StoreError::of(path, error);
+        let refused = |error| {
+            self.telemetry.cache_write_failed(&error);
+            StoreError::of(path, error)
+        };
         let file = self.layout.open_staged(path).map_err(refused)?;
-        let file = file.ok_or_else(|| refused(io::ErrorKind::NotFound.into()))?;
+        let file = file.ok_or_else(|| StoreError::of(path, io::ErrorKind::NotFound.into()))?;
         let found = self.hash(&file, digest.algorithm()).map_err(refused)?;
         if found != *digest {
             return Err(StoreError::DigestMismatch { wanted: Box::new(*digest), found: Box::new(found) });
         }
         if self.open_unused(digest).is_ok_and(|there| there.is_some()) {
-            return Err(refused(io::ErrorKind::AlreadyExists.into()));
+            return Err(StoreError::of(path, io::ErrorKind::AlreadyExists.into()));
         }
         disk::sync_file(path, &file).map_err(refused)?;
         let directory = self.adopt(path, &file, digest, &InUse::default())?;

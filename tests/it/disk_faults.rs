@@ -518,3 +518,18 @@ async fn ready_within_a_second_with_100_000_blobs() {
     assert!(ready == 200 && took < Duration::from_secs(1), "{ready} after {took:?}");
     mirror.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_staged_file_that_a_start_cannot_remove_stops_no_start_and_is_removed_later() {
+    let directory = fast();
+    open(directory.path()).await.unwrap().close().await;
+    let left = directory.path().join("staging/fill-0000000000000001-0");
+    std::fs::write(&left, "half").unwrap();
+    let observed = fail_those(directory.path(), |step| matches!(step, Step::Remove(_)));
+    let store = open(directory.path()).await.unwrap();
+    assert!(left.exists());
+    drop(observed);
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert!(!left.exists());
+    store.close().await;
+}

@@ -858,6 +858,7 @@ fn names_of_whole(disk: &Disk) -> Vec<PathBuf> {
 async fn f_02_a_blob_that_was_whole_when_the_process_was_killed_is_there_after_the_next_start() {
     let disk = killed_with_whole(&[b"layer", b"config"]).await;
     let store = disk.open().await;
+    disk.nothing_stays_staged().await;
     for content in [&b"layer"[..], b"config"] {
         let blob = store.blob(&Digest::sha256(content)).await.unwrap();
         assert!(blob.is_verified(), "it has been hashed again");
@@ -875,6 +876,7 @@ async fn f_03_a_blob_that_was_whole_before_the_machine_was_started_again_is_not_
         std::fs::rename(path, other).unwrap();
     }
     let store = disk.open().await;
+    disk.nothing_stays_staged().await;
     assert!(store.blob(&Digest::sha256(b"layer")).await.is_none());
     assert_eq!((disk.staged(), store.cache_stats().entries), (0, 0));
 }
@@ -886,6 +888,7 @@ async fn f_03_a_blob_that_was_whole_and_has_lost_some_of_it_is_not_put_into_plac
         flip_bit(&path, 0);
     }
     let store = disk.open().await;
+    disk.nothing_stays_staged().await;
     for content in [&b"layer"[..], b"config"] {
         assert!(store.blob(&Digest::sha256(content)).await.is_none());
     }
@@ -900,6 +903,7 @@ async fn f_02_a_blob_that_was_whole_takes_the_place_of_none_that_is_there() {
     std::fs::write(&place, b"layer").unwrap();
     let there = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&place).unwrap());
     let store = disk.open().await;
+    disk.nothing_stays_staged().await;
     assert!(store.blob(&Digest::sha256(b"layer")).await.is_some());
     assert_eq!(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&place).unwrap()), there);
     assert_eq!(disk.staged(), 0);

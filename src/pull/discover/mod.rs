@@ -54,10 +54,22 @@ pub(super) struct Discovered {
     places: Vec<FoundPlace>,
     /// There was no room for it: nothing was read.
     pub(super) no_room: bool,
-    /// Its bytes, as long as somebody holds them.
-    _rooms: Vec<Room>,
     /// Whose lookaside signatures these are, and their base, when the server named them now.
     lookaside: Option<(Repository, LookasideBase)>,
+}
+
+/// What was found, and the room that it takes while it is judged. What is remembered of it takes none: that has bounds of its own.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) found: Arc<Discovered>,
+    _rooms: Vec<Room>,
+}
+
+impl From<Arc<Discovered>> for Held {
+    /// It is in memory already.
+    fn from(found: Arc<Discovered>) -> Self {
+        Self { found, _rooms: Vec::new() }
+    }
 }
 
 /// The manifests with candidates that one place had.
@@ -142,17 +154,17 @@ impl Puller {
         wanted: &Wanted,
         since: Timestamp,
         (level, deadline): (Level, Instant),
-    ) -> Arc<Discovered> {
+    ) -> Held {
         let (at, began) = (self.parts.clock.now(), Instant::now());
         // Signatures bind sha256 digests; nothing is found under another.
         if digest.algorithm() != Algorithm::Sha256 {
-            return Arc::new(Search::default().finish(at, began));
+            return Arc::new(Search::default().finish(at, began).0).into();
         }
         let looked_for = LookedFor { repository: repository.clone(), digest: *digest, wanted: wanted.clone() };
         // Not what was read while the clock was ahead: it would be the newest until the clock is there again.
         let known = self.parts.hot.material(&looked_for, since).filter(|known| known.at <= at);
         if let Some(known) = known {
-            return known;
+            return known.into();
         }
         let lookaside = async {
             let base = wanted.lookaside.as_ref()?;
@@ -164,11 +176,12 @@ impl Puller {
         if let Some((base, found)) = lookaside {
             search.take_lookaside(repository, base, found);
         }
-        let found = Arc::new(search.finish(at, began));
+        let (found, rooms) = search.finish(at, began);
+        let found = Arc::new(found);
         if found.missing.is_none() {
             self.parts.hot.keep_material(looked_for, &found);
         }
-        found
+        Held { found, _rooms: rooms }
     }
 
     /// What lies in registries.
@@ -189,7 +202,7 @@ impl Puller {
             stream::iter(listing.collect::<Vec<_>>()).buffered(MATERIAL_CONCURRENCY).collect().await;
         let chosen = search.take_listings(listings);
         let bytes = chosen.iter().fold(0_u64, |sum, chosen| sum.saturating_add(chosen.descriptor.size));
-        let Ok(room) = self.parts.rooms.take(level, bytes, deadline).await else {
+        let Ok(room) = self.parts.rooms.registries.take(level, bytes, deadline).await else {
             search.had_no_room(repository);
             return search;
         };
@@ -291,11 +304,11 @@ impl Search {
         self.material.candidates.extend(found.signatures.into_iter().map(SignatureMaterial::OpenPgp));
     }
 
-    fn finish(self, at: Timestamp, began: Instant) -> Discovered {
+    fn finish(self, at: Timestamp, began: Instant) -> (Discovered, Vec<Room>) {
         let Self { mut material, missing, unread, places, no_room, rooms, lookaside } = self;
         material.incomplete |= missing.is_some() || unread.is_some();
         let places = places.into_iter().filter(|place| !place.manifests.is_empty()).collect();
-        Discovered { material, missing, unread, at, began, places, no_room, _rooms: rooms, lookaside }
+        (Discovered { material, missing, unread, at, began, places, no_room, lookaside }, rooms)
     }
 }
 

@@ -4,8 +4,9 @@ use super::*;
 use crate::limits::REFERRER_BYTES_MAX;
 use crate::policy::{ClusterImagePolicies, Mode, PolicyFile};
 use crate::pull::{Hindrance, PullError};
-use crate::testing::bundle_image;
-use crate::testing::sigstore::FakeSigstore;
+use crate::store::VerdictFilter;
+use crate::testing::sigstore::{FakeSigstore, key_requirement};
+use crate::testing::{bundle_image, put_lookaside};
 use crate::verify::SigstoreRoot;
 
 #[tokio::test]
@@ -315,7 +316,8 @@ async fn r_02_large_material_waits_for_room_and_what_got_none_denies_nothing_and
     let large = "x".repeat(usize::try_from(MATERIAL_UNCOUNTED_BYTES).unwrap() - 1);
     bench.put_signatures(&[&large]);
     let top = Level::Verdict(Depth::TOP);
-    let all = bench.puller.parts.rooms.take(top, MATERIAL_IN_FLIGHT_BYTES_MAX, Instant::now()).await.unwrap();
+    let all =
+        bench.puller.parts.rooms.registries.take(top, MATERIAL_IN_FLIGHT_BYTES_MAX, Instant::now()).await.unwrap();
     let small = bench.find(&[Signatures]).await;
     assert!(is_clean(&small) && small.material.candidates.len() == 1, "what is small has room");
     bench.put_bundle("too much together with the other");
@@ -323,9 +325,63 @@ async fn r_02_large_material_waits_for_room_and_what_got_none_denies_nothing_and
     let nothing = bench.find_wanted(&wanted(&ALL), budget).await;
     assert!(nothing.no_room && nothing.missing.is_some() && nothing.material.candidates.is_empty());
     drop(all);
-    let found = bench.find_wanted(&wanted(&ALL), budget).await;
-    assert!(is_clean(&found) && found.material.candidates.len() == 2);
-    let rooms = &bench.puller.parts.rooms;
+    let held = bench.hold(&wanted(&ALL), budget).await;
+    assert!(is_clean(&held.found) && held.found.material.candidates.len() == 2);
+    let rooms = &bench.puller.parts.rooms.registries;
     assert!(rooms.try_take(top, MATERIAL_IN_FLIGHT_BYTES_MAX).is_err(), "it has its room for as long as it is held");
     assert!(rooms.try_take(Level::Report, MATERIAL_IN_FLIGHT_BYTES_MAX).is_ok());
+    let found = Arc::clone(&held.found);
+    drop(held);
+    assert!(rooms.try_take(top, MATERIAL_IN_FLIGHT_BYTES_MAX).is_ok(), "what is remembered takes none");
+    assert!(Arc::ptr_eq(&found, &bench.hold(&wanted(&ALL), budget).await.found));
+    assert!(rooms.try_take(top, MATERIAL_IN_FLIGHT_BYTES_MAX).is_ok(), "nor what comes from memory");
+}
+
+/// Lookaside servers do not say how much they have, so that room for the most is taken, and given back but for what came.
+#[tokio::test]
+async fn r_02_lookaside_signatures_take_the_room_that_they_need_and_keep_none() {
+    let bench = Bench::new().await;
+    let signature = vec![0xa3; 40 * 1024];
+    put_lookaside(&bench.registry, REPOSITORY, &bench.subject.digest, &[signature.clone(), signature]);
+    let base: LookasideBase = bench.registry.lookaside_url().parse().unwrap();
+    let wanted = Wanted { lookaside: Some(base), ..wanted(&ALL) };
+    let budget = Duration::from_secs(1);
+    let (rooms, top) = (&bench.puller.parts.rooms, Level::Verdict(Depth::TOP));
+    let all = rooms.lookasides.try_take(top, MATERIAL_IN_FLIGHT_BYTES_MAX).unwrap();
+    let nothing = bench.hold(&wanted, budget).await;
+    assert!(nothing.found.no_room && nothing.found.missing.is_some());
+    drop((all, nothing));
+    // What registries have takes nothing from it, nor the other way round.
+    let registries = rooms.registries.try_take(top, MATERIAL_IN_FLIGHT_BYTES_MAX).unwrap();
+    let held = bench.hold(&wanted, budget).await;
+    assert!(!held.found.no_room && held.found.missing.is_none(), "{held:?}");
+    assert!(rooms.lookasides.try_take(top, MATERIAL_IN_FLIGHT_BYTES_MAX - 80 * 1024).is_ok());
+    assert!(rooms.lookasides.try_take(top, MATERIAL_IN_FLIGHT_BYTES_MAX - 80 * 1024 + 1).is_err());
+    drop((held, registries));
+    assert!(rooms.lookasides.try_take(top, MATERIAL_IN_FLIGHT_BYTES_MAX).is_ok());
+}
+
+/// Want of room is a limit, which audit mode does not lift, and no verdict.
+#[tokio::test]
+async fn r_02_who_gets_no_room_is_told_to_come_again_also_in_audit_mode() {
+    let bench = Bench::new().await;
+    let key = FakeSigstore::from_seed(7, Clock::System.now()).key("k");
+    let document = json!({ "default": [key_requirement(&key)] }).to_string();
+    let document = ContainersPolicyDocument::parse(document.as_bytes()).unwrap();
+    let policy = ContainersPolicy::resolve(document, &mut |_| Err("no files".to_owned())).unwrap();
+    let settings = PolicySettings { containers_policy: Some(policy), mode: Mode::Audit, ..PolicySettings::default() };
+    let snapshot = Snapshot { policy: PolicySet::new(settings).unwrap(), ..snapshot() };
+    bench.puller.parts.snapshot.store(Arc::new(snapshot));
+    bench.put_signatures(&[&"x".repeat(usize::try_from(MATERIAL_UNCOUNTED_BYTES).unwrap() + 1)]);
+    let top = Level::Verdict(Depth::TOP);
+    let all = bench.puller.parts.rooms.registries.try_take(top, MATERIAL_IN_FLIGHT_BYTES_MAX).unwrap();
+    let image = format!("{HOST}/{REPOSITORY}:1").parse().unwrap();
+    tokio::time::pause();
+    assert!(matches!(bench.puller.manifest(&image).await, Err(PullError::Overloaded)));
+    tokio::time::resume();
+    let metrics = bench.puller.parts.telemetry.render();
+    assert!(metrics.contains("sealgate_overloads_total{bound=\"material\"} 1"), "{metrics}");
+    assert!(bench.store.verdicts(&VerdictFilter::default()).await.is_empty());
+    drop(all);
+    assert!(bench.puller.manifest(&image).await.is_ok(), "with room it is judged, and served in audit mode");
 }

@@ -56,7 +56,8 @@ impl Bench {
         let found = self
             .puller
             .discover(&repository(&name), &case.artifact, &wanted, since, (Level::Verdict(Depth::TOP), deadline))
-            .await;
+            .await
+            .found;
         assert!(found.missing.is_none() && !found.material.more, "{}: {found:?}", case.name);
         let [candidate] = found.material.candidates.as_slice() else {
             panic!("{}: one bundle is found: {:?}", case.name, found.material)

@@ -72,6 +72,10 @@ impl Bench {
     }
 
     async fn find_wanted(&self, wanted: &Wanted, budget: Duration) -> Arc<Discovered> {
+        self.hold(wanted, budget).await.found
+    }
+
+    async fn hold(&self, wanted: &Wanted, budget: Duration) -> Held {
         let since = self.clock.now().minus(LIFE);
         let deadline = Instant::now() + budget;
         self.puller

@@ -142,7 +142,8 @@ async fn nothing_is_looked_for_under_another_digest_than_sha256() {
     let found = bench
         .puller
         .discover(&repository(REPOSITORY), &digest, &wanted(&ALL), since, (Level::Verdict(Depth::TOP), deadline))
-        .await;
+        .await
+        .found;
     assert!(is_clean(&found) && found.material.candidates.is_empty());
     assert_eq!(bench.registry.count("*", "*"), 0);
     assert!(stored_material(&bench.store, &repository(REPOSITORY), &digest, &wanted(&ALL)).await.is_none());
