@@ -111,7 +111,7 @@ pub const MATERIAL_BYTES_MAX: u64 = 32 * MIB;
 /// of the largest.
 pub const MATERIAL_IN_FLIGHT_BYTES_MAX: u64 = 128 * MIB;
 /// Bytes of a verdict's signature material that are not counted there: nearly all signatures are smaller. With as many verdicts
-/// as may be reached at once it is less than what is counted.
+/// as may be reached at once it is less than what is counted. Nor are the manifests that list them.
 pub const MATERIAL_UNCOUNTED_BYTES: u64 = 64 * KIB;
 /// Bytes of signature material that is kept of a denied image, so that a verdict under another policy can be foretold.
 pub const DENIED_MATERIAL_BYTES_MAX: u64 = 256 * KIB;
@@ -257,8 +257,6 @@ pub const UPSTREAM_URL_BYTES_MAX: usize = 8 * 1024;
 pub const LOOKASIDE_CLIENTS_MAX: usize = 8;
 /// Bytes of a token response.
 pub const TOKEN_BYTES_MAX: u64 = MIB;
-/// Bytes of an upstream's error body that is read.
-pub const UPSTREAM_ERROR_BYTES_MAX: u64 = 64 * KIB;
 /// Bytes of upstream response headers.
 pub const UPSTREAM_HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a `WWW-Authenticate` header.

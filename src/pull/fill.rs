@@ -190,7 +190,8 @@ impl Fills {
         lock(&self.running).contains_key(&(host.clone(), *digest, size))
     }
 
-    /// Follows the fill for a blob: the one under way, else a new one, which keeps its client's `place` to its end.
+    /// Follows the fill for a blob: the one under way, else a new one, which keeps its client's `place` until it has all of
+    /// the blob.
     pub(super) fn join(&self, wanted: &Wanted, place: Option<&Arc<Place>>) -> (Follower, Joined) {
         let mut running = lock(&self.running);
         match running.entry((wanted.repository.host().clone(), wanted.digest, wanted.size)) {
@@ -224,6 +225,8 @@ impl Fills {
                     unsynced: Arc::clone(&self.unsynced),
                     place: place.cloned(),
                 };
+                // Without the lock: a runtime that ends drops the task here, and with it the seat.
+                drop(running);
                 self.tasks.spawn(filling.run(seat));
                 (follower, Joined::Started)
             }

@@ -77,23 +77,25 @@ where
         W: FnOnce() -> F,
         F: Future<Output = V> + Send + 'static,
     {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        match running.entry(key) {
-            Entry::Occupied(entry) => entry.get().clone(),
+        let (sender, receiver) = watch::channel(None);
+        let (seat, work) = match self.running.lock().unwrap_or_else(PoisonError::into_inner).entry(key) {
+            Entry::Occupied(entry) => return entry.get().clone(),
             Entry::Vacant(entry) => {
-                let (sender, receiver) = watch::channel(None);
                 let seat = Seat { running: Arc::clone(&self.running), key: Some(entry.key().clone()) };
                 let work = work();
-                self.tasks.spawn(async move {
-                    let seat = seat;
-                    let value = work.await;
-                    // The key goes first: who comes after the result was made starts a new run rather than reading an old answer.
-                    drop(seat);
-                    sender.send_replace(Some(value));
-                });
-                entry.insert(receiver).clone()
+                entry.insert(receiver.clone());
+                (seat, work)
             }
-        }
+        };
+        // Without the lock: a runtime that ends drops the task here, and with it the seat.
+        self.tasks.spawn(async move {
+            let seat = seat;
+            let value = work.await;
+            // The key goes first: who comes after the result was made starts a new run rather than reading an old answer.
+            drop(seat);
+            sender.send_replace(Some(value));
+        });
+        receiver
     }
 }
 

@@ -320,6 +320,23 @@ mod tests {
         assert_eq!(outcomes, [Some(1), Some(2), Some(3), None, None], "a little is not enough");
     }
 
+    #[tokio::test]
+    async fn the_first_piece_is_handed_on_by_itself_and_others_until_they_are_enough() {
+        const PIECE: usize = 200 * 1024;
+        let piece = |length: usize| Ok(Bytes::from(vec![7; length]));
+        let large = (0..4).map(move |_| piece(PIECE)).chain([Err(reset()), piece(1)]);
+        let small = (0..=PIECES_AT_ONCE).map(move |_| piece(1));
+        let mut body = futures_util::stream::iter(large.chain(small)).boxed().fuse();
+        let mut sizes = Vec::new();
+        for enough in [1, BYTES_AT_ONCE, BYTES_AT_ONCE, BYTES_AT_ONCE, BYTES_AT_ONCE, BYTES_AT_ONCE] {
+            sizes.push(arrived(&mut body, enough).await.map(|pieces| pieces.len()));
+        }
+        assert_eq!(sizes, [Some(1), Some(3), Some(1), Some(PIECES_AT_ONCE), Some(2), None]);
+        // What is there is not held back for what is not.
+        let mut body = futures_util::stream::iter([piece(1)]).chain(futures_util::stream::pending()).boxed().fuse();
+        assert_eq!(arrived(&mut body, BYTES_AT_ONCE).await.unwrap().len(), 1);
+    }
+
     #[test]
     fn the_second_stall_in_a_row_is_the_last() {
         let stall = UpstreamError::Timeout { upstream: upstream() };
