@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::PullError;
 use super::cold::Place;
@@ -66,8 +67,9 @@ impl Filling {
 
     async fn fill(&mut self, seat: &mut Seat) -> Result<(Progress, FillOutcome), Stop> {
         let mut company = Company { desertion: seat.desertion(self.wanted.size), size: self.wanted.size };
-        // A fill may have committed the blob between our caller's look into the cache and this task's start.
-        if self.is_cached().await {
+        // A fill may have committed the blob between our caller's look into the cache and this task's start. Then it has an
+        // entry, and without one the disk need not be asked.
+        if self.store.has_entry(&self.wanted.digest) && self.is_cached().await {
             return Ok((Progress::Cached, FillOutcome::Committed));
         }
         // What is larger than the whole cache passes through it: no transfer is begun for a file that will not be.
@@ -79,17 +81,18 @@ impl Filling {
         let begin = async { Transfer::begin(self.wanted.clone(), turn).await.map_err(Stop::from) };
         let both = async { tokio::try_join!(begin, self.stage()) };
         let (mut transfer, mut staged) = company.keep(seat, both).await??;
-        seat.fill().begin(staged.reader().map_err(|_| Stop::Unstorable)?);
-        let mut pieces = company.keep(seat, transfer.next()).await??;
+        seat.fill().begin(staged.reader());
+        let mut pieces = company.keep(seat, transfer.next(None)).await??;
         while !pieces.is_empty() {
-            // What comes next is received while this is written and hashed; a disk that fails need not wait for it.
-            let reading = Arc::clone(seat.fill());
+            // What comes next is received while this is written; a disk that fails need not wait for it.
+            let (reading, idle) = (Arc::clone(seat.fill()), CancellationToken::new());
             let write = async {
                 staged.write_pieces(pieces).await.map_err(|_| Stop::Unstorable)?;
                 reading.wrote(staged.written());
+                idle.cancel();
                 Ok::<(), Stop>(())
             };
-            let receive = async { Ok::<_, Stop>(transfer.next().await) };
+            let receive = async { Ok::<_, Stop>(transfer.next(Some(&idle)).await) };
             let ((), next) = company.keep(seat, async { tokio::try_join!(write, receive) }).await??;
             pieces = next?;
         }

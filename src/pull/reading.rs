@@ -241,7 +241,7 @@ impl HashedReading {
             }
             Feed::Transfer { transfer, arrived } => {
                 if arrived.is_empty() {
-                    arrived.extend(transfer.next().await?);
+                    arrived.extend(transfer.next(None).await?);
                 }
                 Ok(arrived.pop_front())
             }

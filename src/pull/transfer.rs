@@ -10,17 +10,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, Fuse};
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio_util::sync::CancellationToken;
 
 use super::turns::Turn;
-use crate::limits::{FILL_RESUME_PROGRESS_BYTES, FILL_RESUME_WAIT_MAX, FILL_RESUMES_MAX, KIB};
+use crate::limits::{FILL_RESUME_PROGRESS_BYTES, FILL_RESUME_WAIT_MAX, FILL_RESUMES_MAX, MIB};
 use crate::oci::{Digest, Repository};
 use crate::telemetry::Telemetry;
 use crate::upstream::{BlobBody, BlobRange, BlobRest, Upstream, UpstreamError, Validator};
 
 /// Pieces of a body that are handed on at once: who writes them needs one hop off the async threads.
 const PIECES_AT_ONCE: usize = 16;
-/// Bytes after which no further piece is waited for: who reads behind gets them while the next ones come.
-const BYTES_AT_ONCE: u64 = 512 * KIB;
+/// Bytes after which no further piece is taken in: who reads behind gets them while the next ones come.
+const BYTES_AT_ONCE: u64 = MIB;
 
 /// Where a blob comes from.
 #[derive(Debug, Clone)]
@@ -88,12 +89,12 @@ impl Transfer {
         })
     }
 
-    /// The next bytes, as many as are there at once; empty at the end. Not cancel safe: a transfer whose `next` was dropped is
-    /// dropped too.
+    /// The next bytes, and what comes after them until they are `wanted`, which without that they are at once; empty at the end. Not cancel safe: a transfer whose
+    /// `next` was dropped is dropped too.
     ///
     /// # Errors
     /// [`UpstreamError`] when the transfer broke for good, or has fewer or more bytes than the blob.
-    pub(super) async fn next(&mut self) -> Result<Vec<Bytes>, UpstreamError> {
+    pub(super) async fn next(&mut self, wanted: Option<&CancellationToken>) -> Result<Vec<Bytes>, UpstreamError> {
         loop {
             if let Some(error) = self.broken.take() {
                 // How a body ends after the blob's last byte does not matter: its digest tells whether it is the blob.
@@ -105,7 +106,7 @@ impl Transfer {
             }
             let arrived = match &mut self.body {
                 // The first byte goes out as soon as it is there.
-                Some(body) => arrived(body, if self.received == 0 { 1 } else { BYTES_AT_ONCE }).await,
+                Some(body) => arrived(body, if self.received == 0 { 1 } else { BYTES_AT_ONCE }, wanted).await,
                 None => None,
             };
             let Some(arrived) = arrived else {
@@ -260,8 +261,12 @@ fn pieces(body: BlobBody) -> Pieces {
     body.stream.fuse()
 }
 
-/// The next piece, and those that are there with it until they have so many bytes; `None` at the end.
-async fn arrived(body: &mut Pieces, enough: u64) -> Option<Vec<Result<Bytes, UpstreamError>>> {
+/// The next piece, and those that come after it until they have so many bytes or are `wanted`; `None` at the end.
+async fn arrived(
+    body: &mut Pieces,
+    enough: u64,
+    wanted: Option<&CancellationToken>,
+) -> Option<Vec<Result<Bytes, UpstreamError>>> {
     let mut piece = body.next().await?;
     let (mut pieces, mut bytes) = (Vec::with_capacity(PIECES_AT_ONCE), 0_u64);
     loop {
@@ -270,8 +275,16 @@ async fn arrived(body: &mut Pieces, enough: u64) -> Option<Vec<Result<Bytes, Ups
         if bytes >= enough || pieces.len() >= PIECES_AT_ONCE {
             return Some(pieces);
         }
-        // What is not there yet is asked for again by the next call.
-        match body.next().now_or_never().flatten() {
+        // What is there is taken in first. What is not is asked for again by the next call.
+        let next = match wanted {
+            Some(wanted) => tokio::select! {
+                biased;
+                next = body.next() => next,
+                () = wanted.cancelled() => None,
+            },
+            None => body.next().now_or_never().flatten(),
+        };
+        match next {
             Some(more) => piece = more,
             None => return Some(pieces),
         }
@@ -322,19 +335,24 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_piece_is_handed_on_by_itself_and_others_until_they_are_enough() {
-        const PIECE: usize = 200 * 1024;
+        const PIECE: usize = 400 * 1024;
         let piece = |length: usize| Ok(Bytes::from(vec![7; length]));
         let large = (0..4).map(move |_| piece(PIECE)).chain([Err(reset()), piece(1)]);
         let small = (0..=PIECES_AT_ONCE).map(move |_| piece(1));
         let mut body = futures_util::stream::iter(large.chain(small)).boxed().fuse();
         let mut sizes = Vec::new();
+        let wanted = CancellationToken::new();
         for enough in [1, BYTES_AT_ONCE, BYTES_AT_ONCE, BYTES_AT_ONCE, BYTES_AT_ONCE, BYTES_AT_ONCE] {
-            sizes.push(arrived(&mut body, enough).await.map(|pieces| pieces.len()));
+            sizes.push(arrived(&mut body, enough, Some(&wanted)).await.map(|pieces| pieces.len()));
         }
         assert_eq!(sizes, [Some(1), Some(3), Some(1), Some(PIECES_AT_ONCE), Some(2), None]);
-        // What is there is not held back for what is not.
-        let mut body = futures_util::stream::iter([piece(1)]).chain(futures_util::stream::pending()).boxed().fuse();
-        assert_eq!(arrived(&mut body, BYTES_AT_ONCE).await.unwrap().len(), 1);
+        // What is there is held back only while nobody wants it.
+        let mut body =
+            futures_util::stream::iter([piece(1), piece(1)]).chain(futures_util::stream::pending()).boxed().fuse();
+        let mut coming = Box::pin(arrived(&mut body, BYTES_AT_ONCE, Some(&wanted)));
+        assert!(futures_util::poll!(&mut coming).is_pending());
+        wanted.cancel();
+        assert_eq!(coming.await.unwrap().len(), 2);
     }
 
     #[test]

@@ -273,12 +273,6 @@ impl Blobs {
         self.telemetry.cache_sized(bytes, limit_bytes, files);
     }
 
-    /// Buffers for reading that are in use.
-    #[cfg(any(test, feature = "testing"))]
-    pub(super) fn buffers_taken(&self) -> usize {
-        self.buffers.taken()
-    }
-
     pub(super) fn stats(&self, verdicts_on_disk: bool) -> CacheStats {
         let ledger = lock(&self.ledger);
         CacheStats {

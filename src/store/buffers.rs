@@ -31,11 +31,13 @@ impl Buffers {
         let bytes = lock(&self.free).pop().unwrap_or_else(|| Vec::with_capacity(BLOB_CHUNK_BYTES));
         Buffer { bytes, home: Some(Arc::clone(self)) }
     }
+}
 
-    /// How many are in use, small ones left out.
-    #[cfg(any(test, feature = "testing"))]
-    pub(super) fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
+#[cfg(any(test, feature = "testing"))]
+impl super::Store {
+    /// Buffers for reading that are in use now; small ones are left out.
+    pub fn buffers_taken(&self) -> usize {
+        self.inner.blobs.buffers.taken.load(Ordering::Relaxed)
     }
 }
 
@@ -91,7 +93,7 @@ mod tests {
         let buffers: Arc<Buffers> = Arc::default();
         let taken: Vec<Buffer> = (0..=BLOB_BUFFERS_KEPT).map(|_| buffers.take(BLOB_CHUNK_BYTES)).collect();
         drop(taken);
-        assert_eq!((lock(&buffers.free).len(), buffers.taken()), (BLOB_BUFFERS_KEPT, 0));
+        assert_eq!((lock(&buffers.free).len(), buffers.taken.load(Ordering::Relaxed)), (BLOB_BUFFERS_KEPT, 0));
         lock(&buffers.free).clear();
         drop(buffers.take(1000));
         assert_eq!(lock(&buffers.free).len(), 0);

@@ -244,6 +244,11 @@ impl Store {
         off_thread(move || blobs.open(&digest)).await.ok().flatten()
     }
 
+    /// Whether that blob has come into the cache since the process began, or was found there; says nothing about its file.
+    pub fn has_entry(&self, digest: &Digest) -> bool {
+        lock(&self.inner.blobs.ledger).contains(digest)
+    }
+
     /// Begins to write a blob of at most `size_max` bytes.
     ///
     /// # Errors
@@ -279,12 +284,6 @@ impl Store {
     /// How far that is.
     pub fn scrub_stats(&self) -> ScrubStats {
         self.inner.scrubber.stats()
-    }
-
-    /// Buffers for reading that are in use now; small ones are left out.
-    #[cfg(any(test, feature = "testing"))]
-    pub fn buffers_taken(&self) -> usize {
-        self.inner.blobs.buffers_taken()
     }
 
     /// Size and bound.

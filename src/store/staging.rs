@@ -3,6 +3,9 @@
 //! A blob that is whole can be read at once; that it is also synced, and cached, nobody waits for. Should the process be killed
 //! in between, the file's name says what it is, and the next process puts it into place: but only while the machine runs on,
 //! since a power cut may have left a part of the content.
+//!
+//! Hashing takes longer than writing, so a thread of its own does it: what is written can be read at once, and the hash is
+//! one write behind.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use tokio::task::JoinHandle;
 
 use super::blobs::{Blobs, read_chunk};
 use super::ledger::InUse;
@@ -24,14 +28,38 @@ use crate::oci::{Algorithm, Digest, Hasher};
 #[derive(Debug)]
 pub struct Staged {
     size_max: u64,
-    state: State,
+    hashing: Hashing,
     inner: Arc<Inner>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Ready,
-    Writing,
+/// The hash of what was written, or the thread that goes on with it.
+#[derive(Debug)]
+enum Hashing {
+    Here(Box<Hasher>),
+    There(JoinHandle<Box<Hasher>>),
+    /// A write was cancelled or failed, or the process ends.
+    Lost,
+}
+
+impl Hashing {
+    /// Hashes the pieces in the background.
+    fn begin(mut hasher: Box<Hasher>, pieces: Vec<Bytes>) -> Self {
+        Self::There(tokio::task::spawn_blocking(move || {
+            for piece in pieces {
+                hasher.update(&piece);
+            }
+            hasher
+        }))
+    }
+
+    /// Waits until all has been hashed, and leaves it [`Self::Lost`].
+    async fn take(&mut self) -> io::Result<Box<Hasher>> {
+        match std::mem::replace(self, Self::Lost) {
+            Self::Here(hasher) => Ok(hasher),
+            Self::There(thread) => thread.await.map_err(io::Error::other),
+            Self::Lost => Err(io::Error::other("an earlier write was cancelled or failed")),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -46,7 +74,6 @@ struct Inner {
 #[derive(Debug)]
 struct Progress {
     written: u64,
-    hasher: Hasher,
     /// Bytes at which the free space is looked at again.
     next_check: u64,
 }
@@ -72,10 +99,10 @@ impl Staged {
         let file = blobs.layout.create_staged(&path).map_err(|error| refused(blobs, &path, error))?;
         let slot = Slot { now: Mutex::new(Some(path.clone())), path, blobs: Arc::clone(blobs) };
         blobs.keep_space_free(size_max)?;
-        let progress = Progress { written: 0, hasher: Hasher::new(algorithm), next_check: FREE_SPACE_CHECK_BYTES };
+        let progress = Progress { written: 0, next_check: FREE_SPACE_CHECK_BYTES };
         Ok(Self {
             size_max,
-            state: State::Ready,
+            hashing: Hashing::Here(Box::new(Hasher::new(algorithm))),
             inner: Arc::new(Inner {
                 file: Arc::new(file),
                 reader: InUse::default(),
@@ -122,25 +149,27 @@ impl Staged {
         self.write_pieces(vec![bytes.clone()]).await
     }
 
-    /// Appends all pieces with one hop off the async threads and without copying them.
+    /// Appends all pieces with one hop off the async threads and without copying them. They are hashed beside, and the next
+    /// write waits for that.
     ///
     /// # Errors
     /// [`StoreError::TooLong`] when the bound is passed, and then nothing of them was written; [`StoreError::NoSpace`]
     /// when the disk is full: what [`Self::written`] says stays readable; [`StoreError::Io`] else.
     pub async fn write_pieces(&mut self, pieces: Vec<Bytes>) -> Result<(), StoreError> {
-        if self.state == State::Writing {
-            let source = io::Error::other("an earlier write was cancelled");
-            return Err(StoreError::Io { path: self.inner.slot.path.clone(), source });
-        }
         let incoming = pieces.iter().fold(self.written(), |sum: u64, piece| sum.saturating_add(length(piece)));
         if incoming > self.size_max {
             return Err(StoreError::TooLong { allowed: self.size_max });
         }
-        self.state = State::Writing;
-        let inner = Arc::clone(&self.inner);
-        let outcome = off_thread(move || inner.append(&pieces)).await;
-        self.state = State::Ready;
-        outcome.map_err(|error| StoreError::of(&self.inner.slot.path, error))?
+        let path = &self.inner.slot.path;
+        let hasher = self.hashing.take().await.map_err(|error| StoreError::of(path, error))?;
+        // The bytes are shared.
+        let (inner, same) = (Arc::clone(&self.inner), pieces.clone());
+        let writing = tokio::task::spawn_blocking(move || inner.append(&pieces));
+        let hashing = Hashing::begin(hasher, same);
+        // A write that is cancelled here leaves the hash lost.
+        writing.await.map_err(|error| StoreError::of(path, io::Error::other(error)))??;
+        self.hashing = hashing;
+        Ok(())
     }
 
     /// Bytes so far; all of them can be read.
@@ -149,30 +178,24 @@ impl Staged {
     }
 
     /// Another handle that reads what was written so far.
-    ///
-    /// # Errors
-    /// None today.
-    pub fn reader(&self) -> io::Result<StagedReader> {
+    pub fn reader(&self) -> StagedReader {
         let (file, blobs) = (Arc::clone(&self.inner.file), Arc::clone(&self.inner.slot.blobs));
-        Ok(StagedReader { file, blobs, reader: InUse::clone(&self.inner.reader) })
-    }
-
-    /// The digest of what was written so far.
-    pub fn digest(&self) -> Digest {
-        lock(&self.inner.progress).hasher.clone().finish()
+        StagedReader { file, blobs, reader: InUse::clone(&self.inner.reader) }
     }
 
     /// Ends the writing, if the content has that digest. From now on a process that is killed leaves the blob to the next one.
     ///
     /// # Errors
-    /// [`StoreError::DigestMismatch`]; the file is gone then, and readers keep what they have.
-    pub async fn whole(self, digest: &Digest) -> Result<Whole, StoreError> {
-        let found = self.digest();
-        if found != *digest || self.state == State::Writing {
-            return Err(StoreError::DigestMismatch { wanted: Box::new(*digest), found: Box::new(found) });
-        }
+    /// [`StoreError::DigestMismatch`], and [`StoreError::Io`] when an earlier write failed; the file is gone then, and
+    /// readers keep what they have.
+    pub async fn whole(mut self, digest: &Digest) -> Result<Whole, StoreError> {
         let inner = self.inner;
         let path = inner.slot.path.clone();
+        let hasher = self.hashing.take().await.map_err(|error| StoreError::of(&path, error))?;
+        let found = hasher.finish();
+        if found != *digest {
+            return Err(StoreError::DigestMismatch { wanted: Box::new(*digest), found: Box::new(found) });
+        }
         off_thread(move || {
             inner.name_whole(&found);
             Whole { inner, digest: found }
@@ -212,7 +235,6 @@ impl Inner {
             if let Err(error) = disk::write_at(&self.slot.path, &self.file, piece, progress.written) {
                 return Err(refused(&self.slot.blobs, &self.slot.path, error));
             }
-            progress.hasher.update(piece);
             progress.written = progress.written.saturating_add(length(piece));
         }
         Ok(())

@@ -69,7 +69,7 @@ fn blob(number: u8) -> Bytes {
 
 async fn put(store: &Store, content: &Bytes) -> Result<(), StoreError> {
     let mut staged = store.stage(Algorithm::Sha256, u64::try_from(content.len()).unwrap()).await?;
-    let reader = staged.reader().unwrap();
+    let reader = staged.reader();
     let (first, second) = (content.slice(..100_000), content.slice(100_000..));
     staged.write(&first).await?;
     staged.write_pieces(vec![second]).await?;

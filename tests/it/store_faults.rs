@@ -602,7 +602,7 @@ async fn s_10_who_follows_a_fill_reads_the_blob_that_it_became() {
     let digest = Digest::sha256(&content);
     let mut staged = store.stage(Algorithm::Sha256, 700_000).await.unwrap();
     staged.write(&content).await.unwrap();
-    let follower = staged.reader().unwrap();
+    let follower = staged.reader();
     staged.whole(&digest).await.unwrap().commit().await.unwrap();
     assert_eq!(store.evict(Eviction::Blob(digest)).await, Evicted::InUse);
     assert_eq!(follower.read_at(699_990, 100).await.unwrap(), [7; 10].as_slice());
@@ -659,7 +659,7 @@ async fn s_12_directories_taken_away_while_it_runs_come_back() {
     let verdict = disk.verdict("quay.io/a/b:1", Decision::Allow);
     let mut staged = store.stage(Algorithm::Sha256, 100).await.unwrap();
     staged.write(&Bytes::from_static(b"half")).await.unwrap();
-    let reader = staged.reader().unwrap();
+    let reader = staged.reader();
     for entry in std::fs::read_dir(disk.path()).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
@@ -806,10 +806,13 @@ async fn a_staged_file_is_removed_unless_its_digest_and_size_are_right() {
     staged.write(&Bytes::from_static(b"half")).await.unwrap();
     let more = staged.write(&Bytes::from_static(b"!")).await;
     assert!(matches!(more, Err(StoreError::TooLong { allowed: 4 })), "{more:?}");
-    assert_eq!((staged.written(), staged.digest()), (4, Digest::sha256(b"half")));
-    let reader = staged.reader().unwrap();
+    assert_eq!(staged.written(), 4);
+    let reader = staged.reader();
     let wrong = staged.whole(&Digest::sha256(b"whole")).await;
-    assert!(matches!(wrong, Err(StoreError::DigestMismatch { .. })), "{wrong:?}");
+    assert!(
+        matches!(&wrong, Err(StoreError::DigestMismatch { found, .. }) if **found == Digest::sha256(b"half")),
+        "{wrong:?}"
+    );
     disk.nothing_stays_staged().await;
     assert!(!disk.blob(&Digest::sha256(b"half")).exists());
     assert_eq!(reader.read_at(1, 2).await.unwrap(), "al");
@@ -1100,7 +1103,7 @@ async fn s_01_s_02_a_full_disk_costs_the_cache_and_no_answer() {
     };
     assert!(matches!(full, StoreError::NoSpace), "{full:?}");
     let written = staged.written();
-    let last = staged.reader().unwrap().read_at(written - 10, 100).await.unwrap();
+    let last = staged.reader().read_at(written - 10, 100).await.unwrap();
     assert!(last.starts_with(&[7; 10]));
 
     // While it is full: nothing can be put on disk, and everything is answered.
