@@ -3,7 +3,8 @@
 //! Each endpoint is a client of its own, with its own connections, credentials, tokens and breakers; nothing of one is ever
 //! shown to another. The next one is asked when one fails (no connection, no answer in time, 5xx, 429, or left alone by its
 //! breaker), and beside one that has not answered for a while: then whichever has it first gives it. What an endpoint answers
-//! is the answer: a 404, a refusal or bad bytes lead nowhere else, and count only once those before it have failed.
+//! is the answer: a 404, a refusal or bad bytes lead nowhere else, and count only once those before it have failed. But that a
+//! further endpoint refuses us says something about it and us, and nothing about what the upstream has.
 
 use std::future::Future;
 use std::ops::Deref;
@@ -120,12 +121,12 @@ impl Endpoints {
         self.ask_in_order(order, ask).await
     }
 
-    /// Asks one endpoint after the other for a list, which one that has not all cannot give.
-    pub(super) async fn ask_for_list<T, F>(&self, ask: impl Fn(Endpoint) -> F) -> Result<T, UpstreamError>
+    /// The same without those that have not all: for a list, and for what a tag names.
+    pub(super) async fn ask_complete<T, F>(&self, ask: impl Fn(Endpoint) -> F) -> Result<T, UpstreamError>
     where
         F: Future<Output = Result<T, UpstreamError>>,
     {
-        self.ask_in_order(self.all().filter(|(_, content)| *content == Content::Complete).collect(), ask).await
+        self.ask_in_order(self.all().filter(|(_, role)| *role != Role::Partial).collect(), ask).await
     }
 
     /// Each endpoint, and how it stands.
@@ -133,14 +134,14 @@ impl Endpoints {
         self.all().map(|(client, _)| (client.reach.endpoint().clone(), client.standing())).collect()
     }
 
-    fn all(&self) -> impl Iterator<Item = (&Arc<Client>, Content)> {
-        let rest = self.rest.iter().map(|(client, content)| (client, *content));
-        std::iter::once((&self.first, Content::Complete)).chain(rest)
+    fn all(&self) -> impl Iterator<Item = (&Arc<Client>, Role)> {
+        let rest = self.rest.iter().map(|(client, content)| (client, Role::of_further(*content)));
+        std::iter::once((&self.first, Role::First)).chain(rest)
     }
 
     async fn ask_in_order<T, F>(
         &self,
-        order: Vec<(&Arc<Client>, Content)>,
+        order: Vec<(&Arc<Client>, Role)>,
         ask: impl Fn(Endpoint) -> F,
     ) -> Result<T, UpstreamError>
     where
@@ -152,11 +153,11 @@ impl Endpoints {
         let mut silent = watch::Sender::new(None).subscribe();
         let mut next = true;
         loop {
-            if next && let Some((client, content)) = left.next() {
+            if next && let Some((client, role)) = left.next() {
                 if !course.ends.is_empty() {
                     self.telemetry.upstream_failed_over(&self.host);
                 }
-                let place = course.begin(content);
+                let place = course.begin(role);
                 let owed = watch::Sender::new(None);
                 silent = owed.subscribe();
                 let asking = ask(Endpoint { client: Arc::clone(client), silent: owed });
@@ -203,9 +204,29 @@ async fn silence(owed: &mut watch::Receiver<Option<Instant>>, patience: Duration
     }
 }
 
+/// What an endpoint is among those of its upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The upstream itself.
+    First,
+    /// Stands in for it.
+    Complete,
+    /// May lack what the upstream has.
+    Partial,
+}
+
+impl Role {
+    const fn of_further(content: Content) -> Self {
+        match content {
+            Content::Complete => Self::Complete,
+            Content::Partial => Self::Partial,
+        }
+    }
+}
+
 /// How those endpoints stand that have been asked, in their order.
 struct Course {
-    ends: Vec<(Content, End)>,
+    ends: Vec<(Role, End)>,
 }
 
 /// What became of asking one.
@@ -213,24 +234,25 @@ enum End {
     UnderWay,
     /// It gave no answer at all.
     Away(UpstreamError),
-    /// It does not have what others may have.
+    /// It does not have, or not for us, what others may have.
     Lacks,
     /// An answer, though not the thing.
     Answer(UpstreamError),
 }
 
 impl Course {
-    fn begin(&mut self, content: Content) -> usize {
-        self.ends.push((content, End::UnderWay));
+    fn begin(&mut self, role: Role) -> usize {
+        self.ends.push((role, End::UnderWay));
         self.ends.len().saturating_sub(1)
     }
 
     fn end(&mut self, place: usize, error: UpstreamError) {
-        if let Some((content, end)) = self.ends.get_mut(place) {
-            *end = match (*content, error) {
+        if let Some((role, end)) = self.ends.get_mut(place) {
+            *end = match (*role, error) {
                 (_, error) if is_away(&error) => End::Away(error),
-                (Content::Partial, UpstreamError::NotFound { .. } | UpstreamError::Refused { .. }) => End::Lacks,
-                (Content::Partial | Content::Complete, error) => End::Answer(error),
+                (Role::Partial, UpstreamError::NotFound { .. })
+                | (Role::Partial | Role::Complete, UpstreamError::Refused { .. }) => End::Lacks,
+                (Role::First | Role::Complete | Role::Partial, error) => End::Answer(error),
             };
         }
     }

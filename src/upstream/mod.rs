@@ -89,7 +89,11 @@ impl Upstream {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<ManifestHead, UpstreamError> {
-        self.endpoints.ask(|client| async move { manifests::head(&client, name, reference).await }).await
+        let ask = |client| async move { manifests::head(&client, name, reference).await };
+        match reference {
+            Reference::Tag(_) => self.endpoints.ask_complete(ask).await,
+            Reference::Digest(_) => self.endpoints.ask(ask).await,
+        }
     }
 
     /// GET of a manifest, at most [`MANIFEST_BYTES_MAX`], digest compared with what was asked and with what upstream says.
@@ -103,7 +107,11 @@ impl Upstream {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<FetchedManifest, UpstreamError> {
-        self.endpoints.ask(|client| async move { manifests::get(&client, name, reference).await }).await
+        let ask = |client| async move { manifests::get(&client, name, reference).await };
+        match reference {
+            Reference::Tag(_) => self.endpoints.ask_complete(ask).await,
+            Reference::Digest(_) => self.endpoints.ask(ask).await,
+        }
     }
 
     /// HEAD of a blob: its size, when upstream says it.
@@ -185,7 +193,7 @@ impl Upstream {
         digest: &Digest,
     ) -> Result<Option<ReferrersList>, UpstreamError> {
         let ask = |client| async move { referrers::referrers(&client, name, digest).await };
-        self.endpoints.ask_for_list(ask).await
+        self.endpoints.ask_complete(ask).await
     }
 
     /// The referrers that `interest`, out of at most [`REFERRERS_PAGES_MAX`] pages of any number of others; of very many
@@ -208,7 +216,7 @@ impl Upstream {
     ) -> Result<Option<SelectedReferrers>, UpstreamError> {
         let ask =
             |client| async move { referrers::select(&client, name, digest, artifact_type, interest, deadline).await };
-        self.endpoints.ask_for_list(ask).await
+        self.endpoints.ask_complete(ask).await
     }
 
     /// One page of tags, in upstream's order: about `n`, after `last`. Registries that know no pages send all.
@@ -216,7 +224,7 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`]; 404 is `NotFound`.
     pub async fn tags(&self, name: &RepositoryName, n: usize, last: Option<&str>) -> Result<TagsPage, UpstreamError> {
-        self.endpoints.ask_for_list(|client| async move { lists::tags(&client, name, n, last).await }).await
+        self.endpoints.ask_complete(|client| async move { lists::tags(&client, name, n, last).await }).await
     }
 }
 

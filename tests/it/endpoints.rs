@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealgate::clock::Clock;
+use sealgate::clock::{Clock, ManualClock};
 use sealgate::limits::{BREAKER_FAILURES, UPSTREAM_CONCURRENCY, UPSTREAM_FIRST_BYTE};
 use sealgate::oci::Reference;
 use sealgate::telemetry::Telemetry;
@@ -123,6 +123,51 @@ async fn what_a_partial_endpoint_lacks_says_nothing() {
     assert!(calls.iter().all(Result::is_ok), "and the next one is asked: {calls:?}");
 }
 
+/// A mirror that has some images may be behind with their tags: it is believed what anybody can check, and nothing else.
+#[tokio::test]
+async fn a_partial_endpoint_is_asked_by_digest_alone() {
+    let (first, second, image) = pair().await;
+    let layer = image.blobs[1].digest;
+    first.go_down();
+    let both = upstream(first.settings(HOST), vec![partial(&second)]);
+    let by_digest = Reference::Digest(image.digest());
+    both.manifest_head(&name(), &by_digest).await.unwrap();
+    both.manifest(&name(), &by_digest).await.unwrap();
+    both.blob_head(&name(), &layer).await.unwrap();
+    both.small_blob(&name(), &layer, 300_000).await.unwrap();
+    second.forget_requests();
+    assert!(both.manifest_head(&name(), &tag()).await.is_err());
+    assert!(both.manifest(&name(), &tag()).await.is_err());
+    assert!(both.tags(&name(), 10, None).await.is_err());
+    assert_eq!(second.count("*", "*"), 0);
+}
+
+/// That a further endpoint does not let us in says nothing about the image: in an outage it would withdraw every tag.
+#[tokio::test]
+async fn a_further_endpoint_that_refuses_us_is_no_answer_and_withdraws_nothing() {
+    for (status, keys) in [(401, ""), (403, ""), (403, ", partial = true")] {
+        let (first, second, image) = pair().await;
+        let keys = format!("fallback = [{{ endpoint = \"{}\"{keys} }}]", second.url());
+        let clock = ManualClock::at(Clock::System.now());
+        let mirror = TestSealgate::with_policy(ACCEPT_ANYTHING)
+            .upstream_with(HOST, first.url(), &keys)
+            .clock(&clock)
+            .start()
+            .await;
+        assert_eq!(mirror.get("/v2/team/app/manifests/1.0").await.status, 200);
+        first.fault(Fault::on("*").status(503));
+        second.fault(Fault::on("*").status(status));
+        for minutes in [2, 10, 30] {
+            clock.advance(Duration::from_mins(minutes));
+            let stale = mirror.get("/v2/team/app/manifests/1.0").await;
+            assert_eq!((stale.status, &stale.body), (200, &image.manifest.bytes), "{status} {keys}");
+        }
+        let cold = mirror.get("/v2/team/app/manifests/2.0").await;
+        assert_eq!(cold.status, 502, "{}", cold.text());
+        mirror.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_limit_is_told_when_no_endpoint_answers() {
     let (first, second, _) = pair().await;
@@ -155,7 +200,9 @@ async fn no_credential_of_one_endpoint_goes_to_another() {
         let both = upstream(with(&first, "robot", "hunter2"), vec![complete(&second)]);
         both.manifest(&name(), &tag()).await.unwrap();
         first.fault(Fault::on("/v2/*").status(503));
-        assert!(matches!(both.manifest(&name(), &tag()).await, Err(UpstreamError::Refused { .. })));
+        let told = both.manifest(&name(), &tag()).await;
+        assert!(matches!(told, Err(UpstreamError::Failed { status: 503, .. })), "what the first one said: {told:?}");
+        assert!(second.count("*", "/v2/*") > 0);
         let shown = |registry: &FakeRegistry| -> Vec<String> {
             let requests = registry.requests();
             requests.iter().filter_map(|request| request.header("authorization").map(str::to_owned)).collect()
