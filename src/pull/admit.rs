@@ -115,7 +115,7 @@ impl Puller {
             Ok((manifest, _)) => Ok((manifest, resolution.cache)),
             // The tag has moved and upstream has dropped what it was, or HEAD named what never was: GET decides (U-20).
             Err(PullError::ManifestUnknown) => {
-                Ok((self.resolve_by_bytes(&image.repository, tag).await?, CacheResult::Miss))
+                Ok((self.fetch(&image.repository, &image.reference).await?, CacheResult::Miss))
             }
             Err(error) => Err(error),
         }

@@ -95,7 +95,7 @@ impl Puller {
         Some(manifest)
     }
 
-    /// From upstream; one transfer for all who ask.
+    /// From upstream; one transfer for all who ask. What it says about a tag is remembered.
     pub(super) async fn fetch(
         &self,
         repository: &Repository,
@@ -124,17 +124,27 @@ impl Puller {
         {
             return Ok(manifest);
         }
-        let upstream = &self.source(repository)?.upstream;
-        let fetched = match upstream.manifest(repository.name(), reference).await {
+        let source = self.source(repository)?;
+        let question = self.question();
+        let fetched = match source.upstream.manifest(repository.name(), reference).await {
             Ok(fetched) => fetched,
-            Err(UpstreamError::NotFound { .. }) => {
-                self.parts.hot.keep_missing(repository, reference.clone(), self.parts.clock.now());
-                return Err(PullError::ManifestUnknown);
+            Err(error) => {
+                match reference {
+                    Reference::Tag(tag) => self.tag_is_not(source, repository, tag, question, &error).await,
+                    Reference::Digest(_) if matches!(error, UpstreamError::NotFound { .. }) => {
+                        self.parts.hot.keep_missing(repository, reference.clone(), self.parts.clock.now());
+                    }
+                    Reference::Digest(_) => {}
+                }
+                return Err(unknown_manifest(error));
             }
-            Err(error) => return Err(error.into()),
         };
         let manifest = Arc::new(self.parse_fetched(fetched).await?);
         self.parts.hot.keep_manifest(repository, &manifest);
+        if let Reference::Tag(tag) = reference {
+            let media_type = Some(manifest.parsed().media_type);
+            self.tag_is(repository, tag, question, *manifest.digest(), media_type).await;
+        }
         Ok(manifest)
     }
 
@@ -143,6 +153,11 @@ impl Puller {
         let fixed = self.parts.store.media_type(&fetched.digest).await;
         UnverifiedManifest::parse(fetched, fixed)
     }
+}
+
+/// What a client is told when upstream gave no manifest.
+pub(super) fn unknown_manifest(error: UpstreamError) -> PullError {
+    if matches!(error, UpstreamError::NotFound { .. }) { PullError::ManifestUnknown } else { error.into() }
 }
 
 /// A manifest out of the content store, under the media type that was fixed when it was first admitted.

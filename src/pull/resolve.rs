@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::cold::Novelty;
 use super::freshness::{Freshness, WITHDRAWN, Withdrawn};
-use super::manifest::UnverifiedManifest;
+use super::manifest::{UnverifiedManifest, unknown_manifest};
 use super::{PullError, Puller, Source};
+use crate::clock::Timestamp;
 use crate::limits::STALE_SOFT_DEADLINE;
-use crate::oci::{Algorithm, Digest, Reference, Repository, Tag};
-use crate::store::TagPointer;
+use crate::oci::{Algorithm, Digest, MediaType, Reference, Repository, Tag};
+use crate::store::{TagPointer, TagQuestion};
 use crate::telemetry::{CacheKind, CacheResult, StaleCause};
 use crate::upstream::UpstreamError;
 
@@ -20,6 +21,13 @@ pub(super) struct Resolution {
     pub(super) cache: CacheResult,
     /// The bytes, when they had to be fetched to know the digest.
     pub(super) manifest: Option<Arc<UnverifiedManifest>>,
+}
+
+/// A question about a tag. Whatever comes says how the tag was at some time after this.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question {
+    order: TagQuestion,
+    at: Timestamp,
 }
 
 /// What upstream said just now.
@@ -69,19 +77,6 @@ impl Puller {
 
     fn freshness(&self, source: &Source, repository: &Repository, tag: &Tag, pointer: &TagPointer) -> Freshness {
         source.tags.freshness(repository.name(), tag, pointer.checked, self.parts.clock.now())
-    }
-
-    /// Fetches what the tag names now, bytes and all: when the digest it was said to point at is not there.
-    pub(super) async fn resolve_by_bytes(
-        &self,
-        repository: &Repository,
-        tag: &Tag,
-    ) -> Result<Arc<UnverifiedManifest>, PullError> {
-        let checked = self.parts.clock.now();
-        let manifest = self.fetch(repository, &Reference::Tag(tag.clone())).await?;
-        let media_type = Some(manifest.parsed().media_type);
-        self.keep_pointer(repository, tag, TagPointer { digest: *manifest.digest(), media_type, checked }).await;
-        Ok(manifest)
     }
 
     async fn ask_first(&self, source: &Source, repository: &Repository, tag: &Tag) -> Result<Resolution, PullError> {
@@ -163,77 +158,89 @@ impl Puller {
             return Ok(Asked { digest: pointer.digest, manifest: None });
         }
         let reference = Reference::Tag(tag.clone());
-        // What comes says how it was at some time after this.
-        let asked = self.parts.clock.now();
+        let question = self.question();
         match source.upstream.manifest_head(repository.name(), &reference).await {
             Ok(head) => {
                 // Signatures bind sha256, so a tag that is named by another digest is hashed by us.
                 let Some(digest) = head.digest.filter(|digest| digest.algorithm() == Algorithm::Sha256) else {
-                    return self.ask_for_bytes(source, repository, tag).await;
+                    return self.ask_for_bytes(repository, &reference).await;
                 };
                 let media_type = head.content_type.and_then(|text| text.parse().ok());
-                self.keep_pointer(repository, tag, TagPointer { digest, media_type, checked: asked }).await;
+                self.tag_is(repository, tag, question, digest, media_type).await;
                 Ok(Asked { digest, manifest: None })
             }
-            Err(UpstreamError::NotFound { .. }) => Err(self.tag_is_gone(source, repository, tag).await),
             // Some registries answer HEAD badly; what GET says decides.
-            Err(UpstreamError::Bad { .. }) => self.ask_for_bytes(source, repository, tag).await,
+            Err(UpstreamError::Bad { .. }) => self.ask_for_bytes(repository, &reference).await,
             Err(error) => {
-                if matches!(error, UpstreamError::Refused { .. }) {
-                    self.tag_is_refused(repository, tag).await;
-                }
-                Err(error.into())
+                self.tag_is_not(source, repository, tag, question, &error).await;
+                Err(unknown_manifest(error))
             }
         }
     }
 
-    async fn ask_for_bytes(&self, source: &Source, repository: &Repository, tag: &Tag) -> Result<Asked, PullError> {
-        match self.resolve_by_bytes(repository, tag).await {
-            Ok(manifest) => Ok(Asked { digest: *manifest.digest(), manifest: Some(manifest) }),
-            Err(PullError::ManifestUnknown) => Err(self.tag_is_gone(source, repository, tag).await),
-            Err(error) => {
-                if matches!(error, PullError::Upstream(UpstreamError::Refused { .. })) {
-                    self.tag_is_refused(repository, tag).await;
-                }
-                Err(error)
-            }
+    async fn ask_for_bytes(&self, repository: &Repository, reference: &Reference) -> Result<Asked, PullError> {
+        let manifest = self.fetch(repository, reference).await?;
+        Ok(Asked { digest: *manifest.digest(), manifest: Some(manifest) })
+    }
+
+    /// A question about a tag, which is put now.
+    pub(super) fn question(&self) -> Question {
+        Question { order: self.parts.store.tag_question(), at: self.parts.clock.now() }
+    }
+
+    /// Upstream has answered that question with a manifest. A tag that goes back to an older, well-signed image cannot be told
+    /// from one that moves on, so each move is logged.
+    pub(super) async fn tag_is(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        question: Question,
+        digest: Digest,
+        media_type: Option<MediaType>,
+    ) {
+        let before = self.parts.store.tag(repository, tag).await;
+        let pointer = TagPointer { digest, media_type, checked: question.at };
+        let is_news = self.parts.store.answer_tag(repository, tag, question.order, Some(pointer)).await;
+        if let Some(before) = before.filter(|before| is_news && before.digest != digest) {
+            tracing::info!(%repository, %tag, from = %before.digest, to = %digest, "the tag has moved");
         }
     }
 
-    async fn tag_is_refused(&self, repository: &Repository, tag: &Tag) {
-        self.withdraw(repository, tag, "upstream no longer lets us have the tag").await;
-    }
-
-    /// A tag that goes back to an older, well-signed image cannot be told from one that moves on, so each move is logged.
-    async fn keep_pointer(&self, repository: &Repository, tag: &Tag, pointer: TagPointer) {
-        if let Some(before) = self.parts.store.tag(repository, tag).await
-            && before.digest != pointer.digest
-        {
-            tracing::info!(%repository, %tag, from = %before.digest, to = %pointer.digest, "the tag has moved");
-        }
-        self.parts.store.put_tag(repository, tag, pointer).await;
-    }
-
-    /// Upstream has removed the tag. Unless it is to be served all the same, an older pointer must not stand in for it when
-    /// upstream is down later.
-    async fn tag_is_gone(&self, source: &Source, repository: &Repository, tag: &Tag) -> PullError {
-        self.parts.hot.keep_missing(repository, Reference::Tag(tag.clone()), self.parts.clock.now());
-        match source.tags.on_upstream_404 {
-            Withdrawn::Deny => self.withdraw(repository, tag, "upstream no longer has the tag").await,
-            Withdrawn::ServeStale => {
+    /// Upstream has answered that question with an error. When it says that it does not have the tag, or not for us, nothing
+    /// older may stand in for it when upstream is down later, unless what is gone is to be served all the same.
+    pub(super) async fn tag_is_not(
+        &self,
+        source: &Source,
+        repository: &Repository,
+        tag: &Tag,
+        question: Question,
+        error: &UpstreamError,
+    ) {
+        let is_missing =
+            || self.parts.hot.keep_missing(repository, Reference::Tag(tag.clone()), self.parts.clock.now());
+        let why = match error {
+            UpstreamError::NotFound { .. } if source.tags.on_upstream_404 == Withdrawn::ServeStale => {
+                is_missing();
                 tracing::info!(%repository, %tag, "upstream does not have the tag; on_upstream_404 serves what is remembered");
+                return;
             }
+            UpstreamError::NotFound { .. } => "upstream no longer has the tag",
+            UpstreamError::Refused { .. } => "upstream no longer lets us have the tag",
+            UpstreamError::RateLimited { .. }
+            | UpstreamError::Resting { .. }
+            | UpstreamError::Timeout { .. }
+            | UpstreamError::Connect { .. }
+            | UpstreamError::Failed { .. }
+            | UpstreamError::Bad { .. } => return,
+        };
+        let known = self.parts.store.tag(repository, tag).await;
+        let withdrawn = known.clone().map(|pointer| TagPointer { checked: WITHDRAWN, ..pointer });
+        let is_news = self.parts.store.answer_tag(repository, tag, question.order, withdrawn).await;
+        if is_news && matches!(error, UpstreamError::NotFound { .. }) {
+            is_missing();
         }
-        PullError::ManifestUnknown
-    }
-
-    /// Upstream's last word on the tag was no.
-    async fn withdraw(&self, repository: &Repository, tag: &Tag, why: &'static str) {
-        if let Some(pointer) = self.parts.store.tag(repository, tag).await
-            && pointer.checked != WITHDRAWN
-        {
+        if let Some(pointer) = known.filter(|pointer| is_news && pointer.checked != WITHDRAWN) {
             tracing::info!(%repository, %tag, digest = %pointer.digest, "{why}");
-            self.parts.store.put_tag(repository, tag, TagPointer { checked: WITHDRAWN, ..pointer }).await;
         }
     }
 }

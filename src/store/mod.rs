@@ -45,7 +45,7 @@ pub use offline::OfflineCache;
 pub use reading::{read_content, read_verdicts};
 pub use scrub::{Scrub, ScrubStats};
 pub use staging::{Staged, StagedReader, Whole};
-pub use tags::TagPointer;
+pub use tags::{TagPointer, TagQuestion};
 pub use verdict::{StoredVerdict, VerdictFilter, VerdictId, VerdictIdError, VerdictKey};
 
 use std::io;
@@ -67,7 +67,7 @@ use self::scrub::Scrubber;
 use self::tags::Tags;
 use crate::clock::{Clock, Timestamp};
 use crate::limits::{RESCUE_WAIT, STORE_UPKEEP, VERDICT_STORE_CLOSE, VERDICT_SWEEP};
-use crate::oci::{Algorithm, Digest, ImageReference, MediaType, Repository, Tag};
+use crate::oci::{Algorithm, Digest, ImageReference, MediaType, Repository};
 use crate::policy::Evidence;
 use crate::telemetry::Telemetry;
 
@@ -365,17 +365,6 @@ impl Store {
     }
 
     // ---- tags and media types ----
-
-    /// What a tag pointed at, and when upstream said so.
-    pub async fn tag(&self, repository: &Repository, tag: &Tag) -> Option<TagPointer> {
-        self.inner.tags.find(repository, tag).await
-    }
-
-    /// Remembers a tag.
-    #[expect(clippy::unused_async, reason = "what it costs is this module's to change")]
-    pub async fn put_tag(&self, repository: &Repository, tag: &Tag, pointer: TagPointer) {
-        self.inner.tags.put(repository, tag, pointer);
-    }
 
     /// Where the list of those referrers of `subject` lies (in the content) that a verdict rests on, and when upstream named
     /// them.

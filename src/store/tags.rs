@@ -1,13 +1,14 @@
 //! Tag pointers: (repository, tag) → what upstream last said it is. And pointers to lists of referrers, of the same form.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::lock;
 use super::record::{Reader, Record, RecordKey, Writer};
 use super::records::Records;
+use super::{Store, lock};
 use crate::clock::{Clock, Timestamp};
 use crate::limits::{GRANT_RETENTION, HOT_ENTRIES_MAX};
 use crate::oci::{Digest, MediaType, Repository, Tag};
@@ -24,10 +25,55 @@ pub struct TagPointer {
     pub checked: Timestamp,
 }
 
+/// The place of a question about tags among all that this process asks upstreams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TagQuestion(u64);
+
+/// What is known of a tag, and from the answer to which question.
+#[derive(Debug, Clone)]
+struct Known {
+    /// `None`: upstream said no, and nothing was remembered.
+    pointer: Option<TagPointer>,
+    asked: TagQuestion,
+}
+
+impl Store {
+    /// What a tag pointed at, and when upstream said so.
+    pub async fn tag(&self, repository: &Repository, tag: &Tag) -> Option<TagPointer> {
+        self.inner.tags.find(repository, tag).await
+    }
+
+    /// A question about a tag that upstream is asked from now on.
+    pub fn tag_question(&self) -> TagQuestion {
+        self.inner.tags.question()
+    }
+
+    /// Remembers what upstream answered to that question, whenever the answer came: one to a later question stays. `None` says
+    /// that nothing may stand in for the tag. False when the answer was out of date.
+    #[expect(clippy::unused_async, reason = "what it costs is this module's to change")]
+    pub async fn answer_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        asked: TagQuestion,
+        pointer: Option<TagPointer>,
+    ) -> bool {
+        self.inner.tags.answer(repository, tag, asked, pointer)
+    }
+
+    /// Remembers a tag.
+    #[expect(clippy::unused_async, reason = "what it costs is this module's to change")]
+    pub async fn put_tag(&self, repository: &Repository, tag: &Tag, pointer: TagPointer) {
+        self.inner.tags.put(repository, tag, pointer);
+    }
+}
+
 /// All tag pointers, and the media types of manifests: in memory, above the database.
 #[derive(Debug)]
 pub(super) struct Tags {
-    pointers: Cache<(Repository, Tag), TagPointer>,
+    pointers: Cache<(Repository, Tag), Known>,
+    /// Questions so far. 0 is that of what an earlier process has learned.
+    questions: AtomicU64,
     /// (repository, subject) → the list of those of its referrers that an allow rests on.
     lists: Cache<(Repository, Digest), TagPointer>,
     media_types: Cache<Digest, MediaType>,
@@ -43,6 +89,7 @@ impl Tags {
             pointers: Cache::builder().max_capacity(HOT_ENTRIES_MAX).eviction_policy(EvictionPolicy::lru()).build(),
             lists: Cache::builder().max_capacity(HOT_ENTRIES_MAX).eviction_policy(EvictionPolicy::lru()).build(),
             media_types: Cache::builder().max_capacity(HOT_ENTRIES_MAX).eviction_policy(EvictionPolicy::lru()).build(),
+            questions: AtomicU64::new(0),
             order: Mutex::new(()),
             records,
             clock,
@@ -51,20 +98,42 @@ impl Tags {
 
     pub(super) async fn find(&self, repository: &Repository, tag: &Tag) -> Option<TagPointer> {
         let key = (repository.clone(), tag.clone());
-        if let Some(pointer) = self.pointers.get(&key) {
-            return Some(pointer);
+        if let Some(known) = self.pointers.get(&key) {
+            return known.pointer;
         }
         let pointer = self.read(RecordKey::tag(repository, tag)).await?;
         // What was put meanwhile is newer.
-        Some(self.pointers.entry(key).or_insert(pointer).into_value())
+        self.pointers.entry(key).or_insert(Known { pointer: Some(pointer), asked: TagQuestion(0) }).into_value().pointer
+    }
+
+    /// A question that is put from now on.
+    pub(super) fn question(&self) -> TagQuestion {
+        TagQuestion(self.questions.fetch_add(1, Ordering::Relaxed).saturating_add(1))
+    }
+
+    /// Takes in the answer to that question; false when a later one was answered already.
+    pub(super) fn answer(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        asked: TagQuestion,
+        pointer: Option<TagPointer>,
+    ) -> bool {
+        let record = pointer.as_ref().map(|pointer| (RecordKey::tag(repository, tag), encode(pointer)));
+        let key = (repository.clone(), tag.clone());
+        let _held = lock(&self.order);
+        if self.pointers.get(&key).is_some_and(|known| known.asked > asked) {
+            return false;
+        }
+        self.pointers.insert(key, Known { pointer, asked });
+        if let Some(record) = record {
+            self.records.write(StoreOp::Put, move |database| database.put(&[record]));
+        }
+        true
     }
 
     pub(super) fn put(&self, repository: &Repository, tag: &Tag, pointer: TagPointer) {
-        let key = RecordKey::tag(repository, tag);
-        let record = encode(&pointer);
-        let _held = lock(&self.order);
-        self.pointers.insert((repository.clone(), tag.clone()), pointer);
-        self.records.write(StoreOp::Put, move |database| database.put(&[(key, record)]));
+        self.answer(repository, tag, self.question(), Some(pointer));
     }
 
     pub(super) async fn find_list(&self, repository: &Repository, subject: &Digest) -> Option<TagPointer> {

@@ -86,6 +86,7 @@ mod simulation;
 mod slsa_image;
 mod soak;
 mod store_faults;
+mod tag_answers;
 mod tls;
 mod trust_refresh;
 mod upstream;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderValue, Method, StatusCode};
+use tokio_util::sync::CancellationToken;
 
 use super::serve::{Reply, error};
 
@@ -27,6 +28,8 @@ pub struct Fault {
 pub(super) struct Effect {
     pub(super) before: Before,
     pub(super) delivery: Delivery,
+    /// Until when the answer, as it is now, is held back.
+    pub(super) held: Option<CancellationToken>,
     status: Option<StatusCode>,
     body: Option<Bytes>,
     flip: bool,
@@ -140,6 +143,13 @@ impl Fault {
     #[must_use]
     pub fn delay(mut self, time: Duration) -> Self {
         self.effect.before = Before::Wait(time);
+        self
+    }
+
+    /// The answer is made now and goes out once `released` is cancelled.
+    #[must_use]
+    pub fn hold(mut self, released: &CancellationToken) -> Self {
+        self.effect.held = Some(released.clone());
         self
     }
 

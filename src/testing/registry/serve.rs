@@ -112,6 +112,9 @@ async fn answer(
     }
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let reply = if effect.replaces() { Reply::new(Bytes::new()) } else { shared.state().reply(&recorded, body) };
+    if let Some(released) = &effect.held {
+        released.cancelled().await;
+    }
     Ok(deliver(effect.apply(reply), effect.delivery, reset))
 }
 
