@@ -194,16 +194,14 @@ async fn u02_when_the_body_is_bad_all_who_wait_fail_before_its_end_and_one_retry
     const SIZE: usize = 300_000;
     let site = Site::new().await;
     let (digest, bytes) = site.layer(SIZE).await;
-    site.mirror.upstream.fault(blobs().times(1).delay(Duration::from_millis(200)).wrong_bytes());
-    for got in site.pull_by(20, &digest).await {
+    for got in site.pull_together(20, &digest, blobs().wrong_bytes()).await {
         assert_eq!((got.answer.status, got.length), (200, SIZE));
         assert!(got.body.len() <= free(SIZE), "{} bytes went out", got.body.len());
     }
     assert_eq!((site.gets(&digest), site.fills("digest_mismatch")), (1, 1));
     until("nothing is staged", || site.staged().is_empty()).await;
     assert!(!site.is_cached(&digest));
-    site.mirror.upstream.fault(blobs().times(1).delay(Duration::from_millis(200)));
-    assert!(site.pull_by(20, &digest).await.iter().all(|got| got.is_whole() && got.body == bytes));
+    assert!(site.pull_together(20, &digest, blobs()).await.iter().all(|got| got.is_whole() && got.body == bytes));
     assert_eq!(site.gets(&digest), 2, "one retry for all");
     site.stop().await;
 }
@@ -212,9 +210,10 @@ async fn u02_when_the_body_is_bad_all_who_wait_fail_before_its_end_and_one_retry
 async fn u02_wrong_bytes_of_which_nobody_saw_any_are_asked_for_once_more() {
     let site = Site::new().await;
     let (digest, bytes) = site.layer(50_000).await;
-    site.mirror.upstream.fault(blobs().times(1).delay(Duration::from_millis(200)).wrong_bytes());
-    site.mirror.upstream.fault(blobs().times(1).delay(Duration::from_millis(200)));
-    assert!(site.pull_by(20, &digest).await.iter().all(|got| got.is_whole() && got.body == bytes));
+    // Whoever is told that the first was wrong has the time of the second to join it.
+    site.mirror.upstream.fault(blobs().after(1).times(1).delay(Duration::from_millis(500)));
+    let got = site.pull_together(20, &digest, blobs().wrong_bytes()).await;
+    assert!(got.iter().all(|got| got.is_whole() && got.body == bytes));
     assert_eq!(site.gets(&digest), 2, "all who waited share the second transfer");
     site.stop().await;
 

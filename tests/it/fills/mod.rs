@@ -11,8 +11,9 @@ use std::time::Duration;
 use sealgate::limits::HOLD_BACK_BYTES;
 use sealgate::net::Timeouts;
 use sealgate::oci::Digest;
-use sealgate::testing::{BuiltImage, ImageBuilder};
+use sealgate::testing::{BuiltImage, Fault, ImageBuilder};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::parts::{ACCEPT_ANYTHING, Mirror, Rig};
 use crate::wire::{Answer, PATIENCE, Wire};
@@ -98,6 +99,17 @@ impl Site {
 
     async fn pull_by(&self, clients: usize, digest: &Digest) -> Vec<Got> {
         futures_util::future::join_all((0..clients).map(|_| self.pull(digest))).await
+    }
+
+    /// As many pulls, all of which wait when upstream answers the one transfer, with that fault.
+    async fn pull_together(&self, clients: usize, digest: &Digest, fault: Fault) -> Vec<Got> {
+        let released = CancellationToken::new();
+        self.mirror.upstream.fault(fault.times(1).hold(&released));
+        let answer_all = async {
+            until("all wait", || self.mirror.metric("sealgate_cache_fill_waiters") >= clients as u64).await;
+            released.cancel();
+        };
+        tokio::join!(self.pull_by(clients, digest), answer_all).0
     }
 
     /// The answer to a blob that cannot be begun: status and reason.

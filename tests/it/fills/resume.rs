@@ -210,9 +210,13 @@ async fn u07_what_is_gone_or_refused_in_mid_transfer_is_not_asked_for_again() {
 async fn u07_what_is_not_cached_is_resumed_too() {
     let site = Site::new().await;
     let (digest, bytes) = site.layer(SIZE).await;
-    // Without its directory the cache takes nothing.
-    std::fs::remove_dir_all(site.dir.path().join("staging")).unwrap();
-    std::fs::write(site.dir.path().join("staging"), "in the way").unwrap();
+    // Without its directory the cache takes nothing. The manifest may just be on its way there, and makes it again.
+    let staging = site.dir.path().join("staging");
+    until("a file is in its place", || {
+        let _ = std::fs::remove_dir_all(&staging);
+        std::fs::write(&staging, "in the way").is_ok()
+    })
+    .await;
     site.mirror.upstream.fault(blobs().times(2).truncate(100_000));
     let got = site.pull(&digest).await;
     assert!(got.is_whole() && got.body == bytes);
