@@ -136,6 +136,8 @@ impl HttpClient {
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(limits::UPSTREAM_CONCURRENCY)
             .http2_max_header_list_size(HEADER_LIST_BYTES)
+            .http2_initial_stream_window_size(HTTP2_BODY_WINDOW)
+            .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
             .dns_resolver(resolver)
             .tls_backend_preconfigured(tls);
         if let Some(url) = proxy {
@@ -194,13 +196,19 @@ const POOL_IDLE: Duration = Duration::from_secs(30);
 /// [`limits::UPSTREAM_HEADER_BYTES_MAX`] in the type that HTTP/2 wants.
 const HEADER_LIST_BYTES: u32 = 32 * 1024;
 
+/// Bytes of one HTTP/2 body that may arrive before they are read.
+const HTTP2_BODY_WINDOW: u32 = 2 * 1024 * 1024;
+/// The same of all bodies of a connection: each of [`limits::UPSTREAM_CONCURRENCY`] may leave its own unread, and holds up no other.
+const HTTP2_CONNECTION_WINDOW: u32 = 32 * HTTP2_BODY_WINDOW;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_of_the_header_bound_agree() {
+    fn both_forms_of_a_bound_agree() {
         assert_eq!(usize::try_from(HEADER_LIST_BYTES).unwrap(), limits::UPSTREAM_HEADER_BYTES_MAX);
+        assert_eq!(usize::try_from(HTTP2_CONNECTION_WINDOW / HTTP2_BODY_WINDOW).unwrap(), limits::UPSTREAM_CONCURRENCY);
     }
 
     #[tokio::test]

@@ -19,8 +19,10 @@ use crate::telemetry::Telemetry;
 use crate::upstream::{BlobBody, BlobRange, BlobRest, Upstream, UpstreamError, Validator};
 
 /// Pieces of a body that are handed on at once: who writes them needs one hop off the async threads.
-const PIECES_AT_ONCE: usize = 16;
-/// Bytes after which no further piece is taken in: who reads behind gets them while the next ones come.
+/// Over TLS and HTTP/2 one has at most 16 KiB.
+const PIECES_AT_ONCE: usize = 64;
+/// Bytes after which no further piece is taken in: who reads behind gets them while the next ones come. A fill has at most four
+/// times as many in memory: those that are hashed, those that are written, those that come, and the last piece of each.
 const BYTES_AT_ONCE: u64 = MIB;
 
 /// Where a blob comes from.
@@ -89,8 +91,8 @@ impl Transfer {
         })
     }
 
-    /// The next bytes, and what comes after them until they are `wanted`, which without that they are at once; empty at the end. Not cancel safe: a transfer whose
-    /// `next` was dropped is dropped too.
+    /// The next bytes, and what comes after them until they are `wanted`, which without that they are at once; empty at the
+    /// end. Not cancel safe: a transfer whose `next` was dropped is dropped too.
     ///
     /// # Errors
     /// [`UpstreamError`] when the transfer broke for good, or has fewer or more bytes than the blob.
@@ -346,9 +348,13 @@ mod tests {
             sizes.push(arrived(&mut body, enough, Some(&wanted)).await.map(|pieces| pieces.len()));
         }
         assert_eq!(sizes, [Some(1), Some(3), Some(1), Some(PIECES_AT_ONCE), Some(2), None]);
+        // Who wants it at once gets what is there.
+        let two_and_more =
+            || futures_util::stream::iter([piece(1), piece(1)]).chain(futures_util::stream::pending()).boxed().fuse();
+        let at_once = arrived(&mut two_and_more(), BYTES_AT_ONCE, None).now_or_never().flatten();
+        assert_eq!(at_once.map(|pieces| pieces.len()), Some(2));
         // What is there is held back only while nobody wants it.
-        let mut body =
-            futures_util::stream::iter([piece(1), piece(1)]).chain(futures_util::stream::pending()).boxed().fuse();
+        let mut body = two_and_more();
         let mut coming = Box::pin(arrived(&mut body, BYTES_AT_ONCE, Some(&wanted)));
         assert!(futures_util::poll!(&mut coming).is_pending());
         wanted.cancel();

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -78,6 +78,50 @@ async fn put(store: &Store, content: &Bytes) -> Result<(), StoreError> {
         assert_eq!(read, content.slice(99_990..100_010));
     }
     Ok(())
+}
+
+/// What is hashed beside the writing must not count when the writing failed: the file would be short and called right.
+#[tokio::test]
+async fn a_file_of_which_a_write_failed_or_was_given_up_is_never_whole() {
+    let content = blob(1);
+    let (digest, size) = (Digest::sha256(&content), u64::try_from(content.len()).unwrap());
+    for given_up in [false, true] {
+        let directory = fast();
+        let store = open(directory.path()).await.unwrap();
+        let mut staged = store.stage(Algorithm::Sha256, size).await.unwrap();
+        staged.write(&content.slice(..100_000)).await.unwrap();
+        if given_up {
+            let (begun, meet) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(2)));
+            let (has_begun, waits) = (Arc::clone(&begun), Arc::clone(&meet));
+            let slow = observe(directory.path(), move |step| {
+                if matches!(step, Step::Write { .. }) {
+                    has_begun.store(true, Ordering::SeqCst);
+                    waits.wait();
+                }
+                Ok(())
+            });
+            let mut write = Box::pin(staged.write_pieces(vec![content.slice(100_000..)]));
+            while !begun.load(Ordering::SeqCst) {
+                assert!(futures_util::poll!(&mut write).is_pending());
+                tokio::task::yield_now().await;
+            }
+            drop(write);
+            meet.wait();
+            drop(slow);
+        } else {
+            let failing = observe(directory.path(), |step| {
+                let is_write = matches!(step, Step::Write { .. });
+                if is_write { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+            });
+            staged.write_pieces(vec![content.slice(100_000..)]).await.unwrap_err();
+            drop(failing);
+        }
+        let ended = staged.whole(&digest).await;
+        assert!(matches!(ended, Err(StoreError::Io { .. })), "{given_up}: {ended:?}");
+        assert!(store.blob(&digest).await.is_none(), "{given_up}");
+        store.close().await;
+        assert_eq!(std::fs::read_dir(directory.path().join("staging")).unwrap().count(), 0, "{given_up}");
+    }
 }
 
 /// All of it, or what the disk said.

@@ -106,7 +106,8 @@ impl Site {
         let released = CancellationToken::new();
         self.mirror.upstream.fault(fault.times(1).hold(&released));
         let answer_all = async {
-            until("all wait", || self.mirror.metric("sealgate_cache_fill_waiters") >= clients as u64).await;
+            until("all wait", || self.mirror.metric("sealgate_cache_fill_waiters") >= u64::try_from(clients).unwrap())
+                .await;
             released.cancel();
         };
         tokio::join!(self.pull_by(clients, digest), answer_all).0

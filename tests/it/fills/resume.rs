@@ -213,7 +213,7 @@ async fn u07_what_is_not_cached_is_resumed_too() {
     // Without its directory the cache takes nothing. The manifest may just be on its way there, and makes it again.
     let staging = site.dir.path().join("staging");
     until("a file is in its place", || {
-        let _ = std::fs::remove_dir_all(&staging);
+        drop(std::fs::remove_dir_all(&staging));
         std::fs::write(&staging, "in the way").is_ok()
     })
     .await;

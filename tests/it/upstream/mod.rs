@@ -200,3 +200,23 @@ async fn http_2_is_spoken_where_the_registry_offers_it() {
     registry.heal();
     assert!(client.manifest(&name, &tag).await.is_ok());
 }
+
+/// All requests of a connection share what may arrive unread. Bodies that clients do not take must not use it up.
+#[tokio::test]
+async fn transfers_that_nobody_reads_hold_up_nothing_else_on_their_connection() {
+    let registry = FakeRegistry::builder().tls().http2().start().await;
+    let image = ImageBuilder::new(1).layer(8_000_000).layer(3_000_000).build();
+    registry.put("team/app", "1.0", &image);
+    let client = client(registry.settings(HOST));
+    let (name, unread, read) = (name(), image.blobs[1].digest, &image.blobs[2]);
+    client.manifest(&name, &tag()).await.unwrap();
+    let mut running = Vec::new();
+    for _ in 1..UPSTREAM_BLOB_CONCURRENCY {
+        running.push(client.blob(&name, &unread, BlobRange::Whole).await.unwrap());
+    }
+    // Until what may come has come.
+    let whole = tokio::time::timeout(Duration::from_secs(20), read_blob(&client, &read.digest));
+    assert_eq!(whole.await.expect("it is held up").unwrap(), read.bytes);
+    client.manifest(&name, &tag()).await.unwrap();
+    assert_eq!(registry.connections(), 1);
+}
