@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::StoreError;
-use super::verdicts::{Database, DatabaseError};
+use super::verdicts::{Database, DatabaseError, less_urgent};
 use super::worker::{Worker, take_clean_count};
 use crate::clock::Clock;
 use crate::limits::{VERDICT_STORE_CLOSE, VERDICT_STORE_QUEUE, VERDICT_STORE_READ};
@@ -85,7 +85,10 @@ impl Records {
         let (queue, messages) = mpsc::sync_channel(VERDICT_STORE_QUEUE);
         let mut worker = Worker::new(data_dir, clock, telemetry.clone(), Arc::clone(&state), messages);
         worker.open_first()?;
-        let thread = std::thread::Builder::new().name("verdicts".to_owned()).spawn(move || worker.run());
+        let thread = std::thread::Builder::new().name("verdicts".to_owned()).spawn(move || {
+            less_urgent();
+            worker.run();
+        });
         match thread {
             Ok(_) => Ok(Self { queue: Some(queue), state, telemetry }),
             Err(error) => {

@@ -251,6 +251,7 @@ fn open_engine(path: &Path, deadline: Duration) -> Result<sled::Db, Failure> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
     let thread = std::thread::Builder::new().name("verdicts-open".to_owned()).spawn(move || {
+        less_urgent();
         let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
         // Nobody listens any more after the deadline: then the database closes here.
         let _unheard = sender.send(opened);
@@ -336,6 +337,14 @@ const FLUSH_EVERY_MS: u64 = 1000;
 const PROBE_BYTES: usize = 64 * 1024;
 /// Time for an empty database to open.
 const OPEN_ANEW: Duration = Duration::from_secs(3);
+
+/// Makes this thread, and those that it starts, less urgent than serving, in steps of `nice(2)`: the engine writes to the disk by
+/// many of them. Still more urgent than verifying, for which somebody may wait. That it cannot be done is no reason to go without.
+pub(super) fn less_urgent() {
+    let _without = rustix::process::nice(NICE);
+}
+
+const NICE: i32 = 5;
 
 #[cfg(test)]
 mod tests {
